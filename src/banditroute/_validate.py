@@ -1,0 +1,131 @@
+"""Border checks: each returns the normalised value or raises with argument, rule and value received."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["finite", "integer", "matrix", "names", "unit", "vector"]
+
+Floats = NDArray[np.float64]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def finite(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> float:
+    """Return ``value`` as a finite float inside ``[low, high]`` (``(low, high]`` with `open_low`).
+
+    >>> finite("alpha", 1, low=0)
+    1.0
+    >>> finite("alpha", float("nan"))
+    Traceback (most recent call last):
+    ValueError: alpha must be a finite number, got nan
+    """
+    if isinstance(value, bool | str) or value is None:
+        raise TypeError(f"{name} must be a finite number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a finite number, got {_shown(value)}") from error
+    if not np.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {_shown(value)}")
+    if number < low or number > high or (open_low and number == low):
+        bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be in {bounds}, got {_shown(value)}")
+    return number
+
+
+def unit(name: str, value: Any) -> float:
+    """Return ``value`` as a float inside ``[0, 1]``."""
+    return finite(name, value, low=0.0, high=1.0)
+
+
+def integer(name: str, value: Any, *, low: int = 0, high: int | None = None) -> int:
+    """Return ``value`` as an int of at least `low` (and at most `high`).
+
+    >>> integer("dim", 3, low=1)
+    3
+    >>> integer("dim", 2.5, low=1)
+    Traceback (most recent call last):
+    TypeError: dim must be an integer, got 2.5
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        rule = f">= {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {rule}, got {number}")
+    return number
+
+
+def _floats(name: str, value: Any) -> Floats:
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+        return np.ascontiguousarray(array, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of real numbers, got {_shown(value)}") from error
+
+
+def vector(name: str, value: ArrayLike, size: int) -> Floats:
+    """Return ``value`` as a finite, contiguous float64 vector of length `size`.
+
+    >>> vector("x", [1, 2], 2)
+    array([1., 2.])
+    >>> vector("x", [1, 2], 3)
+    Traceback (most recent call last):
+    ValueError: x must have shape (3,), got (2,)
+    """
+    array = _floats(name, value)
+    if array.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {np.shape(value)}")
+    if not np.isfinite(array).all():
+        at = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be finite, got {array[at]} at index {at}")
+    return array
+
+
+def matrix(name: str, value: ArrayLike, columns: int | None = None, rows: int | None = None) -> Floats:
+    """Return ``value`` as a finite, contiguous float64 matrix with the given numbers of rows and columns.
+
+    >>> matrix("contexts", [[1, 2]], columns=2).shape
+    (1, 2)
+    """
+    array = _floats(name, value)
+    if array.ndim != 2 or (columns not in (None, array.shape[1])) or (rows not in (None, array.shape[0])):
+        wanted = f"({'n' if rows is None else rows}, {'d' if columns is None else columns})"
+        raise ValueError(f"{name} must have shape {wanted}, got {np.shape(value)}")
+    if not np.isfinite(array).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be finite, got {array[row, column]} at [{row}, {column}]")
+    return array
+
+
+def names(name: str, value: int | Iterable[str]) -> tuple[str, ...]:
+    """Return arm names: the given distinct strings, or "0" .. "k-1" for a count k.
+
+    >>> names("arms", 2)
+    ('0', '1')
+    >>> names("arms", ["a", "a"])
+    Traceback (most recent call last):
+    ValueError: arms must be distinct, got 'a' twice
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return tuple(str(i) for i in range(integer(name, value, low=1)))
+    if isinstance(value, str | bool) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a count or a sequence of strings, got {_shown(value)}")
+    given = tuple(value)
+    for item in given:
+        if not isinstance(item, str):
+            raise TypeError(f"{name} must hold strings, got {_shown(item)}")
+    if not given:
+        raise ValueError(f"{name} must not be empty")
+    for item in given:
+        if given.count(item) > 1:
+            raise ValueError(f"{name} must be distinct, got {item!r} twice")
+    return given
