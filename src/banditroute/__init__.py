@@ -1,0 +1,1 @@
+"""Online contextual-bandit routing with residency control."""
