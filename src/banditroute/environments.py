@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._validate import finite, integer, matrix, names
 from banditroute.popularity import Seed, draw_groups, generator, zipf_shares
-from banditroute.stream import Stream, best_static_set, value_with
+from banditroute.stream import Problem, Stream, best_static_set, value_with
 
-__all__ = ["LinearEnvironment", "MatrixEnvironment", "Stream", "best_static_set", "value_with"]
+__all__ = ["LinearEnvironment", "MatrixEnvironment", "Problem", "Stream", "best_static_set", "value_with"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,7 +1,7 @@
-"""Streams: runs of requests in which the reward of every arm is known.
+"""Streams: runs of requests in which the reward of every arm is known, and the residency problem on them.
 
 A bandit sees one reward per request; a `Stream` holds them all, so that regret is exact and several policies
-can be compared on the same randomness.
+can be compared on the same randomness. A `Problem` adds what fast memory costs.
 """
 
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute._validate import integer, matrix, names, vector
+from banditroute._validate import finite, integer, matrix, names, vector
 
-__all__ = ["Stream", "best_static_set", "value_with"]
+__all__ = ["Problem", "Stream", "best_static_set", "value_with"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -101,6 +101,54 @@ class Stream:
     def dim(self) -> int:
         """Length of a context vector."""
         return int(self.contexts.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """A stream and the prices of its fast memory.
+
+    Parameters
+    ----------
+    stream
+        T requests, N arms.
+    faults
+        Price of serving through a non-resident arm, reward units, shape (N,), >= 0.
+    loads
+        Price of making an arm resident, reward units, shape (N,), >= 0.
+    capacity
+        Slots, or the unit of `sizes`; > 0.
+    sizes
+        Size of each arm, shape (N,), > 0, or None for one slot each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a rule above is broken, or an arm is larger than the capacity.
+
+    Examples
+    --------
+    >>> stream = Stream(np.eye(2), np.eye(2), np.eye(2), ("a", "b"))
+    >>> Problem(stream, [0.2, 0.2], [0.5, 0.5], capacity=1).faults
+    array([0.2, 0.2])
+    """
+
+    stream: Stream
+    faults: Floats
+    loads: Floats
+    capacity: int | float
+    sizes: Floats | None = None
+
+    def __post_init__(self) -> None:
+        put, width = object.__setattr__, len(self.stream.arms)
+        for name in ("faults", "loads", "sizes"):
+            given = getattr(self, name)
+            if given is not None:
+                put(self, name, vector(name, given, width))
+                if getattr(self, name).min() < 0:
+                    raise ValueError(f"{name} must be >= 0, got {getattr(self, name).min()}")
+        finite("capacity", self.capacity, low=0.0, open_low=True)
+        if self.sizes is not None and not (self.sizes.min() > 0 and self.sizes.max() <= self.capacity):
+            raise ValueError(f"sizes must be in (0, capacity = {self.capacity}], got {self.sizes}")
 
 
 def _counts(name: str, value: Any, length: int) -> Ints:
