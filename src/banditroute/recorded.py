@@ -81,7 +81,8 @@ def llmrouter9(
     Examples
     --------
     >>> llmrouter9(10, 0, data="nowhere")
-    Traceback (most recent call last): FileNotFoundError: no llmrouter9.npz in nowhere; BANDITROUTE_DATA names the directory
+    Traceback (most recent call last):
+    FileNotFoundError: no llmrouter9.npz in nowhere; BANDITROUTE_DATA names the directory
     """
     source = MatrixEnvironment.from_npz(
         data_file("llmrouter9.npz", data),

@@ -205,7 +205,7 @@ def clustered(length: int, seed: Seed, *, size: int = 4, stay: float = 0.995, **
 def rotating(
     length: int, seed: Seed, *, epoch: int = 500, among: int | None = None, capacity: int = 4, **options: Any
 ) -> Problem:
-    """Rotate the whole traffic: all requests of an epoch come from one centre, those of the next from another.
+    """Rotate the whole traffic: requests of one epoch share a centre, those of the next another.
 
     With one centre more than there are slots, every resident set misses one epoch in `among`, and a
     controller that prepares for what it just saw is late at each turn. This is the construction behind the
