@@ -1,0 +1,745 @@
+"""Kernels of the linear bandits: scoring, exact pruned argmax, rank-one learning, rebuilding.
+
+One float64 buffer ``s`` holds everything a policy derives or counts, so that a call passes one array and the
+request. The header (``H_*``) comes first, then blocks at the offsets it names. With D = dim rounded up to 8:
+
+=========== ======== =================================================================================
+``theta``   (N, D)   derived: A^-1 (b + ridge prior)
+``cov``     (N, L)   derived: A^-1, A = ridge I + S
+``gram``    (N, L)   truth: S, the weighted sum of x x'
+``moment``  (N, D)   truth: b, the weighted sum of reward x
+``prior``   (N, D)   mean towards which each arm is shrunk
+``arm``     (N, 8)   truth: count, weight, sum of weighted reward^2; derived: radius, spread, error
+``noise``   (R, W)   prefetched randomness, a row per decision
+``work``    ...      scratch
+=========== ======== =================================================================================
+
+A symmetric matrix is packed as block rows of eight: row i keeps its columns 0 .. 8 (i // 8) + 7, so diagonal tiles
+are whole, rows start on 64-byte boundaries and the rank-one write is exactly symmetric (that is what keeps float64
+stable for ever). L = D (D + 8) / 2. A diagonal policy stores L = D numbers instead, and the three functions that
+touch a matrix branch on it.
+"""
+
+import math
+
+from banditroute._kernels import kernel, short_kernel
+
+# fmt: off
+H_ARMS, H_DIM, H_PAD, H_PACK = 0, 1, 2, 3            # N, d, D, L
+H_THETA, H_COV, H_GRAM, H_MOMENT, H_PRIOR = 4, 5, 6, 7, 8
+H_ARM, H_NOISE, H_WORK = 9, 10, 11                   # offsets of the blocks
+H_ROWS, H_WIDTH, H_CURSOR = 12, 13, 14               # noise: rows, numbers per row, next row
+H_RIDGE, H_ALPHA, H_MIX, H_SAMPLE = 15, 16, 17, 18   # H_SAMPLE 1: Thompson, the bonus is a normal draw
+H_MAX2 = 19                                          # largest squared norm of a context
+H_DISCOUNT, H_SPAN, H_BUCKET, H_CLOCK = 20, 21, 22, 23
+H_LEARNED, H_REFRESH = 24, 25                        # updates so far; next refresh of the pooled prior
+H_POOLED, H_POOL_RIDGE, H_AUTO = 26, 27, 28
+H_SIGMA2, H_PROPENSITY, H_EVALUATED = 29, 30, 31
+H_AUTO_RIDGE = 32
+HEADER = 40
+
+A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN = 0, 1, 2, 3, 4, 5, 6
+ARM_SLOTS = 8
+
+# What a kernel answers instead of an arm or of zero; the Python side builds the message.
+BAD_SHAPE, BAD_CONTEXT, NO_NOISE, BAD_PRICES, NONE_ELIGIBLE = -1, -2, -3, -4, -5
+BAD_ARM, BAD_REWARD, BAD_WEIGHT = -6, -7, -8
+# fmt: on
+
+TIGHTEN_DIM = 128  # above it the products of `tighten` would be a pause that a request can feel
+REBUILD_ERROR = 1e-10  # accumulated rounding, relative, at which an arm is rebuilt from its statistics
+GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
+FIRST_REFRESH = 16.0
+
+
+@kernel
+def dot(a, b):
+    """a, b: (n,) -> a'b."""
+    total = 0.0
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+@kernel
+def means(theta, x, out):
+    """theta: (N * D,), x: (D,), out: (N,) -> out[a] = theta_a' x, eight arms per pass over x.
+
+    Every arm goes through the same loop (the last eight overlap the ones before), so equal rows give equal bits:
+    ties between arms never played stay ties.
+    """
+    n, arms = x.size, out.size
+    if arms < 8:
+        for a in range(arms):
+            out[a] = dot(theta[a * n : a * n + n], x)
+        return
+    for start in range(0, arms, 8):
+        a = min(start, arms - 8)
+        o = a * n
+        r0, r1, r2, r3 = (
+            theta[o : o + n],
+            theta[o + n : o + 2 * n],
+            theta[o + 2 * n : o + 3 * n],
+            theta[o + 3 * n : o + 4 * n],
+        )
+        o += 4 * n
+        r4, r5, r6, r7 = (
+            theta[o : o + n],
+            theta[o + n : o + 2 * n],
+            theta[o + 2 * n : o + 3 * n],
+            theta[o + 3 * n : o + 4 * n],
+        )
+        t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
+        for j in range(n):
+            xj = x[j]
+            t0 += r0[j] * xj
+            t1 += r1[j] * xj
+            t2 += r2[j] * xj
+            t3 += r3[j] * xj
+            t4 += r4[j] * xj
+            t5 += r5[j] * xj
+            t6 += r6[j] * xj
+            t7 += r7[j] * xj
+        out[a], out[a + 1], out[a + 2], out[a + 3] = t0, t1, t2, t3
+        out[a + 4], out[a + 5], out[a + 6], out[a + 7] = t4, t5, t6, t7
+
+
+@kernel
+def quadratic(p, x, y):
+    """p: (L,) packed or (D,) diagonal, x: (D,), y: (D,) scratch -> x' P x, clipped at zero."""
+    n = x.size
+    total = 0.0
+    if p.size == n:
+        for i in range(n):
+            total += p[i] * x[i] * x[i]
+        return max(total, 0.0)
+    o = 0
+    for block in range(n // 8):
+        m = 8 * block
+        w = m + 8
+        # y is x with everything left of the diagonal tile doubled: a block row is then one loop, not two.
+        for j in range(max(m - 8, 0), m):
+            y[j] = x[j] + x[j]
+        for j in range(m, w):
+            y[j] = x[j]
+        # Eight rows at a time: one load of y[j] serves eight, and there is one reduction instead of eight.
+        r0, r1, r2, r3 = (
+            p[o : o + w],
+            p[o + w : o + 2 * w],
+            p[o + 2 * w : o + 3 * w],
+            p[o + 3 * w : o + 4 * w],
+        )
+        o += 4 * w
+        r4, r5, r6, r7 = (
+            p[o : o + w],
+            p[o + w : o + 2 * w],
+            p[o + 2 * w : o + 3 * w],
+            p[o + 3 * w : o + 4 * w],
+        )
+        o += 4 * w
+        x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
+        x4, x5, x6, x7 = x[m + 4], x[m + 5], x[m + 6], x[m + 7]
+        for j in range(w):
+            total += (
+                x0 * r0[j]
+                + x1 * r1[j]
+                + x2 * r2[j]
+                + x3 * r3[j]
+                + x4 * r4[j]
+                + x5 * r5[j]
+                + x6 * r6[j]
+                + x7 * r7[j]
+            ) * y[j]
+    return max(total, 0.0)
+
+
+@kernel
+def product(p, x, out):
+    """p: (L,) packed or (D,) diagonal, x: (D,), out: (D,) -> out = P x."""
+    n = x.size
+    if p.size == n:
+        for i in range(n):
+            out[i] = p[i] * x[i]
+        return
+    o = 0
+    for block in range(n // 8):
+        m = 8 * block
+        w = m + 8
+        r0, r1, r2, r3 = (
+            p[o : o + w],
+            p[o + w : o + 2 * w],
+            p[o + 2 * w : o + 3 * w],
+            p[o + 3 * w : o + 4 * w],
+        )
+        o += 4 * w
+        r4, r5, r6, r7 = (
+            p[o : o + w],
+            p[o + w : o + 2 * w],
+            p[o + 2 * w : o + 3 * w],
+            p[o + 3 * w : o + 4 * w],
+        )
+        o += 4 * w
+        x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
+        x4, x5, x6, x7 = x[m + 4], x[m + 5], x[m + 6], x[m + 7]
+        t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
+        for j in range(m):  # each tile left of the diagonal stands for itself and for its mirror image
+            xj = x[j]
+            t0 += r0[j] * xj
+            t1 += r1[j] * xj
+            t2 += r2[j] * xj
+            t3 += r3[j] * xj
+            t4 += r4[j] * xj
+            t5 += r5[j] * xj
+            t6 += r6[j] * xj
+            t7 += r7[j] * xj
+            out[j] += (
+                x0 * r0[j]
+                + x1 * r1[j]
+                + x2 * r2[j]
+                + x3 * r3[j]
+                + x4 * r4[j]
+                + x5 * r5[j]
+                + x6 * r6[j]
+                + x7 * r7[j]
+            )
+        for j in range(m, w):
+            out[j] = (
+                x0 * r0[j]
+                + x1 * r1[j]
+                + x2 * r2[j]
+                + x3 * r3[j]
+                + x4 * r4[j]
+                + x5 * r5[j]
+                + x6 * r6[j]
+                + x7 * r7[j]
+            )
+        out[m] += t0
+        out[m + 1] += t1
+        out[m + 2] += t2
+        out[m + 3] += t3
+        out[m + 4] += t4
+        out[m + 5] += t5
+        out[m + 6] += t6
+        out[m + 7] += t7
+
+
+@kernel
+def add_outer(p, x, scale):
+    """p: (L,) packed or (D,) diagonal, x: (D,) -> P += scale x x', rounded alike on both sides of the diagonal."""
+    n = x.size
+    if p.size == n:
+        for i in range(n):
+            p[i] += scale * (x[i] * x[i])
+        return
+    o = 0
+    for i in range(n):
+        w = 8 * (i // 8) + 8
+        row = p[o : o + w]
+        xi = x[i]
+        for j in range(w):
+            row[j] += scale * (xi * x[j])
+        o += w
+
+
+@kernel
+def cholesky_inverse(full, inverse, n, floor):
+    """full, inverse: (n * n,) -> inverse = full^-1 of a symmetric matrix whose eigenvalues are >= floor.
+
+    Every pivot of a Cholesky factor is at least the smallest eigenvalue, so a pivot below `floor` is rounding and
+    is put back to it: the result stays positive definite for any statistics.
+    """
+    for i in range(n):  # full = L L', row by row; L overwrites the lower triangle
+        row = full[i * n : i * n + n]
+        for j in range(i):
+            other = full[j * n : j * n + n]
+            row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
+        row[i] = math.sqrt(max(row[i] - dot(row[:i], row[:i]), floor))
+    # Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows.
+    for j in range(n):
+        column = inverse[j * n : j * n + n]
+        column[:j] = 0.0
+        column[j] = 1.0 / full[j * n + j]
+        for i in range(j + 1, n):
+            row = full[i * n : i * n + n]
+            column[i] = -dot(row[j:i], column[j:i]) / row[i]
+    # The answer is M' M: products of the columns of M, which are zero before their own index.
+    for i in range(n):
+        for j in range(i + 1):
+            full[i * n + j] = dot(inverse[i * n + i : i * n + n], inverse[j * n + i : j * n + n])
+    for i in range(n):
+        for j in range(i + 1):
+            inverse[i * n + j] = full[i * n + j]
+            inverse[j * n + i] = full[i * n + j]
+
+
+@kernel
+def unpack(p, full, n):
+    """p: (L,) packed, full: (n * n,) with n = D -> the whole symmetric matrix."""
+    o = 0
+    for i in range(n):
+        w = 8 * (i // 8) + 8
+        for j in range(w):
+            full[i * n + j] = p[o + j]
+            full[j * n + i] = p[o + j]
+        o += w
+
+
+@kernel
+def pack(full, p, n):
+    """full: (n * n,) symmetric, p: (L,) -> packed."""
+    o = 0
+    for i in range(n):
+        w = 8 * (i // 8) + 8
+        for j in range(w):
+            p[o + j] = full[i * n + j]
+        o += w
+
+
+@kernel
+def _regularised_inverse(gram, cov, ridge, n, full, inverse):
+    """gram, cov: (L,) -> cov = (ridge I + gram)^-1; full, inverse: (n * n,) scratch."""
+    if gram.size == n:
+        for i in range(n):
+            cov[i] = 1.0 / (ridge + gram[i])
+        return
+    unpack(gram, full, n)
+    for i in range(n):
+        full[i * n + i] += ridge
+    cholesky_inverse(full, inverse, n, ridge)
+    pack(inverse, cov, n)
+
+
+@kernel
+def _solve(s, a):
+    """s: buffer, a: arm -> theta = cov (moment + ridge prior)."""
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    ridge = s[H_RIDGE]
+    o = int(s[H_WORK]) + n
+    right = s[o : o + n]
+    moment = s[int(s[H_MOMENT]) + a * n : int(s[H_MOMENT]) + a * n + n]
+    prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
+    for j in range(n):
+        right[j] = moment[j] + ridge * prior[j]
+    c, t = int(s[H_COV]) + a * size, int(s[H_THETA]) + a * n
+    product(s[c : c + size], right, s[t : t + n])
+
+
+@kernel
+def rebuild(s, a):
+    """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
+    g, c = int(s[H_GRAM]) + a * size, int(s[H_COV]) + a * size
+    _regularised_inverse(
+        s[g : g + size], s[c : c + size], s[H_RIDGE], n, s[o : o + n * n], s[o + n * n : o + 2 * n * n]
+    )
+    arm = int(s[H_ARM]) + a * ARM_SLOTS
+    s[arm + A_ERROR] = 0.0
+    _solve(s, a)
+
+
+@kernel
+def loosen(s, a):
+    """s: buffer, a: arm -> the radius that holds for any statistics."""
+    s[int(s[H_ARM]) + a * ARM_SLOTS + A_RADIUS] = 1.0 / math.sqrt(s[H_RIDGE])
+
+
+@kernel
+def tighten(s, a):
+    """s: buffer, a: arm -> a smaller radius from lambda_max(M)^4 <= sum of the squares of the entries of M^2 M^2.
+
+    Two products of D cubed, when the count of the arm has doubled: about the cost of one more update each at
+    count 4 D, and less and less from there. Measured at (15, 32), t = 10k: 7.0 arms evaluated per decision become 3.0.
+    """
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    arm = int(s[H_ARM]) + a * ARM_SLOTS
+    s[arm + A_TIGHTEN] = 2.0 * s[arm + A_COUNT]
+    if size == n:
+        return
+    o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
+    full, square = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
+    c = int(s[H_COV]) + a * size
+    unpack(s[c : c + size], full, n)
+    for i in range(n):
+        for j in range(i + 1):
+            value = dot(full[i * n : i * n + n], full[j * n : j * n + n])
+            square[i * n + j] = value
+            square[j * n + i] = value
+    total = 0.0
+    for i in range(n):
+        for j in range(i + 1):
+            value = dot(square[i * n : i * n + n], square[j * n : j * n + n])
+            total += value * value * (1.0 if i == j else 2.0)
+    radius = math.sqrt(math.sqrt(math.sqrt(math.sqrt(total)))) if total > 0.0 else s[arm + A_RADIUS]
+    s[arm + A_RADIUS] = min(s[arm + A_RADIUS], radius * (1.0 + 1e-9))
+
+
+@kernel
+def noise_scale(s):
+    """s: buffer -> the noise variance that best explains the rewards, given the ridge.
+
+    With theta ~ N(prior, sigma^2 / ridge) the maximum-likelihood sigma^2 is the mean of the squared one-step
+    prediction errors, each over 1 + x' A^-1 x. That sum equals, whatever the order of the feedback,
+    sum r^2 - 2 b'p + p'Sp - (b - S p)'(theta - p) with p the prior mean: no residual need be kept.
+    """
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    work = int(s[H_WORK]) + n
+    product_out = s[work : work + n]
+    total = 0.0
+    weight = 0.0
+    for a in range(int(s[H_ARMS])):
+        arm = int(s[H_ARM]) + a * ARM_SLOTS
+        if s[arm + A_WEIGHT] <= 0.0:
+            continue
+        g = int(s[H_GRAM]) + a * size
+        prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
+        moment = s[int(s[H_MOMENT]) + a * n : int(s[H_MOMENT]) + a * n + n]
+        theta = s[int(s[H_THETA]) + a * n : int(s[H_THETA]) + a * n + n]
+        product(s[g : g + size], prior, product_out)
+        q = s[arm + A_SQUARE]
+        for j in range(n):
+            q += prior[j] * (product_out[j] - 2.0 * moment[j]) - (moment[j] - product_out[j]) * (
+                theta[j] - prior[j]
+            )
+        total += max(q, 0.0)
+        weight += s[arm + A_WEIGHT]
+    return total / weight if weight > 0.0 else 0.0
+
+
+@kernel
+def _prior_variance(s):
+    """s: buffer -> mean square, per determined coefficient, of what sets an arm apart from its prior.
+
+    MacKay's fixed point of the evidence: sum ||theta - prior||^2 over the number of coefficients that the feedback
+    determines, sum over arms of dim - ridge trace(cov). Arms without feedback count in neither sum.
+    """
+    n, size, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_DIM])
+    total = 0.0
+    determined = 0.0
+    for a in range(int(s[H_ARMS])):
+        prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
+        theta = s[int(s[H_THETA]) + a * n : int(s[H_THETA]) + a * n + n]
+        row = int(s[H_COV]) + a * size
+        for j in range(dim):
+            total += (theta[j] - prior[j]) ** 2
+            determined += 1.0 - s[H_RIDGE] * s[row + j]
+            row += 0 if size == n else 8 * (j // 8) + 8
+    return total / max(determined, 1e-12)
+
+
+@kernel
+def refresh(s):
+    """s: buffer -> the pooled prior, the noise scale and everything that hangs on them; O(N L) at least."""
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    if s[H_POOLED] > 0.0:
+        # theta0 = (ridge0 I + sum S)^-1 sum b, in the scratch space behind the two square matrices
+        o = int(s[H_WORK]) + 4 * n + 2 * arms
+        full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
+        o += 2 * n * n
+        pool, packed = s[o : o + size], s[o + size : o + 2 * size]
+        right = s[int(s[H_WORK]) + n : int(s[H_WORK]) + 2 * n]
+        mean = s[int(s[H_WORK]) + 2 * n : int(s[H_WORK]) + 3 * n]
+        pool[:] = 0.0
+        right[:] = 0.0
+        for a in range(arms):
+            g, m = int(s[H_GRAM]) + a * size, int(s[H_MOMENT]) + a * n
+            gram, moment = s[g : g + size], s[m : m + n]
+            for j in range(size):
+                pool[j] += gram[j]
+            for j in range(n):
+                right[j] += moment[j]
+        _regularised_inverse(pool, packed, s[H_POOL_RIDGE], n, full, inverse)
+        product(packed, right, mean)
+        for a in range(arms):
+            p = int(s[H_PRIOR]) + a * n
+            for j in range(n):
+                s[p + j] = mean[j]
+    rescale = False
+    if s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0:
+        for a in range(arms):
+            _solve(s, a)
+        s[H_SIGMA2] = max(noise_scale(s), 1e-12)
+        if s[H_AUTO] > 0.0:
+            s[H_ALPHA] = math.sqrt(s[H_SIGMA2]) * s[H_AUTO]
+        wanted = s[H_AUTO_RIDGE] * s[H_SIGMA2] / _prior_variance(s) if s[H_AUTO_RIDGE] > 0.0 else 0.0
+        wanted = min(max(wanted, s[H_RIDGE] / 2.0), s[H_RIDGE] * 2.0, 100.0)
+        # A rebuild costs N cubes of D, so the ridge moves only when it is off by a fifth.
+        rescale = wanted > 0.0 and not (0.8 * wanted <= s[H_RIDGE] <= 1.25 * wanted)
+        if rescale:
+            s[H_RIDGE] = wanted
+    for a in range(arms):
+        if rescale:
+            loosen(s, a)
+            rebuild(s, a)
+        else:
+            _solve(s, a)
+    s[H_REFRESH] = max(math.ceil(GROWTH * s[H_LEARNED]), FIRST_REFRESH)
+
+
+@kernel
+def advance(s, bucket):
+    """s: buffer, bucket: index of the current bucket -> ages the statistics and rebuilds what hangs on them."""
+    now = s[H_BUCKET]
+    if bucket <= now:
+        return
+    factor = s[H_DISCOUNT] ** (s[H_SPAN] * (bucket - now))
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    g, m = int(s[H_GRAM]), int(s[H_MOMENT])
+    gram, moment = s[g : g + arms * size], s[m : m + arms * n]
+    for j in range(gram.size):
+        gram[j] *= factor
+    for j in range(moment.size):
+        moment[j] *= factor
+    for a in range(arms):
+        arm = int(s[H_ARM]) + a * ARM_SLOTS
+        s[arm + A_WEIGHT] *= factor
+        s[arm + A_SQUARE] *= factor
+    s[H_BUCKET] = bucket
+    for a in range(arms):
+        loosen(s, a)
+        rebuild(s, a)
+    if s[H_LEARNED] >= FIRST_REFRESH and s[H_REFRESH] < math.inf:
+        refresh(s)
+
+
+@kernel
+def _load(s, x):
+    """s: buffer, x: (d,) -> copies x into the padded scratch context; returns its squared norm or a code."""
+    if x.size != int(s[H_DIM]):
+        return float(BAD_SHAPE)
+    norm2 = dot(x, x)
+    if not norm2 <= s[H_MAX2]:  # also NaN and infinity
+        return float(BAD_CONTEXT)
+    o = int(s[H_WORK])
+    for j in range(x.size):
+        s[o + j] = x[j]
+    return norm2
+
+
+@short_kernel
+def predict(s, x, mean, std):
+    """s: buffer, x: (d,), mean, std: (N,) -> x' theta_a and sqrt(x' cov_a x) of every arm; 0 or a code."""
+    norm2 = _load(s, x)
+    if norm2 < 0.0:
+        return int(norm2)
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    arms, w, t, c = int(s[H_ARMS]), int(s[H_WORK]), int(s[H_THETA]), int(s[H_COV])
+    z, y = s[w : w + n], s[w + n : w + 2 * n]
+    means(s[t : t + arms * n], z, mean)
+    for a in range(arms):
+        std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z, y))
+    return 0
+
+
+@kernel
+def predict_rows(s, contexts, mean, std):
+    """s: buffer, contexts: (n, d), mean, std: (n, N) -> `predict` of every row; 0 or a code."""
+    for i in range(contexts.shape[0]):
+        code = predict(s, contexts[i], mean[i], std[i])
+        if code < 0:
+            return code
+    return 0
+
+
+@kernel
+def choose(s, x, offers, prune):
+    """s: buffer, x: (d,), offers: (N,) prices, infinite where ineligible, or (0,) -> arm or a code.
+
+    Exact argmax of mean + bonus - price with ties split evenly, under a uniform share `mix`. With `prune`, an arm is
+    evaluated only when its bound mean + |bonus scale| ||x|| radius - price, plus a slack for rounding, reaches the
+    best exact score so far: the answer is that of the full scan. One noise row is used. H_PROPENSITY is set.
+    """
+    arms = int(s[H_ARMS])
+    priced = offers.size > 0
+    if priced and offers.size != arms:
+        return BAD_PRICES
+    if s[H_CURSOR] >= s[H_ROWS]:
+        return NO_NOISE
+    eligible = arms
+    least = 0.0
+    if priced:
+        eligible = 0
+        least = math.inf
+        for a in range(arms):
+            if not offers[a] > -math.inf:
+                return BAD_PRICES
+            if offers[a] < math.inf:
+                eligible += 1
+                least = min(least, offers[a])
+        if eligible == 0:
+            return NONE_ELIGIBLE
+    norm2 = _load(s, x)
+    if norm2 < 0.0:
+        return int(norm2)
+    n, size, w = int(s[H_PAD]), int(s[H_PACK]), int(s[H_WORK])
+    z, y = s[w : w + n], s[w + n : w + 2 * n]
+    bound = s[w + 4 * n : w + 4 * n + arms]
+    score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
+    row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
+    s[H_CURSOR] += 1.0
+    u = s[row]
+    mix = s[H_MIX]
+    t, c, k = int(s[H_THETA]), int(s[H_COV]), int(s[H_ARM])
+    alpha, norm, sample = s[H_ALPHA], math.sqrt(norm2), s[H_SAMPLE] > 0.0
+    slack = 8.0 * (n + 8.0) * 2.220446049250313e-16
+    first = -1
+    means(s[t : t + arms * n], z, score)
+    for a in range(arms):
+        if priced and offers[a] == math.inf:
+            bound[a] = -math.inf
+            score[a] = -math.inf
+            continue
+        mean = score[a]
+        if priced:
+            mean -= offers[a] - least
+        arm = k + a * ARM_SLOTS
+        bonus = alpha * s[arm + A_SPREAD]
+        if sample:
+            bonus *= s[row + 1 + a]
+        reach = max(bonus, 0.0) * norm * s[arm + A_RADIUS]
+        bound[a] = mean + reach + slack * (abs(mean) + reach)
+        score[a] = mean
+        if first < 0 or bound[a] > bound[first]:
+            first = a
+    best = -math.inf
+    ties = 0
+    evaluated = 0
+    for i in range(-1, arms):  # the most promising arm first, then the others in order
+        a = first if i < 0 else i
+        if i == first or bound[a] == -math.inf:
+            continue
+        if prune and bound[a] < best:
+            score[a] = -math.inf
+            continue
+        arm = k + a * ARM_SLOTS
+        bonus = alpha * s[arm + A_SPREAD]
+        if sample:
+            bonus *= s[row + 1 + a]
+        if bonus != 0.0:
+            evaluated += 1
+            score[a] += bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z, y))
+        if score[a] > best:
+            best = score[a]
+            ties = 1
+        elif score[a] == best:
+            ties += 1
+    s[H_EVALUATED] = evaluated
+    share = mix / eligible
+    if u < mix:  # one uniform number serves the mixture and, rescaled, the choice inside it
+        wanted = min(int(u / mix * eligible), eligible - 1)
+        chosen = -1
+        for a in range(arms):
+            if bound[a] > -math.inf:
+                if wanted == 0:
+                    chosen = a
+                    break
+                wanted -= 1
+        s[H_PROPENSITY] = share + ((1.0 - mix) / ties if score[chosen] == best else 0.0)
+        return chosen
+    if ties == 1:
+        chosen = first
+        if score[first] < best:
+            for a in range(arms):
+                if score[a] == best:
+                    chosen = a
+                    break
+    else:
+        wanted = min(int((u - mix) / (1.0 - mix) * ties), ties - 1)
+        chosen = -1
+        for a in range(arms):
+            if score[a] == best:
+                if wanted == 0:
+                    chosen = a
+                    break
+                wanted -= 1
+    s[H_PROPENSITY] = share + (1.0 - mix) / ties
+    return chosen
+
+
+@short_kernel
+def select(s, x):
+    """s: buffer, x: (d,) -> arm, plus N when the propensity in H_PROPENSITY is not one, or a code."""
+    arm = choose(s, x, s[:0], True)
+    return arm + int(s[H_ARMS]) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
+
+
+@short_kernel
+def select_offered(s, x, offers):
+    """s: buffer, x: (d,), offers: (N,) prices, infinite where ineligible -> as `select`."""
+    arm = choose(s, x, offers, True)
+    return arm + int(s[H_ARMS]) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
+
+
+@short_kernel
+def learn(s, a, x, reward, weight, at):
+    """s: buffer, a: arm, x: (d,), at: clock index of the decision or < 0 for the next -> 0 or a code."""
+    if a < 0 or a >= int(s[H_ARMS]):
+        return BAD_ARM
+    if not abs(reward) < math.inf:
+        return BAD_REWARD
+    if not (weight > 0.0 and weight < math.inf):
+        return BAD_WEIGHT
+    norm2 = _load(s, x)
+    if norm2 < 0.0:
+        return int(norm2)
+    if at < 0:
+        at = int(s[H_CLOCK])
+    s[H_CLOCK] = max(s[H_CLOCK], at + 1.0)
+    if s[H_DISCOUNT] < 1.0:
+        bucket = float(at // int(s[H_SPAN]))
+        if bucket > s[H_BUCKET]:
+            advance(s, bucket)
+        elif bucket < s[H_BUCKET]:
+            weight *= s[H_DISCOUNT] ** (s[H_SPAN] * (s[H_BUCKET] - bucket))
+    n, size, w = int(s[H_PAD]), int(s[H_PACK]), int(s[H_WORK])
+    z, v = s[w : w + n], s[w + n : w + 2 * n]
+    t, c, g, m = (
+        int(s[H_THETA]) + a * n,
+        int(s[H_COV]) + a * size,
+        int(s[H_GRAM]) + a * size,
+        int(s[H_MOMENT]) + a * n,
+    )
+    arm = int(s[H_ARM]) + a * ARM_SLOTS
+    cov, theta, moment = s[c : c + size], s[t : t + n], s[m : m + n]
+    s[arm + A_COUNT] += 1.0
+    s[arm + A_WEIGHT] += weight
+    s[arm + A_SQUARE] += weight * reward * reward
+    s[H_LEARNED] += 1.0
+    if weight > 0.0:
+        product(cov, z, v)
+        q = weight * dot(z, v)
+        gain = weight * (reward - dot(theta, z)) / (1.0 + q)
+        for j in range(n):
+            moment[j] += weight * reward * z[j]
+        if size == n:
+            add_outer(s[g : g + size], z, weight)
+            for j in range(n):
+                cov[j] = 1.0 / (s[H_RIDGE] + s[g + j])
+                theta[j] = cov[j] * (moment[j] + s[H_RIDGE] * s[int(s[H_PRIOR]) + a * n + j])
+        else:
+            for j in range(n):
+                theta[j] += gain * v[j]
+            add_outer(s[g : g + size], z, weight)
+            add_outer(cov, v, -weight / (1.0 + q))
+            s[arm + A_ERROR] += (1.0 + q) * 2.220446049250313e-16
+            if s[arm + A_ERROR] > REBUILD_ERROR:
+                rebuild(s, a)
+            if n <= TIGHTEN_DIM and s[arm + A_COUNT] >= s[arm + A_TIGHTEN] and s[arm + A_COUNT] >= 4.0 * n:
+                tighten(s, a)
+    if s[H_LEARNED] >= s[H_REFRESH]:
+        refresh(s)
+    return 0
+
+
+@kernel
+def choose_rows(s, contexts, offers, arms, propensities, start):
+    """s: buffer, contexts: (n, d), offers: (n or 0, N) -> fills arms, propensities (n,); rows done or a code."""
+    for i in range(start, contexts.shape[0]):
+        arm = choose(s, contexts[i], offers[i] if offers.shape[0] > 0 else s[:0], True)
+        if arm == NO_NOISE:
+            return i
+        if arm < 0:
+            return arm
+        arms[i] = arm
+        propensities[i] = s[H_PROPENSITY]
+    return contexts.shape[0]

@@ -1,0 +1,393 @@
+"""What LinUCB, LinTS, Diag-LinUCB and epsilon-greedy share: one buffer and the kernels on it."""
+
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from banditroute import _validate as check
+from banditroute._kernels import linear as k
+from banditroute._kernels import prepare
+from banditroute.errors import UnknownArm
+from banditroute.policy import Choice, Policy, Rng, Scores
+from banditroute.state import LinearState
+
+__all__ = ["LinearPolicy"]
+
+Floats = NDArray[np.float64]
+Prior = Literal["pooled"] | ArrayLike | None
+Scale = float | Literal["auto"]
+
+_select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
+
+NOISE = 4096  # random numbers drawn ahead at a time
+
+
+def compile_kernels() -> None:
+    """Compile every kernel of the request path; a policy does so when it is made."""
+    state = LinearState(1, 1, ridge=1.0)
+    s, x, rows = state.buffer, np.zeros(1), np.zeros((1, 1))
+    prepare(k.select, s, x)
+    prepare(k.select_offered, s, x, x)
+    prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
+    prepare(k.predict, s, x, x, x)
+    prepare(k.predict_rows, s, rows, rows, rows)
+    prepare(k.choose_rows, s, rows, rows, np.zeros(1, dtype=np.int64), x, 0)
+    prepare(k.advance, s, 0.0)
+    prepare(k.refresh, s)
+    prepare(k.rebuild, s, 0)
+
+
+class LinearPolicy(Policy):
+    """Linear arms on one packed state; subclasses fix what the bonus of an arm is. See `LinUCB` for the parameters."""
+
+    _diagonal = False
+    _sampling = False
+
+    def __init__(
+        self,
+        arms: int | Iterable[str],
+        dim: int,
+        *,
+        alpha: Scale = "auto",
+        ridge: Scale = "auto",
+        prior: Prior = "pooled",
+        discount: float = 1.0,
+        mix: float = 0.0,
+        max_norm: float = 1e6,
+        rng: Rng = None,
+    ) -> None:
+        super().__init__(arms, dim, max_norm=max_norm, rng=rng)
+        compile_kernels()
+        count = len(self.arms)
+        auto_ridge = isinstance(ridge, str) and ridge == "auto"
+        auto_alpha = isinstance(alpha, str) and alpha == "auto"
+        first_ridge = 1.0 if auto_ridge else check.finite("ridge", ridge, low=0.0, open_low=True)
+        width = 1 + (count if self._sampling else 0)
+        self._state = LinearState(
+            count,
+            self.dim,
+            ridge=first_ridge,
+            diagonal=self._diagonal,
+            rows=max(1, NOISE // width),
+            width=width,
+        )
+        head = self._state.buffer
+        head[k.H_ALPHA] = 0.5 if auto_alpha else check.finite("alpha", alpha, low=0.0)
+        head[k.H_MIX] = check.unit("mix", mix)
+        head[k.H_SAMPLE] = self._sampling
+        head[k.H_MAX2] = self.max_norm**2
+        head[k.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
+        head[k.H_SPAN] = max(1, round(0.1 / (1.0 - head[k.H_DISCOUNT]))) if discount < 1.0 else 1.0
+        head[k.H_AUTO], head[k.H_AUTO_RIDGE] = float(auto_alpha), 3.0 * auto_ridge
+        pooled = isinstance(prior, str)
+        if pooled and prior != "pooled":
+            raise ValueError(
+                f"prior must be 'pooled', None or means of shape ({count}, {dim}), got {prior!r}"
+            )
+        head[k.H_POOLED], head[k.H_POOL_RIDGE] = float(pooled), 1.0
+        head[k.H_REFRESH] = k.FIRST_REFRESH if pooled or auto_alpha or auto_ridge else inf
+        if prior is not None and not pooled:
+            self._state.prior[:, : self.dim] = check.matrix("prior", prior, columns=self.dim, rows=count)
+            self._state.theta[:] = self._state.prior
+        self._bind()
+
+    def _bind(self) -> None:
+        self._s = self._state.buffer
+        self._count = len(self.arms)
+        self._sure = tuple(Choice(a, 1.0) for a in range(self._count))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LinearPolicy":
+        """Copy the buffer and the generator; rebind what points into them."""
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new._state = LinearState.from_arrays(self._state.to_arrays())
+        new._rng = np.random.Generator(type(self._rng.bit_generator)())
+        new._rng.bit_generator.state = self._rng.bit_generator.state
+        new._bind()
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is derived, so that processes can receive a policy."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_s", "_sure")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebind what was left out."""
+        self.__dict__.update(state)
+        compile_kernels()
+        self._bind()
+
+    # -- the request path -------------------------------------------------------------------------------------------
+
+    def select(
+        self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
+    ) -> Choice:
+        """Choose the arm with the largest mean + bonus - price; ties are split evenly.
+
+        Parameters
+        ----------
+        x : (dim,) array
+            Context; a contiguous float64 array is taken as it is, anything else is converted.
+        prices : (k,) array, optional
+            Known additive cost of each arm for this request, in reward units.
+        eligible : (k,) bool array, optional
+            Arms allowed for this request.
+
+        Returns
+        -------
+        Choice
+            Index of the arm and its propensity. One row of random numbers is used, whatever the outcome.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Wrong shape, dtype or value; nothing changed.
+
+        Notes
+        -----
+        O(k dim) for the means and O(dim^2) for each arm whose bound reaches the best score (pruning is exact).
+        """
+        try:
+            if prices is None and eligible is None:
+                code = _select(self._s, x)
+            else:
+                code = _select_offered(self._s, x, self._offers(prices, eligible))
+        except (TypeError, AttributeError):
+            return self.select(self._context(x), prices=prices, eligible=eligible)
+        if 0 <= code < self._count:
+            return self._sure[code]
+        if code >= 0:
+            return Choice(code - self._count, self._s[k.H_PROPENSITY].item())
+        if code != k.NO_NOISE:
+            self._context(x)  # raises with the reason
+        self._draw()
+        return self.select(x, prices=prices, eligible=eligible)
+
+    def _select_offers(self, x: Floats, offers: Floats) -> Choice:
+        """As `select`, for a caller that has folded prices and mask already: no checks but the kernel's."""
+        code = _select_offered(self._s, x, offers)
+        if 0 <= code < self._count:
+            return self._sure[code]
+        if code >= 0:
+            return Choice(code - self._count, self._s[k.H_PROPENSITY].item())
+        if code != k.NO_NOISE:
+            self._context(x)
+        self._draw()
+        return self._select_offers(x, offers)
+
+    def update(
+        self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
+    ) -> None:
+        """Learn one reward: O(dim^2), no solve.
+
+        Parameters
+        ----------
+        arm : int or str
+            Index or name of the arm that served the request.
+        x : (dim,) array
+            Context of that request.
+        reward : float
+            Finite.
+        weight : float
+            Positive; how many equal observations this one stands for.
+        at : int, optional
+            Clock index of the decision, for discounting; the next index when left out.
+
+        Raises
+        ------
+        UnknownArm, ValueError, TypeError
+            Nothing changed.
+        """
+        a = arm if type(arm) is int else self.index(arm)
+        try:
+            code = _learn(self._s, a, x, reward, weight, -1 if at is None else at)
+        except (TypeError, AttributeError):
+            reward, weight = self._reward(reward, weight)
+            index = -1 if at is None else check.integer("at", at)
+            code = _learn(self._s, a, self._context(x), reward, weight, index)
+        if code:
+            self.index(a)
+            self._reward(reward, weight)
+            self._context(x)
+            raise UnknownArm(f"arm {a} was refused")
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def scores(self, x: ArrayLike) -> Scores:
+        """Return mean and width of every arm for one context; O(k dim^2).
+
+        Parameters
+        ----------
+        x : (dim,) array
+
+        Returns
+        -------
+        Scores
+            ``mean`` (k,) in reward units, ``std`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
+        """
+        mean, std = np.empty(self._count), np.empty(self._count)
+        k.predict(self._s, self._context(x), mean, std)
+        return Scores(mean, std)
+
+    def scores_batch(self, contexts: ArrayLike) -> Scores:
+        """Return mean and width of every arm for each row: two (n, k) arrays."""
+        rows = check.matrix("contexts", contexts, columns=self.dim)
+        mean, std = np.empty((len(rows), self._count)), np.empty((len(rows), self._count))
+        if k.predict_rows(self._s, rows if rows.flags.writeable else rows.copy(), mean, std) < 0:
+            norm = float(np.linalg.norm(rows, axis=1).max())
+            raise ValueError(f"contexts must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
+        return Scores(mean, std)
+
+    def propensities(
+        self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
+    ) -> Floats:
+        """Return the probability of every arm, shape (k,); the same rule as `select`, by a full scan.
+
+        Parameters
+        ----------
+        x : (dim,) array
+        prices, eligible : (k,) arrays, optional
+
+        Returns
+        -------
+        (k,) array
+            Sums to 1; exactly 0 where not eligible.
+        """
+        mean, std = self.scores(x)
+        offers = self._offers(prices, eligible)
+        index = mean - (offers - offers.min()) + self._s[k.H_ALPHA] * self._state.arm[:, k.A_SPREAD] * std
+        return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
+
+    def _mixed(self, pure: Floats, offers: Floats) -> Floats:
+        allowed = np.isfinite(offers)
+        mix = self._s[k.H_MIX]
+        return np.asarray((1.0 - mix) * pure / pure.sum() + mix * allowed / allowed.sum())
+
+    # -- batches ----------------------------------------------------------------------------------------------------
+
+    def select_batch(
+        self, contexts: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Choose an arm for each row, equal to the loop over `select` number for number.
+
+        Parameters
+        ----------
+        contexts : (n, dim) array
+        prices, eligible : (k,) or (n, k) arrays, optional
+
+        Returns
+        -------
+        arms : (n,) int64 array
+        propensities : (n,) float array
+        """
+        rows, _, _ = self._batch(
+            contexts, np.zeros(len(np.asarray(contexts)), dtype=np.int64), np.zeros(len(np.asarray(contexts)))
+        )
+        n = len(rows)
+        offers = np.empty((0, self._count))
+        if prices is not None or eligible is not None:
+            p = np.broadcast_to(0.0 if prices is None else np.asarray(prices), (n, self._count))
+            e = np.broadcast_to(True if eligible is None else np.asarray(eligible), (n, self._count))
+            offers = np.array([self._offers(p[i], e[i]) for i in range(n)]).reshape(n, self._count)
+        arms, propensities = np.empty(n, dtype=np.int64), np.empty(n)
+        rows = rows if rows.flags.writeable else rows.copy()
+        done = 0
+        while done < n:
+            done = k.choose_rows(self._s, rows, offers, arms, propensities, done)
+            if done < n:
+                self._draw()
+        return arms, propensities
+
+    # -- arms and state ---------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        """Fill the noise block: per decision one uniform number and, for sampling, a normal one per arm."""
+        rows, width = int(self._s[k.H_ROWS]), int(self._s[k.H_WIDTH])
+        block = self._state.noise.reshape(rows, width)
+        block[:, 0] = self._rng.random(rows)
+        if width > 1:
+            block[:, 1:] = self._rng.standard_normal((rows, width - 1))
+        self._s[k.H_CURSOR] = 0.0
+
+    def advance(self, at: int) -> None:
+        """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
+        if self._s[k.H_DISCOUNT] < 1.0:
+            k.advance(self._s, float(at // int(self._s[k.H_SPAN])))
+
+    def refresh(self) -> None:
+        """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
+        k.refresh(self._s)
+
+    def rebuild(self) -> None:
+        """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
+        self._state.rebuild()
+
+    @property
+    def alpha(self) -> float:
+        """Exploration width in use, reward units per unit of std."""
+        return float(self._s[k.H_ALPHA])
+
+    @property
+    def ridge(self) -> float:
+        """Prior precision in use."""
+        return float(self._s[k.H_RIDGE])
+
+    @property
+    def sigma(self) -> float:
+        """Noise scale estimated at the last refresh (with an automatic alpha or ridge; else 0)."""
+        return float(np.sqrt(self._s[k.H_SIGMA2]))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rewards learned per arm, shape (k,)."""
+        return self._state.arm[:, k.A_COUNT].astype(np.int64)
+
+    @property
+    def theta(self) -> Floats:
+        """Coefficients, a (k, dim) copy."""
+        return self._state.theta[:, : self.dim].copy()
+
+    def cov(self, arm: int | str) -> Floats:
+        """Return ``A^-1`` of one arm, a (dim, dim) copy."""
+        return self._state.cov_matrix(self.index(arm))
+
+    def precision(self, arm: int | str) -> Floats:
+        """Return ``A = ridge I + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
+        gram = self._state.full(self._state.gram[self.index(arm)])
+        return gram + self.ridge * np.eye(self.dim)
+
+    def _resize(self, keep: list[int | None]) -> None:
+        width = 1 + len(keep) if self._sampling else 1
+        new = self._state.resized(keep, width=width)
+        if self._s[k.H_POOLED] > 0.0:
+            for i, a in enumerate(keep):
+                if a is None:
+                    new.prior[i] = new.theta[i] = self._state.prior[0]
+        self._state = new
+
+    def _name(self, arms: tuple[str, ...]) -> None:
+        super()._name(arms)
+        if hasattr(self, "_state"):
+            self._bind()
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """Return a JSON-able header and copies of all arrays."""
+        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
+        return {**header, "rng": self._rng.bit_generator.state}, self._state.to_arrays()
+
+    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+        """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
+        if header["policy"] != type(self).__name__ or header["dim"] != self.dim:
+            wanted, got = (type(self).__name__, self.dim), (header["policy"], header["dim"])
+            raise ValueError(f"state must be of {wanted}, got {got}")
+        names, state = check.names("arms", header["arms"]), LinearState.from_arrays(arrays)
+        if state.arms != len(names) or state.dim != self.dim or (state.pack == state.pad) != self._diagonal:
+            raise ValueError(
+                f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
+            )
+        rng = np.random.Generator(type(self._rng.bit_generator)())
+        rng.bit_generator.state = header["rng"]
+        self._state, self._rng = state, rng
+        self._name(names)
