@@ -47,7 +47,7 @@ class LinearEnvironment:
         Project all theta on a random subspace of this dimension, keeping their total norm; 0 for none.
     common
         Length of a direction added to every context before it is normalised: contexts become nearly
-        collinear. Centres are made orthogonal to it and theta grows by ``sqrt(1 + common**2)``, so that
+        collinear. Centres and theta are orthogonal to it and theta grows by ``sqrt(1 + common**2)``, so that
         utilities stay what they were.
     memory
         Autocorrelation, in [0, 1), of the deviation from the centre between successive requests.
@@ -118,8 +118,8 @@ class LinearEnvironment:
         if self.orthogonal:
             centres = np.linalg.qr(centres.T)[0].T
         if self.common:
-            direction = self._direction(seed)
-            centres = _on_sphere(centres - np.outer(centres @ direction, direction))
+            centres = _on_sphere(self._without_direction(centres, seed))
+            own = self._without_direction(own, seed)
         toward = (useful - self.away) * centres[homes] + self.away * centres.sum(axis=0)
         if self.overlap:
             second = (homes + rng.integers(1, max(self.centres, 2), size=self.n_arms)) % self.centres
@@ -137,6 +137,10 @@ class LinearEnvironment:
     def _direction(self, seed: Seed) -> Floats:
         direction: Floats = _on_sphere(generator(seed, _DIRECTION).standard_normal((1, self.dim)))[0]
         return direction
+
+    def _without_direction(self, rows: Floats, seed: Seed) -> Floats:
+        direction = self._direction(seed)
+        return rows - np.outer(rows @ direction, direction)
 
     def stream(self, length: int, seed: Seed, *, groups: Ints | None = None) -> Stream:
         """Draw a stream; the same seed gives the same stream.

@@ -172,7 +172,7 @@ def _mask(value: Any, length: int, width: int) -> Mask:
         raise ValueError(f"available must have shape ({length}, {width}), got {array.shape}")
     left = array.any(axis=1)
     if not left.all():
-        raise ValueError(f"available must leave an arm on every request, got none at {left.argmin()}")
+        raise ValueError(f"available must leave an arm on every request, got none at request {left.argmin()}")
     return np.ascontiguousarray(array)
 
 
@@ -271,4 +271,4 @@ def best_static_set(
     if stream.available is not None:
         # An arm that is not there must lose to any that is, even when that one is charged a fault.
         utilities = np.where(stream.available, utilities, (utilities - prices).min() - 1.0)
-    return tuple(sorted(best_set(utilities, prices, capacity, sizes=sizes, exact_limit=exact_limit)))
+    return best_set(utilities, prices, capacity, sizes=sizes, exact_limit=exact_limit)
