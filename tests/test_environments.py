@@ -403,6 +403,13 @@ def test_given_groups_are_followed_row_by_row():
     assert len(set(stream.contexts[groups == 2, 0])) > 10
 
 
+@pytest.mark.parametrize("groups", [[0, 3], [-1, 0], [0.0, 1.0], [0], [[0, 1]]])
+def test_unknown_groups_are_refused(groups):
+    for source in (table(), LinearEnvironment(centres=3)):
+        with pytest.raises(ValueError, match=r"groups must be 2 integers in \[0, 2\]"):
+            source.stream(2, 0, groups=np.array(groups))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -171,6 +171,7 @@ class LinearEnvironment:
         centres, theta, _ = self.instance(seed)
         if groups is None:
             groups = draw_groups(self.shares, length, generator(seed, _GROUPS))
+        groups = _known(groups, length, self.centres)
         contexts = generator(seed, _CONTEXTS).standard_normal((length, self.dim))
         if self.memory:
             contexts = _autocorrelated(contexts, self.memory)
@@ -185,6 +186,13 @@ class LinearEnvironment:
         means = contexts @ theta.T
         noise = generator(seed, _NOISE).standard_normal((length, 1))
         return Stream(contexts, means, means + self.noise * noise if self.noise else means, self.arms, groups)
+
+
+def _known(groups: Ints, length: int, count: int) -> Ints:
+    codes = np.asarray(groups)
+    if codes.shape != (length,) or codes.dtype.kind not in "iu" or codes.min() < 0 or codes.max() >= count:
+        raise ValueError(f"groups must be {length} integers in [0, {count - 1}], got {codes}")
+    return codes
 
 
 def _on_sphere(rows: Floats) -> Floats:
@@ -378,6 +386,7 @@ class MatrixEnvironment:
             table = np.stack([rng.permutation(shares) for _ in range(len(self.shifts) + 1)])
             windows = np.searchsorted(np.asarray(self.shifts) * length, np.arange(length), side="right")
             groups = draw_groups(table, windows, rng)
+        groups = _known(groups, length, count)
         places = (rng.random(length) * self._sizes[groups]).astype(np.int64)
         result: Ints = self._sorted[self._starts[groups] + places]
         return result
