@@ -16,7 +16,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def finite(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> float:
+def finite(
+    name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False
+) -> float:
     """Return ``value`` as a finite float inside ``[low, high]`` (``(low, high]`` with `open_low`).
 
     >>> finite("alpha", 1, low=0)

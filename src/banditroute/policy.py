@@ -59,7 +59,7 @@ class Policy(ABC):
 
     Notes
     -----
-    A subclass writes `propensities`, `scores` and `update`; drawing, batches, names and border checks are here.
+    A subclass writes `propensities`, `scores` and `update`; drawing, batches, names and checks are here.
     Not safe for use from several threads at once: that is the Router's lock.
 
     Examples
@@ -68,6 +68,8 @@ class Policy(ABC):
     >>> isinstance(LinUCB(arms=2, dim=3), Policy)
     True
     """
+
+    span: int = 0  # decisions per discount bucket; 0 where the policy does not forget by the clock
 
     def __init__(
         self, arms: int | Iterable[str], dim: int, *, max_norm: float = 1e6, rng: Rng = None
@@ -151,6 +153,15 @@ class Policy(ABC):
         ]
         return np.array([c.arm for c in chosen], dtype=np.int64), np.array([c.propensity for c in chosen])
 
+    def scores_batch(self, contexts: ArrayLike) -> Scores:
+        """Estimated reward and width for each row of ``contexts`` (n, dim): two (n, k) arrays; reads only."""
+        rows = check.matrix("contexts", contexts, columns=self.dim)
+        each = [self.scores(x) for x in rows]
+        shape = (len(rows), len(self.arms))
+        return Scores(
+            np.array([s.mean for s in each]).reshape(shape), np.array([s.std for s in each]).reshape(shape)
+        )
+
     def update_batch(self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike) -> None:
         """Learn many rewards at once: ``contexts`` (n, dim), ``arms`` (n,) indices, ``rewards`` (n,).
 
@@ -191,7 +202,7 @@ class Policy(ABC):
             raise UnknownArm(f"arm must be in [0, {len(self.arms) - 1}], got {arm}")
         return int(arm)
 
-    def advance(self, at: int) -> None:
+    def advance(self, at: int) -> None:  # noqa: B027 - most policies do not forget
         """Tell the clock index of the decisions so far; policies that forget age their statistics here."""
 
     def copy(self) -> Self:
@@ -204,7 +215,7 @@ class Policy(ABC):
 
     @abstractmethod
     def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from `to_state` of a policy made with the same settings; errors leave this one unchanged."""
+        """Continue from `to_state` of a policy with the same settings; errors leave this one unchanged."""
 
     @abstractmethod
     def _resize(self, keep: list[int | None]) -> None:

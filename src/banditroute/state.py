@@ -12,7 +12,7 @@ __all__ = ["LinearState"]
 
 Floats = NDArray[np.float64]
 
-# The truth: all of it is a sum over feedback, so that replicas merge by adding and a rebuild forgets rounding.
+# The truth: sums over feedback, so that replicas merge by adding and a rebuild forgets rounding.
 TRUTH: Final = ("gram", "moment", "arm")
 
 

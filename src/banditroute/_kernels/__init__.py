@@ -1,22 +1,20 @@
 """Compiled kernels: plain functions over arrays, the only place that imports numba."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile lazily, without the GIL, cached on disk where a cache directory is writable."""
     return _compiled(function, nogil=True)
 
 
-def short_kernel(function: F) -> F:
+def short_kernel(function: Callable[..., Any]) -> Any:
     """As `kernel`, but keep the GIL: for the sub-microsecond calls of the request path.
 
     Releasing and taking the GIL costs about 80 of some 330 ns of call overhead (measured), and it would let another
@@ -25,18 +23,20 @@ def short_kernel(function: F) -> F:
     return _compiled(function, nogil=False)
 
 
-def _compiled(function: F, *, nogil: bool) -> F:
+def _compiled(function: Callable[..., Any], *, nogil: bool) -> Any:
+    njit: Any = numba.njit
     options = {"nogil": nogil, "fastmath": _FAST, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        return njit(**options)(function)
 
 
 def prepare(function: Callable[..., Any], *examples: Any) -> None:
     """Compile a kernel for the types of `examples` and refuse any other: a type slip raises, it never recompiles."""
     dispatcher: Any = function
-    if numba.config.DISABLE_JIT or not dispatcher._can_compile:
+    compiler: Any = numba
+    if compiler.config.DISABLE_JIT or not dispatcher._can_compile:
         return
-    dispatcher.compile(tuple(numba.typeof(value) for value in examples))
+    dispatcher.compile(tuple(compiler.typeof(value) for value in examples))
     dispatcher.disable_compile()

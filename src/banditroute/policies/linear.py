@@ -41,7 +41,7 @@ def compile_kernels() -> None:
 
 
 class LinearPolicy(Policy):
-    """Linear arms on one packed state; subclasses fix what the bonus of an arm is. See `LinUCB` for the parameters."""
+    """Linear arms on one packed state; subclasses fix the bonus of an arm. Parameters: see `LinUCB`."""
 
     _diagonal = False
     _sampling = False
@@ -81,6 +81,7 @@ class LinearPolicy(Policy):
         head[k.H_MAX2] = self.max_norm**2
         head[k.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
         head[k.H_SPAN] = max(1, round(0.1 / (1.0 - head[k.H_DISCOUNT]))) if discount < 1.0 else 1.0
+        self.span = int(head[k.H_SPAN]) if discount < 1.0 else 0
         head[k.H_AUTO], head[k.H_AUTO_RIDGE] = float(auto_alpha), 3.0 * auto_ridge
         pooled = isinstance(prior, str)
         if pooled and prior != "pooled":
@@ -119,8 +120,6 @@ class LinearPolicy(Policy):
         compile_kernels()
         self._bind()
 
-    # -- the request path -------------------------------------------------------------------------------------------
-
     def select(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Choice:
@@ -147,8 +146,9 @@ class LinearPolicy(Policy):
 
         Notes
         -----
-        O(k dim) for the means and O(dim^2) for each arm whose bound reaches the best score (pruning is exact).
+        O(k dim) for the means and O(dim^2) for each arm whose bound reaches the best score; exact.
         """
+        code: int
         try:
             if prices is None and eligible is None:
                 code = _select(self._s, x)
@@ -167,7 +167,7 @@ class LinearPolicy(Policy):
 
     def _select_offers(self, x: Floats, offers: Floats) -> Choice:
         """As `select`, for a caller that has folded prices and mask already: no checks but the kernel's."""
-        code = _select_offered(self._s, x, offers)
+        code: int = _select_offered(self._s, x, offers)
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
@@ -212,8 +212,6 @@ class LinearPolicy(Policy):
             self._reward(reward, weight)
             self._context(x)
             raise UnknownArm(f"arm {a} was refused")
-
-    # -- reading ----------------------------------------------------------------------------------------------------
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context; O(k dim^2).
@@ -265,8 +263,6 @@ class LinearPolicy(Policy):
         mix = self._s[k.H_MIX]
         return np.asarray((1.0 - mix) * pure / pure.sum() + mix * allowed / allowed.sum())
 
-    # -- batches ----------------------------------------------------------------------------------------------------
-
     def select_batch(
         self, contexts: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> tuple[NDArray[np.int64], Floats]:
@@ -299,8 +295,6 @@ class LinearPolicy(Policy):
             if done < n:
                 self._draw()
         return arms, propensities
-
-    # -- arms and state ---------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
         """Fill the noise block: per decision one uniform number and, for sampling, a normal one per arm."""

@@ -1,0 +1,158 @@
+"""Decisions and the ledger of those that await feedback."""
+
+import secrets
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute import _validate as check
+from banditroute.errors import UnknownDecision
+
+__all__ = ["Decision", "Ledger", "Pending"]
+
+Floats = NDArray[np.float64]
+
+
+class Decision(NamedTuple):
+    """One routed request.
+
+    ``id`` is a random 64-bit integer; ``arm`` a name; ``propensity`` the probability with which it was chosen;
+    ``hit`` whether it was resident; ``epoch`` the number of residency plans so far; ``time`` the clock, seconds.
+
+    Examples
+    --------
+    >>> Decision(id=7, arm="math", propensity=1.0, hit=True, epoch=0, time=0.0).arm
+    'math'
+    """
+
+    id: int
+    arm: str
+    propensity: float
+    hit: bool
+    epoch: int
+    time: float
+
+
+class Pending(NamedTuple):
+    """What the ledger keeps of a decision until its feedback: all that learning needs.
+
+    Examples
+    --------
+    >>> Pending("math", np.zeros(2), 1.0, 0.0, 3).at
+    3
+    """
+
+    arm: str
+    context: Floats
+    propensity: float
+    time: float
+    at: int
+
+
+class Ledger:
+    """Decisions awaiting feedback, bounded in time and in number.
+
+    Parameters
+    ----------
+    time_limit : float
+        Seconds after which a decision expires.
+    size_limit : int
+        Decisions kept; the oldest expires when one more comes. As many closed ids are remembered, so that a repeated
+        answer is told from an unknown one.
+    on_expire : callable, optional
+        Called with (id, pending) of each decision that expires.
+
+    Notes
+    -----
+    Each call is O(1) amortised. Not locked: the Router's lock covers it.
+
+    Examples
+    --------
+    >>> ledger = Ledger(time_limit=60.0, size_limit=10)
+    >>> key = ledger.open(Pending("math", np.zeros(2), 1.0, 0.0, 0))
+    >>> ledger.close(key, now=1.0).arm
+    'math'
+    >>> ledger.close(key, now=1.0) is None, ledger.duplicates
+    (True, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit: float,
+        size_limit: int,
+        on_expire: Callable[[int, Pending], None] | None = None,
+    ) -> None:
+        self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
+        self.size_limit = check.integer("size_limit", size_limit, low=1)
+        self.pending: dict[int, Pending] = {}  # in order of time: dictionaries keep it
+        self.closed: dict[int, bool] = {}  # True: answered, False: expired
+        self.expired = self.duplicates = self.late = 0
+        self._on_expire = on_expire
+        self._ids: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+    def new_id(self) -> int:
+        """Return 64 random bits nobody can guess, drawn from the system in blocks of 512."""
+        if not self._ids:
+            self._ids = np.frombuffer(secrets.token_bytes(8 * 512), dtype=np.uint64).tolist()
+        return self._ids.pop()
+
+    def open(self, pending: Pending) -> int:
+        """Keep a decision; returns its id."""
+        key = self.new_id()
+        while key in self.pending or key in self.closed:
+            key = self.new_id()
+        self.pending[key] = pending
+        if len(self.pending) > self.size_limit:
+            self._expire(next(iter(self.pending)))
+        return key
+
+    def sweep(self, now: float) -> None:
+        """Expire what is older than the time limit at clock `now`."""
+        limit = now - self.time_limit
+        while self.pending:
+            key = next(iter(self.pending))
+            if self.pending[key].time > limit:
+                return
+            self._expire(key)
+
+    def close(self, key: int, *, now: float) -> Pending | None:
+        """Take the decision that `key` answers, or None when it was answered before or has expired.
+
+        Raises
+        ------
+        UnknownDecision
+            The id was never issued here, or is older than the bounded memory; nothing changed.
+        """
+        pending = self.pending.get(key)
+        if pending is not None and pending.time > now - self.time_limit:
+            del self.pending[key]
+            self._remember(key, True)
+            return pending
+        if pending is not None:
+            self._expire(key)
+        answered = self.closed.get(key)
+        if answered is None:
+            raise UnknownDecision(f"decision_id must be one that awaits or had its feedback, got {key!r}")
+        if answered:
+            self.duplicates += 1
+        else:
+            self.late += 1
+        return None
+
+    def _expire(self, key: int) -> None:
+        pending = self.pending.pop(key)
+        self.expired += 1
+        self._remember(key, False)
+        if self._on_expire is not None:
+            self._on_expire(key, pending)
+
+    def _remember(self, key: int, answered: bool) -> None:
+        self.closed[key] = answered
+        if len(self.closed) > self.size_limit:
+            del self.closed[next(iter(self.closed))]

@@ -1,0 +1,211 @@
+"""What a residency controller is, and what it is shown."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute import _validate as check
+from banditroute._kernels.loop import forced_arm, forced_share
+from banditroute.residency.resident import ResidentSet
+
+__all__ = ["Controller", "View", "Window"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+NOISE = 1024  # uniform numbers drawn ahead
+Rng = int | np.random.SeedSequence | np.random.Generator | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a controller may see when it plans.
+
+    Parameters
+    ----------
+    clock : int
+        Decisions made so far.
+    scores : callable
+        ``scores(contexts (n, d)) -> (mean, std)``, two (n, N) arrays, std unscaled.
+    alpha : float
+        Exploration width of the policy, reward units per unit of std.
+    faults, loads : (N,) arrays
+        Price of serving through a non-resident arm and of making one resident, reward units.
+    resident : ResidentSet
+        The current set; read it, do not change it.
+    pending : (N,) array
+        Decisions awaiting feedback, per arm.
+
+    Examples
+    --------
+    >>> resident = ResidentSet(2, 1)
+    >>> View(0, lambda x: (x, x), 0.3, np.ones(2), np.ones(2), resident, np.zeros(2)).clock
+    0
+    """
+
+    clock: int
+    scores: Callable[[Floats], tuple[Floats, Floats]]
+    alpha: float
+    faults: Floats
+    loads: Floats
+    resident: ResidentSet
+    pending: Floats
+
+    @property
+    def moot(self) -> bool:
+        """Whether nothing is at stake: everything fits, or no fault costs anything."""
+        return bool(self.resident.sizes.sum() <= self.resident.capacity or (self.faults <= 0).all())
+
+
+class Window:
+    """The last `size` contexts, and evenly spaced samples of them.
+
+    Parameters
+    ----------
+    size : int
+        Contexts kept.
+
+    Examples
+    --------
+    >>> window = Window(3)
+    >>> for value in range(5):
+    ...     window.append(np.array([float(value)]))
+    >>> window.sample(2).ravel()
+    array([2., 4.])
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = check.integer("window", size, low=1)
+        self.seen = 0
+        self._rows: Floats = np.empty((0, 0))
+
+    def append(self, x: Floats) -> None:
+        """Keep one context."""
+        at = self.seen % self.size
+        if at >= len(self._rows):  # grow by doubling: a short run should not pay for a long window
+            grown = np.empty((min(self.size, max(64, 2 * at)), x.size))
+            grown[:at] = self._rows[:at] if at else grown[:0]
+            self._rows = grown
+        self._rows[at] = x
+        self.seen += 1
+
+    def extend(self, contexts: Floats) -> None:
+        """Keep many contexts, as `append` of each would."""
+        for x in (
+            contexts[-self.size :] if self.seen % self.size == 0 and len(contexts) > self.size else contexts
+        ):
+            self.append(x)
+
+    def sample(self, count: int) -> Floats:
+        """Return at most `count` of the kept contexts, evenly spaced, oldest first, the newest included."""
+        kept = min(self.seen, self.size)
+        take = min(count, kept)
+        if take == 0:
+            return np.empty((0, self._rows.shape[1] if self._rows.size else 0))
+        ages = kept - 1 - (np.arange(take) * kept) // take  # age 0 is the newest
+        index = (self.seen - 1 - np.sort(ages)[::-1]) % self.size
+        return np.ascontiguousarray(self._rows[index])
+
+
+class Controller(ABC):
+    """Decides which arms stay resident, from the requests it observed and the view it is handed.
+
+    A subclass writes `plan` (epoch controllers) or `make_room` (controllers that insert on a fault).
+
+    Parameters
+    ----------
+    capacity : float
+        Slots; or the unit of the sizes that the Router knows.
+    pinned : iterable of str or int
+        Arms that never leave.
+    rng : int, SeedSequence, Generator or None
+        The controller's own stream of randomness, apart from the policy's.
+
+    Notes
+    -----
+    ``next_plan`` is the clock index before whose decision `plan` wants to be called. ``needs`` (N,) counts forced
+    decisions still wanted per arm and ``rate`` is the probability of forcing while there are any.
+
+    Examples
+    --------
+    >>> from banditroute import LRU
+    >>> isinstance(LRU(2), Controller), LRU(2).inserts
+    (True, True)
+    """
+
+    inserts: ClassVar[bool] = False
+
+    def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
+        self.capacity = check.finite("capacity", capacity, low=0.0)
+        self.pinned = tuple(pinned)
+        self.next_plan: float = inf
+        self.rate = 0.0
+        self.needs: Floats = np.zeros(0)
+        self.noise: Floats = np.empty(NOISE)
+        self.used = NOISE  # numbers of `noise` used so far
+        self._rng = np.random.default_rng(rng)
+
+    def begin(self, resident: ResidentSet) -> None:
+        """Fill the set where the run starts, free of charge, and size whatever is kept per arm."""
+        self.needs = np.zeros(len(resident.mask))
+        resident.fill()
+
+    def observe(self, arm: int, x: Floats, hit: bool) -> None:  # noqa: B027 - nothing to remember is fine
+        """See one served request."""
+
+    def observe_many(self, arms: Ints, contexts: Floats, hits: NDArray[np.bool_]) -> None:
+        """See many served requests in order, as `observe` of each would."""
+        for arm, x, hit in zip(arms.tolist(), contexts, hits.tolist(), strict=True):
+            self.observe(arm, x, hit)
+
+    def force(self, offers: Floats) -> tuple[int, float] | None:
+        """Draw whether to force a decision and on whom.
+
+        Parameters
+        ----------
+        offers : (N,) array
+            Infinite where an arm is not eligible.
+
+        Returns
+        -------
+        (arm, share) or None
+            A forced arm and the probability it had; (-1, 0) when forcing was possible and not drawn; None when no
+            eligible arm needs it. Uses one random number unless None.
+        """
+        if self.rate <= 0.0:
+            return None
+        if self.used >= self.noise.size:
+            self.draw()
+        arm = int(forced_arm(self.needs, offers, self.rate, self.noise[self.used]))
+        if arm == -2:
+            return None
+        self.used += 1
+        if arm < 0:
+            return -1, 0.0
+        share = float(forced_share(self.needs, offers, self.rate, arm))
+        self.needs[arm] -= 1.0
+        return arm, share
+
+    def draw(self) -> None:
+        """Fill the block of uniform numbers that forcing uses."""
+        self.noise = self._rng.random(NOISE)
+        self.used = 0
+
+    def make_room(self, arm: int, resident: ResidentSet) -> list[int] | None:
+        """Return whom to evict so that `arm` fits after a fault, or None to pass the request through."""
+        return None
+
+    def plan(self, view: View) -> set[int]:
+        """Return the set for the next epoch and move `next_plan`."""
+        return set(view.resident)
+
+    @abstractmethod
+    def resize(self, keep: list[int | None]) -> None:
+        """Follow a change of arms: arm i continues ``keep[i]``, or is new where that is None."""
+
+    def _resize_needs(self, keep: list[int | None]) -> None:
+        self.needs = np.array([0.0 if a is None else self.needs[a] for a in keep])

@@ -1,0 +1,445 @@
+"""The Router: policy, residency, paging, ledger, clock and lock, and the only place where they meet."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from banditroute import _validate as check
+from banditroute._kernels.loop import forced_share
+from banditroute.decision import Decision, Ledger, Pending
+from banditroute.paging import Paging, as_paging
+from banditroute.policies.linear import LinearPolicy
+from banditroute.policy import Choice, Policy
+from banditroute.residency.controller import Controller, View
+from banditroute.residency.resident import ResidentSet
+
+__all__ = ["Router"]
+
+Floats = NDArray[np.float64]
+FLOAT = np.dtype(np.float64)
+Maintenance = Literal["inline", "background", "manual"]
+
+
+class Router:
+    """Routes requests to arms, learns from late rewards and keeps the right arms resident.
+
+    Parameters
+    ----------
+    policy : Policy
+        Chooses the arm. The Router owns it from here on: do not call its writers beside the Router.
+    residency : Controller, optional
+        Decides which arms stay in fast memory. Without it every request is a hit.
+    paging : Paging, float or (k,) array, optional
+        Model of the wait of a fault, or its price in reward units. Needed with `residency`.
+    sizes : mapping or (k,) array, optional
+        Size of each arm in the unit of the controller's capacity; one slot each when left out.
+    switching : float
+        Loading an arm between epochs costs this share of its fault price; in [0, 1].
+    maintenance : "inline", "background" or "manual"
+        Where re-planning runs: inside `select` at its boundaries (deterministic: simulation, notebooks), in a thread,
+        or when the caller calls `maintain`.
+    feedback_limit_s : float
+        Seconds after which a decision without feedback expires.
+    pending_limit : int
+        Decisions that may await feedback; the oldest expires when one more comes.
+    clock : callable
+        Returns seconds; injected for tests and simulation.
+
+    Notes
+    -----
+    One lock covers every call: many threads may share a Router. A decision costs about the policy's own choice plus
+    a microsecond or two. The fault price of an arm that is not resident is added to the caller's prices; rewards are
+    learned as they come, never less a price.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> router = Router(LinUCB(arms=["small", "large"], dim=2, rng=0))
+    >>> decision = router.select([1.0, 0.5])
+    >>> router.update(decision.id, reward=0.8)
+    True
+    >>> router.update(decision.id, reward=0.8)  # a repeated answer is counted and dropped
+    False
+    >>> router.stats()["duplicates"]
+    1
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        residency: Controller | None = None,
+        paging: Paging | float | ArrayLike | None = None,
+        *,
+        sizes: Mapping[str, float] | ArrayLike | None = None,
+        switching: float = 1.0,
+        maintenance: Maintenance = "inline",
+        feedback_limit_s: float = 3600.0,
+        pending_limit: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"policy must be a Policy, got {policy!r}")
+        if maintenance not in ("inline", "background", "manual"):
+            raise ValueError(f"maintenance must be 'inline', 'background' or 'manual', got {maintenance!r}")
+        if residency is not None and paging is None:
+            raise ValueError("paging must be given with residency: a model or the price of a fault, got None")
+        if residency is None and paging is not None:
+            raise ValueError("residency must be given with paging: Static(()) caches nothing, got None")
+        self.policy = policy
+        self.residency = residency
+        self.maintenance = maintenance
+        self.switching = check.unit("switching", switching)
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._ledger = Ledger(
+            time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=lambda _, p: self._forget(p)
+        )
+        self._fast = policy if isinstance(policy, LinearPolicy) else None
+        self._index = 0
+        self._epoch = 0
+        self._hits = self._learned = self._dropped = self._forced = self._plans = 0
+        self._load_price = 0.0
+        self._pending = np.zeros(len(policy.arms))
+        self.paging: Paging | None = None
+        self._resident: ResidentSet | None = None
+        self._faults = self._loads = self._offers = np.zeros(len(policy.arms))
+        if residency is not None:
+            assert paging is not None
+            self._sizes = self._sized(sizes)
+            self.paging = as_paging(paging, len(policy.arms))
+            self._faults = self._priced()
+            self._loads = self.switching * self._faults
+            pinned = [policy.index(a) for a in residency.pinned]
+            self._resident = ResidentSet(
+                len(policy.arms), residency.capacity, sizes=self._sizes, pinned=pinned
+            )
+            residency.begin(self._resident)
+            self._reprice()
+        self._worker: _Worker | None = _Worker(self) if maintenance == "background" else None
+
+    # The request path.
+
+    def select(
+        self,
+        x: ArrayLike,
+        *,
+        eligible: ArrayLike | None = None,
+        prices: ArrayLike | None = None,
+        protected: bool = False,
+    ) -> Decision:
+        """Choose the arm that serves a request.
+
+        Parameters
+        ----------
+        x : (dim,) array
+            Context of the request; copied.
+        eligible : (k,) bool array, optional
+            Arms allowed for this request.
+        prices : (k,) array, optional
+            Known extra cost of each arm for this request, reward units.
+        protected : bool
+            Never force exploration on this request.
+
+        Returns
+        -------
+        Decision
+            Keep its ``id``: `update` answers it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Bad context, mask or prices; nothing changed.
+        """
+        with self._lock:
+            now = self._clock()
+            controller = self.residency
+            if controller is not None and self._index >= controller.next_plan:
+                if self._worker is not None:
+                    self._worker.wake()
+                elif self.maintenance == "inline":
+                    # A refused request must change nothing, so it is looked at before the plan.
+                    self._checked(x, prices, eligible)
+                    self._plan()
+            policy, fast = self.policy, self._fast
+            if policy.span and self._index % policy.span == 0:
+                self._checked(x, prices, eligible)
+                policy.advance(self._index)
+            if type(x) is np.ndarray and x.dtype is FLOAT:
+                context = x.copy()
+            else:
+                context = np.array(policy._context(x))
+            if prices is None and eligible is None:
+                offers = self._offers
+                if fast is not None and self._resident is None:
+                    choice = fast.select(context)
+                elif fast is not None:
+                    choice = fast._select_offers(context, offers)
+                else:
+                    choice = policy.select(context, prices=offers)
+            else:
+                offers = policy._offers(prices, eligible) + self._offers
+                if fast is not None:
+                    choice = fast._select_offers(context, offers)
+                else:
+                    allowed = np.isfinite(offers)
+                    choice = policy.select(context, prices=np.where(allowed, offers, 0.0), eligible=allowed)
+            arm, propensity = choice
+            hit = True
+            if controller is not None:
+                resident = self._resident
+                assert resident is not None
+                if controller.rate > 0.0 and not protected:
+                    arm, propensity = self._force(context, offers, choice)
+                hit = bool(resident.mask[arm])
+                controller.observe(arm, context, hit)
+                if not hit and controller.inserts:
+                    self._insert(arm)
+            name = policy.arms[arm]
+            key = self._ledger.open(Pending(name, context, propensity, now, self._index))
+            self._index += 1
+            self._hits += hit
+            self._pending[arm] += 1.0
+            return Decision(key, name, propensity, hit, self._epoch, now)
+
+    def update(self, decision_id: int, reward: float, *, source: str | None = None) -> bool:
+        """Learn the reward that answers a decision; late, out of order and from any thread.
+
+        Parameters
+        ----------
+        decision_id : int
+            ``Decision.id``.
+        reward : float
+            Finite; the higher the better.
+        source : str, optional
+            Who reports it; counted in `stats`.
+
+        Returns
+        -------
+        bool
+            True when it was learned; False when it was counted and dropped: a duplicate, an expired decision, an arm
+            that has been removed.
+
+        Raises
+        ------
+        UnknownDecision
+            The id was never issued or is older than the bounded memory.
+        ValueError, TypeError
+            Bad reward; nothing changed, the decision still awaits its feedback.
+        """
+        with self._lock:
+            value = check.finite("reward", reward)
+            if isinstance(decision_id, bool) or not isinstance(decision_id, int | np.integer):
+                raise TypeError(f"decision_id must be an integer, got {decision_id!r}")
+            pending = self._ledger.close(int(decision_id), now=self._clock())
+            if pending is None:
+                return False
+            arm = self.policy._index.get(pending.arm)
+            if arm is None:
+                self._dropped += 1
+                return False
+            self._pending[arm] -= 1.0
+            self.policy.update(arm, pending.context, value, at=pending.at)
+            self._learned += 1
+            return True
+
+    # Residency.
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Names of the resident arms; all of them without residency control."""
+        with self._lock:
+            if self._resident is None:
+                return self.policy.arms
+            return tuple(self.policy.arms[a] for a in self._resident)
+
+    def maintain(self) -> bool:
+        """Re-plan residency now if a plan is due; returns whether one was made. For maintenance="manual"."""
+        with self._lock:
+            if self.residency is None or self._index < self.residency.next_plan:
+                return False
+            self._plan()
+            return True
+
+    def close(self) -> None:
+        """Stop the background thread, if there is one."""
+        if self._worker is not None:
+            self._worker.stop()
+
+    def __enter__(self) -> "Router":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Arms.
+
+    def add_arm(self, name: str, *, size: float = 1.0) -> None:
+        """Add an arm while running; it starts cold and not resident."""
+        with self._lock:
+            size = check.finite("size", size, low=0.0, open_low=True)
+            self.policy.add_arm(name)
+            self._resized([*range(len(self._pending)), None], size)
+
+    def remove_arm(self, name: str) -> None:
+        """Remove an arm while running; feedback still due for it will be counted and dropped."""
+        with self._lock:
+            gone = self.policy.index(name)
+            if self._resident is not None and gone in self._resident.pinned:
+                raise ValueError(f"name must not be pinned, got {name!r}")
+            self.policy.remove_arm(name)
+            self._resized([a for a in range(len(self._pending)) if a != gone], 1.0)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters as plain numbers: decisions, hits, learned, pending, expired, duplicates and so on."""
+        with self._lock:
+            self._ledger.sweep(self._clock())
+            return {
+                "decisions": self._index,
+                "hits": self._hits,
+                "hit_rate": self._hits / self._index if self._index else 1.0,
+                "learned": self._learned,
+                "pending": len(self._ledger),
+                "expired": self._ledger.expired,
+                "late": self._ledger.late,
+                "duplicates": self._ledger.duplicates,
+                "dropped": self._dropped,
+                "forced": self._forced,
+                "epoch": self._epoch,
+                "page_ins": 0 if self._resident is None else self._resident.page_ins,
+                "load_price": self._load_price,
+            }
+
+    # What the public calls are made of.
+
+    def _checked(self, x: ArrayLike, prices: ArrayLike | None, eligible: ArrayLike | None) -> None:
+        self.policy._context(x)
+        self.policy._offers(prices, eligible)
+
+    def _force(self, x: Floats, offers: Floats, choice: Choice) -> tuple[int, float]:
+        """Replace the choice, with the controller's probability, by an arm that still needs forced decisions."""
+        controller = self.residency
+        assert controller is not None
+        before = controller.needs.copy()
+        drawn = controller.force(offers)
+        if drawn is None:
+            return choice
+        forced, share = drawn
+        rest = 1.0 - controller.rate
+        if forced < 0:
+            share = float(forced_share(before, offers, controller.rate, choice.arm))
+            return choice.arm, share + rest * choice.propensity
+        self._forced += 1
+        pure = choice.propensity if forced == choice.arm else 0.0
+        if forced != choice.arm and choice.propensity < 1.0:
+            allowed = np.isfinite(offers)
+            prices = np.where(allowed, offers, 0.0)
+            pure = float(self.policy.propensities(x, prices=prices, eligible=allowed)[forced])
+        return forced, share + rest * pure
+
+    def _insert(self, arm: int) -> None:
+        assert self.residency is not None and self._resident is not None
+        victims = self.residency.make_room(arm, self._resident)
+        if victims is not None:
+            for victim in victims:
+                self._resident.evict(victim)
+            self._resident.load(arm)
+            self._reprice()
+
+    def _view(self) -> View:
+        assert self._resident is not None
+        alpha = float(getattr(self.policy, "alpha", 0.0))
+        return View(
+            clock=self._index,
+            scores=self.policy.scores_batch,
+            alpha=alpha,
+            faults=self._faults,
+            loads=self._loads,
+            resident=self._resident,
+            pending=self._pending,
+        )
+
+    def _plan(self) -> None:
+        assert self.residency is not None and self._resident is not None
+        self._apply(self.residency.plan(self._view()))
+
+    def _apply(self, wanted: set[int]) -> None:
+        assert self._resident is not None
+        loaded, _ = self._resident.replace(wanted)
+        self._load_price += float(self._loads[sorted(loaded)].sum())
+        self._epoch += 1
+        self._reprice()
+
+    def _reprice(self) -> None:
+        assert self._resident is not None
+        self._offers = np.where(self._resident.mask, 0.0, self._faults)
+
+    def _priced(self) -> Floats:
+        assert self.paging is not None
+        return self.paging.prices(len(self.policy.arms))
+
+    def _sized(self, sizes: Mapping[str, float] | ArrayLike | None) -> Floats | None:
+        if sizes is None:
+            return None
+        if isinstance(sizes, Mapping):
+            missing = [a for a in self.policy.arms if a not in sizes]
+            if missing:
+                raise ValueError(f"sizes must name every arm, got none for {missing}")
+            sizes = [sizes[a] for a in self.policy.arms]
+        return check.vector("sizes", sizes, len(self.policy.arms))
+
+    def _resized(self, keep: list[int | None], size: float) -> None:
+        self._pending = np.array([0.0 if a is None else self._pending[a] for a in keep])
+        self._offers = self._faults = np.zeros(len(keep))
+        if self.residency is None or self._resident is None or self.paging is None:
+            return
+        old = self._resident
+        place = {a: i for i, a in enumerate(keep) if a is not None}
+        new = ResidentSet(
+            len(keep),
+            old.capacity,
+            sizes=[size if a is None else old.sizes[a] for a in keep],
+            pinned=[place[a] for a in old.pinned],
+        )
+        new.replace(place[a] for a in old if a in place)
+        new.page_ins, new.evictions = old.page_ins, old.evictions
+        self._resident = new
+        self._faults = self._priced()
+        self._loads = self.switching * self._faults
+        self.residency.resize(keep)
+        self._reprice()
+
+    def _forget(self, pending: Pending) -> None:
+        arm = self.policy._index.get(pending.arm)
+        if arm is not None:
+            self._pending[arm] -= 1.0
+
+
+class _Worker:
+    """The thread of maintenance="background": plans when it is woken."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._event = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="banditroute-maintenance", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._event.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._event.wait()
+            self._event.clear()
+            if self._stopped:
+                return
+            self._router.maintain()
