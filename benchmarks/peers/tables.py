@@ -44,8 +44,8 @@ def _reference(at: Mapping[tuple, dict]) -> dict:
         "columns": ["arms x dim", "contexts", "alpha", *kinds, "p99 us", "numpy p99 us", "same best arm"],
         "rows": rows,
         "note": "CPU time per call of ours and of the numpy reference, both after the reference's history; "
-        "p99 of selections timed one by one. Same best arm: share of 200 contexts where our choice is the best "
-        "in the reference's scores, equals within 1e-9 included.",
+        "p99 of selections timed one by one. Same best arm: share of 200 contexts where our choice is the "
+        "best in the reference's scores, equals within 1e-9 included.",
     }
 
 
@@ -69,7 +69,8 @@ def _memory(names: Sequence[str], shapes: Sequence[tuple[int, int]], common: Map
         ],
         "rows": rows,
         "note": "Growth of the process from before the policy was made to after it learned, kB per arm. "
-        "river makes an arm when it is first played; Vowpal Wabbit hashes all arms into one table of fixed size.",
+        "river makes an arm when it is first played; Vowpal Wabbit hashes all arms into one table of fixed "
+        "size.",
     }
 
 
