@@ -2,7 +2,7 @@
 
 With utilities u (n contexts by N arms) and floor A_s = max_j(u_sj - fault_j), a set C is worth sum_s
 max(A_s, max_{i in C} u_si) - sum_s A_s - sum_{i in C} price_i. Values here are sums over contexts, not
-means, so prices arrive multiplied by n; they are zero for arms that are resident already.
+means, so prices arrive multiplied by n; they are zero for arms that are resident already or pinned.
 
 A set matters to a context through its best and second best member only, and a move changes these in few
 contexts. So the gains of all arms, and of all swaps, are kept up to date context by context over contiguous
@@ -14,9 +14,10 @@ where the best improvement needs 29, each pass bound by memory).
 Shared arguments (nothing is allocated, see `workspace`; D is at least the size of every set that fits):
 
 U (n, N) utilities; price (N,) >= 0; sizes (N,) > 0; standing (N,) int8: 2 pinned, 1 resident before, 0 new;
-capacity in the unit of sizes; tol >= 0: a move must win more; inside (N,) bool: the set, changed in place;
-rows (3, n): floor, best, second best; holders (2, n) int64: slots of the members holding best and second
-best, -1 for the floor; members (D,) int64: arm of each slot; arms (2, N) and shared (D, N + 1): scratch.
+capacity in the unit of sizes; tol: a move must win more, well above rounding (1e-10 n times the scale of
+the values) or moves may cycle; inside (N,) bool: the set, changed in place; rows (3, n): floor, best,
+second best; holders (2, n) int64: slots of the members holding best and second best, -1 for the floor;
+members (D,) int64: arm of each slot; arms (2, N) and shared (D, N + 1): scratch.
 
 Values within tol are tied; ties go to the higher standing, then to the lower index.
 """

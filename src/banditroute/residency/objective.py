@@ -299,9 +299,9 @@ def _task(
             room, size = float(room // size[0]), np.ones(count)
     standing = np.full(count, _NEW, np.int8)
     standing[_indices("previous", previous, count)] = _BEFORE
-    price = np.where(standing == _BEFORE, 0.0, n * _prices("loads", loads, count))
     kept = _indices("pinned", pinned, count)
     standing[kept] = _PINNED
+    price = np.where(standing == _NEW, n * _prices("loads", loads, count), 0.0)
     if size[kept].sum() > room:
         raise ValueError(f"pinned arms must fit the capacity {capacity}, got {kept}")
     floor = np.empty(n)
