@@ -91,7 +91,8 @@ class LinearState:
         self.gram = block(k.H_GRAM, pack)
         self.moment = block(k.H_MOMENT, pad)
         self.prior = block(k.H_PRIOR, pad)
-        self.arm = block(k.H_ARM, k.ARM_SLOTS)
+        start = int(head[k.H_ARM])
+        self.arm = head[start : start + arms * k.ARM_SLOTS].reshape(k.ARM_SLOTS, arms).T
         start = int(head[k.H_NOISE])
         self.noise = head[start : start + int(head[k.H_ROWS]) * int(head[k.H_WIDTH])]
 

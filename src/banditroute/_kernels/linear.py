@@ -9,18 +9,20 @@ request. The header (``H_*``) comes first, then blocks at the offsets it names. 
 ``gram``    (N, L)   truth: S, the weighted sum of x x'
 ``moment``  (N, D)   truth: b, the weighted sum of reward x
 ``prior``   (N, D)   mean towards which each arm is shrunk
-``arm``     (N, 8)   truth: count, weight, sum of weighted reward^2; derived: radius, spread, error
+``arm``     (8, N)   truth: count, weight, sum of weighted reward^2; derived: radius, spread, error
 ``noise``   (R, W)   prefetched randomness, a row per decision
 ``work``    ...      scratch
 =========== ======== =================================================================================
 
 A symmetric matrix is packed as block rows of eight: row i keeps its columns 0 .. 8 (i // 8) + 7, so diagonal tiles
-are whole, rows start on 64-byte boundaries and the rank-one write is exactly symmetric (that is what keeps float64
-stable for ever). L = D (D + 8) / 2. A diagonal policy stores L = D numbers instead, and the three functions that
+are whole, rows start on 64-byte boundaries and the rank-one write is exactly symmetric. Tiles left of the diagonal
+are stored doubled, once for their mirror image: x' P x is then one plain sum over the block. L = D (D + 8) / 2. A diagonal policy stores L = D numbers instead, and the three functions that
 touch a matrix branch on it.
 """
 
 import math
+
+import numpy as np
 
 from banditroute._kernels import kernel, short_kernel
 
@@ -46,6 +48,7 @@ BAD_SHAPE, BAD_CONTEXT, NO_NOISE, BAD_PRICES, NONE_ELIGIBLE = -1, -2, -3, -4, -5
 BAD_ARM, BAD_REWARD, BAD_WEIGHT = -6, -7, -8
 # fmt: on
 
+ROWS = 32  # contexts per block of `predict_rows`
 TIGHTEN_DIM = 128  # above it the products of `tighten` would be a pause that a request can feel
 REBUILD_ERROR = 1e-10  # accumulated rounding, relative, at which an arm is rebuilt from its statistics
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
@@ -105,8 +108,8 @@ def means(theta, x, out):
 
 
 @kernel
-def quadratic(p, x, y):
-    """p: (L,) packed or (D,) diagonal, x: (D,), y: (D,) scratch -> x' P x, clipped at zero."""
+def quadratic(p, x):
+    """p: (L,) packed or (D,) diagonal, x: (D,) -> x' P x, clipped at zero."""
     n = x.size
     total = 0.0
     if p.size == n:
@@ -117,39 +120,17 @@ def quadratic(p, x, y):
     for block in range(n // 8):
         m = 8 * block
         w = m + 8
-        # y is x with everything left of the diagonal tile doubled: a block row is then one loop, not two.
-        for j in range(max(m - 8, 0), m):
-            y[j] = x[j] + x[j]
-        for j in range(m, w):
-            y[j] = x[j]
-        # Eight rows at a time: one load of y[j] serves eight, and there is one reduction instead of eight.
-        r0, r1, r2, r3 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
-        )
+        # Eight rows at a time: one load of x[j] serves eight, and there is one reduction instead of eight.
+        r0, r1, r2, r3 = p[o : o + w], p[o + w : o + 2 * w], p[o + 2 * w : o + 3 * w], p[o + 3 * w : o + 4 * w]
         o += 4 * w
-        r4, r5, r6, r7 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
-        )
+        r4, r5, r6, r7 = p[o : o + w], p[o + w : o + 2 * w], p[o + 2 * w : o + 3 * w], p[o + 3 * w : o + 4 * w]
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
         x4, x5, x6, x7 = x[m + 4], x[m + 5], x[m + 6], x[m + 7]
         for j in range(w):
             total += (
-                x0 * r0[j]
-                + x1 * r1[j]
-                + x2 * r2[j]
-                + x3 * r3[j]
-                + x4 * r4[j]
-                + x5 * r5[j]
-                + x6 * r6[j]
-                + x7 * r7[j]
-            ) * y[j]
+                x0 * r0[j] + x1 * r1[j] + x2 * r2[j] + x3 * r3[j] + x4 * r4[j] + x5 * r5[j] + x6 * r6[j] + x7 * r7[j]
+            ) * x[j]
     return max(total, 0.0)
 
 
@@ -181,6 +162,7 @@ def product(p, x, out):
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
         x4, x5, x6, x7 = x[m + 4], x[m + 5], x[m + 6], x[m + 7]
+        h0, h1, h2, h3, h4, h5, h6, h7 = x0 / 2, x1 / 2, x2 / 2, x3 / 2, x4 / 2, x5 / 2, x6 / 2, x7 / 2
         t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
         for j in range(m):  # each tile left of the diagonal stands for itself and for its mirror image
             xj = x[j]
@@ -193,14 +175,7 @@ def product(p, x, out):
             t6 += r6[j] * xj
             t7 += r7[j] * xj
             out[j] += (
-                x0 * r0[j]
-                + x1 * r1[j]
-                + x2 * r2[j]
-                + x3 * r3[j]
-                + x4 * r4[j]
-                + x5 * r5[j]
-                + x6 * r6[j]
-                + x7 * r7[j]
+                h0 * r0[j] + h1 * r1[j] + h2 * r2[j] + h3 * r3[j] + h4 * r4[j] + h5 * r5[j] + h6 * r6[j] + h7 * r7[j]
             )
         for j in range(m, w):
             out[j] = (
@@ -213,32 +188,40 @@ def product(p, x, out):
                 + x6 * r6[j]
                 + x7 * r7[j]
             )
-        out[m] += t0
-        out[m + 1] += t1
-        out[m + 2] += t2
-        out[m + 3] += t3
-        out[m + 4] += t4
-        out[m + 5] += t5
-        out[m + 6] += t6
-        out[m + 7] += t7
+        out[m] += t0 / 2
+        out[m + 1] += t1 / 2
+        out[m + 2] += t2 / 2
+        out[m + 3] += t3 / 2
+        out[m + 4] += t4 / 2
+        out[m + 5] += t5 / 2
+        out[m + 6] += t6 / 2
+        out[m + 7] += t7 / 2
 
 
 @kernel
-def add_outer(p, x, scale):
-    """p: (L,) packed or (D,) diagonal, x: (D,) -> P += scale x x', rounded alike on both sides of the diagonal."""
-    n = x.size
+def add_outer(p, u, sign):
+    """p: (L,) packed or (D,) diagonal, u: (D,), sign: 1 or -1 -> P += sign u u'.
+
+    Weights go into u beforehand: u_i u_j is then the same number on both sides of the diagonal, whatever the compiler
+    regroups. Symmetry to the last bit is what keeps float64 stable for ever.
+    """
+    n = u.size
     if p.size == n:
         for i in range(n):
-            p[i] += scale * (x[i] * x[i])
+            p[i] += sign * (u[i] * u[i])
         return
     o = 0
     for i in range(n):
-        w = 8 * (i // 8) + 8
-        row = p[o : o + w]
-        xi = x[i]
-        for j in range(w):
-            row[j] += scale * (xi * x[j])
-        o += w
+        m = 8 * (i // 8)
+        row = p[o : o + m]
+        tile, own = p[o + m : o + m + 8], u[m : m + 8]
+        once = sign * u[i]
+        twice = once + once
+        for j in range(m):
+            row[j] += twice * u[j]
+        for j in range(8):
+            tile[j] += once * own[j]
+        o += m + 8
 
 
 @kernel
@@ -277,11 +260,13 @@ def unpack(p, full, n):
     """p: (L,) packed, full: (n * n,) with n = D -> the whole symmetric matrix."""
     o = 0
     for i in range(n):
-        w = 8 * (i // 8) + 8
-        for j in range(w):
+        m = 8 * (i // 8)
+        for j in range(m):
+            full[i * n + j] = p[o + j] / 2
+            full[j * n + i] = p[o + j] / 2
+        for j in range(m, m + 8):
             full[i * n + j] = p[o + j]
-            full[j * n + i] = p[o + j]
-        o += w
+        o += m + 8
 
 
 @kernel
@@ -289,10 +274,12 @@ def pack(full, p, n):
     """full: (n * n,) symmetric, p: (L,) -> packed."""
     o = 0
     for i in range(n):
-        w = 8 * (i // 8) + 8
-        for j in range(w):
+        m = 8 * (i // 8)
+        for j in range(m):
+            p[o + j] = full[i * n + j] * 2
+        for j in range(m, m + 8):
             p[o + j] = full[i * n + j]
-        o += w
+        o += m + 8
 
 
 @kernel
@@ -327,21 +314,21 @@ def _solve(s, a):
 @kernel
 def rebuild(s, a):
     """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
-    n, size = int(s[H_PAD]), int(s[H_PACK])
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
     o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
     g, c = int(s[H_GRAM]) + a * size, int(s[H_COV]) + a * size
     _regularised_inverse(
         s[g : g + size], s[c : c + size], s[H_RIDGE], n, s[o : o + n * n], s[o + n * n : o + 2 * n * n]
     )
-    arm = int(s[H_ARM]) + a * ARM_SLOTS
-    s[arm + A_ERROR] = 0.0
+    arm = int(s[H_ARM]) + a
+    s[arm + A_ERROR * arms] = 0.0
     _solve(s, a)
 
 
 @kernel
 def loosen(s, a):
     """s: buffer, a: arm -> the radius that holds for any statistics."""
-    s[int(s[H_ARM]) + a * ARM_SLOTS + A_RADIUS] = 1.0 / math.sqrt(s[H_RIDGE])
+    s[int(s[H_ARM]) + A_RADIUS * int(s[H_ARMS]) + a] = 1.0 / math.sqrt(s[H_RIDGE])
 
 
 @kernel
@@ -351,9 +338,9 @@ def tighten(s, a):
     Two products of D cubed, when the count of the arm has doubled: about the cost of one more update each at
     count 4 D, and less and less from there. Measured at (15, 32), t = 10k: 7.0 arms evaluated per decision become 3.0.
     """
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    arm = int(s[H_ARM]) + a * ARM_SLOTS
-    s[arm + A_TIGHTEN] = 2.0 * s[arm + A_COUNT]
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    arm = int(s[H_ARM]) + a
+    s[arm + A_TIGHTEN * arms] = 2.0 * s[arm + A_COUNT * arms]
     if size == n:
         return
     o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
@@ -370,8 +357,8 @@ def tighten(s, a):
         for j in range(i + 1):
             value = dot(square[i * n : i * n + n], square[j * n : j * n + n])
             total += value * value * (1.0 if i == j else 2.0)
-    radius = math.sqrt(math.sqrt(math.sqrt(math.sqrt(total)))) if total > 0.0 else s[arm + A_RADIUS]
-    s[arm + A_RADIUS] = min(s[arm + A_RADIUS], radius * (1.0 + 1e-9))
+    radius = math.sqrt(math.sqrt(math.sqrt(math.sqrt(total)))) if total > 0.0 else s[arm + A_RADIUS * arms]
+    s[arm + A_RADIUS * arms] = min(s[arm + A_RADIUS * arms], radius * (1.0 + 1e-9))
 
 
 @kernel
@@ -382,27 +369,27 @@ def noise_scale(s):
     prediction errors, each over 1 + x' A^-1 x. That sum equals, whatever the order of the feedback,
     sum r^2 - 2 b'p + p'Sp - (b - S p)'(theta - p) with p the prior mean: no residual need be kept.
     """
-    n, size = int(s[H_PAD]), int(s[H_PACK])
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
     work = int(s[H_WORK]) + n
     product_out = s[work : work + n]
     total = 0.0
     weight = 0.0
     for a in range(int(s[H_ARMS])):
-        arm = int(s[H_ARM]) + a * ARM_SLOTS
-        if s[arm + A_WEIGHT] <= 0.0:
+        arm = int(s[H_ARM]) + a
+        if s[arm + A_WEIGHT * arms] <= 0.0:
             continue
         g = int(s[H_GRAM]) + a * size
         prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
         moment = s[int(s[H_MOMENT]) + a * n : int(s[H_MOMENT]) + a * n + n]
         theta = s[int(s[H_THETA]) + a * n : int(s[H_THETA]) + a * n + n]
         product(s[g : g + size], prior, product_out)
-        q = s[arm + A_SQUARE]
+        q = s[arm + A_SQUARE * arms]
         for j in range(n):
             q += prior[j] * (product_out[j] - 2.0 * moment[j]) - (moment[j] - product_out[j]) * (
                 theta[j] - prior[j]
             )
         total += max(q, 0.0)
-        weight += s[arm + A_WEIGHT]
+        weight += s[arm + A_WEIGHT * arms]
     return total / weight if weight > 0.0 else 0.0
 
 
@@ -491,9 +478,9 @@ def advance(s, bucket):
     for j in range(moment.size):
         moment[j] *= factor
     for a in range(arms):
-        arm = int(s[H_ARM]) + a * ARM_SLOTS
-        s[arm + A_WEIGHT] *= factor
-        s[arm + A_SQUARE] *= factor
+        arm = int(s[H_ARM]) + a
+        s[arm + A_WEIGHT * arms] *= factor
+        s[arm + A_SQUARE * arms] *= factor
     s[H_BUCKET] = bucket
     for a in range(arms):
         loosen(s, a)
@@ -524,20 +511,34 @@ def predict(s, x, mean, std):
         return int(norm2)
     n, size = int(s[H_PAD]), int(s[H_PACK])
     arms, w, t, c = int(s[H_ARMS]), int(s[H_WORK]), int(s[H_THETA]), int(s[H_COV])
-    z, y = s[w : w + n], s[w + n : w + 2 * n]
+    z = s[w : w + n]
     means(s[t : t + arms * n], z, mean)
     for a in range(arms):
-        std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z, y))
+        std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
     return 0
 
 
 @kernel
 def predict_rows(s, contexts, mean, std):
-    """s: buffer, contexts: (n, d), mean, std: (n, N) -> `predict` of every row; 0 or a code."""
-    for i in range(contexts.shape[0]):
-        code = predict(s, contexts[i], mean[i], std[i])
-        if code < 0:
-            return code
+    """s: buffer, contexts: (n, d), mean, std: (n, N) -> `predict` of every row, to the bit; 0 or a code.
+
+    A few dozen rows at a time, arm by arm: the matrix of an arm is read from the nearest cache instead of the next.
+    """
+    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
+    w, t, c = int(s[H_WORK]), int(s[H_THETA]), int(s[H_COV])
+    block = np.zeros((ROWS, n))
+    for start in range(0, contexts.shape[0], ROWS):
+        stop = min(start + ROWS, contexts.shape[0])
+        for i in range(start, stop):
+            norm2 = _load(s, contexts[i])
+            if norm2 < 0.0:
+                return int(norm2)
+            block[i - start, :dim] = contexts[i]
+            means(s[t : t + arms * n], block[i - start], mean[i])
+        for a in range(arms):
+            matrix = s[c + a * size : c + a * size + size]
+            for i in range(start, stop):
+                std[i, a] = math.sqrt(quadratic(matrix, block[i - start]))
     return 0
 
 
@@ -572,7 +573,7 @@ def choose(s, x, offers, prune):
     if norm2 < 0.0:
         return int(norm2)
     n, size, w = int(s[H_PAD]), int(s[H_PACK]), int(s[H_WORK])
-    z, y = s[w : w + n], s[w + n : w + 2 * n]
+    z = s[w : w + n]
     bound = s[w + 4 * n : w + 4 * n + arms]
     score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
     row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
@@ -582,24 +583,29 @@ def choose(s, x, offers, prune):
     t, c, k = int(s[H_THETA]), int(s[H_COV]), int(s[H_ARM])
     alpha, norm, sample = s[H_ALPHA], math.sqrt(norm2), s[H_SAMPLE] > 0.0
     slack = 8.0 * (n + 8.0) * 2.220446049250313e-16
-    first = -1
+    spread = s[k + A_SPREAD * arms : k + A_SPREAD * arms + arms]
+    radius = s[k + A_RADIUS * arms : k + A_RADIUS * arms + arms]
     means(s[t : t + arms * n], z, score)
-    for a in range(arms):
-        if priced and offers[a] == math.inf:
-            bound[a] = -math.inf
-            score[a] = -math.inf
-            continue
-        mean = score[a]
-        if priced:
-            mean -= offers[a] - least
-        arm = k + a * ARM_SLOTS
-        bonus = alpha * s[arm + A_SPREAD]
-        if sample:
-            bonus *= s[row + 1 + a]
-        reach = max(bonus, 0.0) * norm * s[arm + A_RADIUS]
-        bound[a] = mean + reach + slack * (abs(mean) + reach)
-        score[a] = mean
-        if first < 0 or bound[a] > bound[first]:
+    if priced:
+        for a in range(arms):
+            score[a] -= offers[a] - least
+    if sample:
+        draw = s[row + 1 : row + 1 + arms]
+        for a in range(arms):
+            reach = alpha * norm * max(spread[a] * draw[a], 0.0) * radius[a]
+            bound[a] = score[a] + reach + slack * (abs(score[a]) + reach)
+    else:
+        for a in range(arms):
+            reach = alpha * norm * spread[a] * radius[a]
+            bound[a] = score[a] + reach + slack * (abs(score[a]) + reach)
+    if eligible < arms:
+        for a in range(arms):
+            if offers[a] == math.inf:
+                bound[a] = -math.inf
+                score[a] = -math.inf
+    first = 0
+    for a in range(1, arms):
+        if bound[a] > bound[first]:
             first = a
     best = -math.inf
     ties = 0
@@ -611,13 +617,12 @@ def choose(s, x, offers, prune):
         if prune and bound[a] < best:
             score[a] = -math.inf
             continue
-        arm = k + a * ARM_SLOTS
-        bonus = alpha * s[arm + A_SPREAD]
+        bonus = alpha * spread[a]
         if sample:
             bonus *= s[row + 1 + a]
         if bonus != 0.0:
             evaluated += 1
-            score[a] += bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z, y))
+            score[a] += bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
         if score[a] > best:
             best = score[a]
             ties = 1
@@ -625,6 +630,8 @@ def choose(s, x, offers, prune):
             ties += 1
     s[H_EVALUATED] = evaluated
     share = mix / eligible
+    if sample:  # the propensity integrates over the draws: not known here
+        share = math.nan
     if u < mix:  # one uniform number serves the mixture and, rescaled, the choice inside it
         wanted = min(int(u / mix * eligible), eligible - 1)
         chosen = -1
@@ -673,7 +680,8 @@ def select_offered(s, x, offers):
 @short_kernel
 def learn(s, a, x, reward, weight, at):
     """s: buffer, a: arm, x: (d,), at: clock index of the decision or < 0 for the next -> 0 or a code."""
-    if a < 0 or a >= int(s[H_ARMS]):
+    arms = int(s[H_ARMS])
+    if a < 0 or a >= arms:
         return BAD_ARM
     if not abs(reward) < math.inf:
         return BAD_REWARD
@@ -699,11 +707,11 @@ def learn(s, a, x, reward, weight, at):
         int(s[H_GRAM]) + a * size,
         int(s[H_MOMENT]) + a * n,
     )
-    arm = int(s[H_ARM]) + a * ARM_SLOTS
-    cov, theta, moment = s[c : c + size], s[t : t + n], s[m : m + n]
-    s[arm + A_COUNT] += 1.0
-    s[arm + A_WEIGHT] += weight
-    s[arm + A_SQUARE] += weight * reward * reward
+    arm = int(s[H_ARM]) + a
+    cov, gram, theta, moment = s[c : c + size], s[g : g + size], s[t : t + n], s[m : m + n]
+    s[arm + A_COUNT * arms] += 1.0
+    s[arm + A_WEIGHT * arms] += weight
+    s[arm + A_SQUARE * arms] += weight * reward * reward
     s[H_LEARNED] += 1.0
     if weight > 0.0:
         product(cov, z, v)
@@ -711,20 +719,26 @@ def learn(s, a, x, reward, weight, at):
         gain = weight * (reward - dot(theta, z)) / (1.0 + q)
         for j in range(n):
             moment[j] += weight * reward * z[j]
-        if size == n:
-            add_outer(s[g : g + size], z, weight)
+        if weight != 1.0:  # nothing needs the context itself from here on
             for j in range(n):
-                cov[j] = 1.0 / (s[H_RIDGE] + s[g + j])
+                z[j] *= math.sqrt(weight)
+        add_outer(gram, z, 1.0)
+        if size == n:
+            for j in range(n):
+                cov[j] = 1.0 / (s[H_RIDGE] + gram[j])
                 theta[j] = cov[j] * (moment[j] + s[H_RIDGE] * s[int(s[H_PRIOR]) + a * n + j])
         else:
             for j in range(n):
                 theta[j] += gain * v[j]
-            add_outer(s[g : g + size], z, weight)
-            add_outer(cov, v, -weight / (1.0 + q))
-            s[arm + A_ERROR] += (1.0 + q) * 2.220446049250313e-16
-            if s[arm + A_ERROR] > REBUILD_ERROR:
+            scale = math.sqrt(weight / (1.0 + q))
+            for j in range(n):
+                v[j] *= scale
+            add_outer(cov, v, -1.0)
+            s[arm + A_ERROR * arms] += (1.0 + q) * 2.220446049250313e-16
+            if s[arm + A_ERROR * arms] > REBUILD_ERROR:
                 rebuild(s, a)
-            if n <= TIGHTEN_DIM and s[arm + A_COUNT] >= s[arm + A_TIGHTEN] and s[arm + A_COUNT] >= 4.0 * n:
+            count = s[arm + A_COUNT * arms]
+            if n <= TIGHTEN_DIM and count >= 4.0 * n and count >= s[arm + A_TIGHTEN * arms]:
                 tighten(s, a)
     if s[H_LEARNED] >= s[H_REFRESH]:
         refresh(s)
