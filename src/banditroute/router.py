@@ -375,7 +375,8 @@ class Router:
 
     def _reprice(self) -> None:
         assert self._resident is not None
-        self._offers = np.where(self._resident.mask, 0.0, self._faults)
+        surcharge = 0.0 if self.residency is None else self.residency.surcharge
+        self._offers = np.where(self._resident.mask, 0.0, self._faults + surcharge)
 
     def _priced(self) -> Floats:
         assert self.paging is not None

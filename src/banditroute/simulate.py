@@ -171,6 +171,7 @@ def _compiled(
     cursors = np.zeros(4, dtype=np.int64)
     offers, no_needs, no_noise = np.zeros(count), np.zeros(count), np.zeros(0)
     halt = controller is not None and controller.inserts
+    routing = faults if controller is None else faults + controller.surcharge
     contexts = np.ascontiguousarray(stream.contexts)
     rewards = np.ascontiguousarray(stream.rewards)
     now = 0
@@ -193,7 +194,7 @@ def _compiled(
         rate = controller.rate if controller is not None and forcing else 0.0
         cursors[loop.C_NOISE] = controller.used if controller is not None else 0
         reached = loop.run(
-            policy._s, contexts, rewards, faults, mask, available, order, due, needs, rate, noise,
+            policy._s, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
             protected, cursors, pending, offers, run.arms, run.propensities, run.hits, now, stop, halt,
         )  # fmt: skip
         if controller is not None:

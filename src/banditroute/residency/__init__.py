@@ -1,8 +1,27 @@
 """Residency: which arms stay in fast memory."""
 
-from banditroute.residency.classic import LFU, LRU, Static
+from banditroute.residency.classic import FIFO, LRU, SIEVE
 from banditroute.residency.controller import Controller, View, Window
+from banditroute.residency.counting import FTPL, GDSF, LFU, DecayedLFU
+from banditroute.residency.fixed import Popularity, RandomSet, ResidentOnly, Static
 from banditroute.residency.polar import Polar
 from banditroute.residency.resident import ResidentSet
 
-__all__ = ["LFU", "LRU", "Controller", "Polar", "ResidentSet", "Static", "View", "Window"]
+__all__ = [
+    "FIFO",
+    "FTPL",
+    "GDSF",
+    "LFU",
+    "LRU",
+    "SIEVE",
+    "Controller",
+    "DecayedLFU",
+    "Polar",
+    "Popularity",
+    "RandomSet",
+    "ResidentOnly",
+    "ResidentSet",
+    "Static",
+    "View",
+    "Window",
+]

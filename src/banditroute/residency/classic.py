@@ -1,24 +1,27 @@
-"""Controllers that know popularity only: LRU, LFU and a fixed set."""
+"""Controllers that insert on a fault and evict by order of use: LRU, FIFO and SIEVE."""
 
 from collections.abc import Iterable
+from math import inf
+from typing import ClassVar
 
 import cachetools
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
 from banditroute.residency.controller import Controller, Rng
 from banditroute.residency.resident import ResidentSet
 
-__all__ = ["LFU", "LRU", "Inserting", "Static"]
+__all__ = ["FIFO", "LRU", "SIEVE", "Inserting"]
 
 Floats = NDArray[np.float64]
+SLACK = 1e-9  # sums of sizes are off in their last bits
 
 
 class Inserting(Controller):
     """Base of the controllers that make an arm resident when it faults.
 
-    A subclass names the order in which residents leave (`leaving`) and may refuse an exchange (`admits`).
+    A subclass names the residents in the order in which they would leave (`leaving`), may refuse an exchange
+    (`admits`) and is told what came of it (`inserted`, `removed`).
 
     Parameters
     ----------
@@ -50,15 +53,19 @@ class Inserting(Controller):
 
     def make_room(self, arm: int, resident: ResidentSet) -> list[int] | None:
         """Return the first residents in leaving order that free enough room, or None when `arm` stays out."""
-        missing = resident.sizes[arm] - (resident.capacity - resident.used)
+        sizes, pinned = resident.sizes, resident.pinned
+        missing = sizes[arm] - (resident.capacity - resident.used)
+        if missing > sum(sizes[a] for a in resident if a not in pinned) + SLACK:
+            return None
         victims: list[int] = []
-        for victim in self.leaving(resident):
-            if missing <= 1e-9:
-                break
-            if victim not in resident.pinned:
-                victims.append(victim)
-                missing -= resident.sizes[victim]
-        if missing > 1e-9 or not self.admits(arm, victims):
+        if missing > SLACK:
+            for victim in self.leaving(resident):
+                if victim not in pinned:
+                    victims.append(victim)
+                    missing -= sizes[victim]
+                    if missing <= SLACK:
+                        break
+        if not self.admits(arm, victims):
             return None
         for victim in victims:
             self.removed(victim)
@@ -80,7 +87,52 @@ class Inserting(Controller):
         """See `arm` leave."""
 
 
-class LRU(Inserting):
+class _Ordered(Inserting):
+    """An order of the residents kept by a cachetools cache, which also names the victims; it never holds pins."""
+
+    _cache: ClassVar[type[cachetools.Cache[int, bool]]]
+
+    def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
+        super().__init__(capacity, pinned=pinned, rng=rng)
+        self._order = self._cache(inf)
+
+    def begin(self, resident: ResidentSet) -> None:
+        """Start from the first arms that fit, the first one next to leave."""
+        Controller.begin(self, resident)
+        self._order.clear()
+        for arm in resident:
+            if arm not in resident.pinned:
+                self._order[arm] = True
+
+    def observe(self, arm: int, x: Floats, hit: bool) -> None:
+        """Tell the cache of a used resident."""
+        if hit:
+            self._order.get(arm)
+
+    def make_room(self, arm: int, resident: ResidentSet) -> list[int] | None:
+        """Evict what the cache evicts until `arm` fits; None when it never could."""
+        missing = resident.sizes[arm] - (resident.capacity - resident.used)
+        if missing > sum(resident.sizes[a] for a in self._order) + SLACK:
+            return None
+        victims: list[int] = []
+        while missing > SLACK:
+            # Iterating over the cache would give the order of insertion, whatever its kind.
+            victims.append(self._order.popitem()[0])
+            missing -= resident.sizes[victims[-1]]
+        self._order[arm] = True
+        return victims
+
+    def resize(self, keep: list[int | None]) -> None:
+        """Carry the order over to the new indices."""
+        self._resize_needs(keep)
+        new = {a: i for i, a in enumerate(keep) if a is not None}
+        order = [self._order.popitem()[0] for _ in range(len(self._order))]
+        for arm in order:
+            if arm in new:
+                self._order[new[arm]] = True
+
+
+class LRU(_Ordered):
     """Insert on every fault, evict the least recently used.
 
     Parameters
@@ -101,44 +153,11 @@ class LRU(Inserting):
     ('0',)
     """
 
-    def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
-        super().__init__(capacity, pinned=pinned, rng=rng)
-        self._order: cachetools.LRUCache[int, bool] = cachetools.LRUCache(maxsize=float("inf"))
-
-    def begin(self, resident: ResidentSet) -> None:
-        """Start from the first arms that fit, the first one next to leave."""
-        self._order.clear()
-        super().begin(resident)
-
-    def observe(self, arm: int, x: Floats, hit: bool) -> None:
-        """Move a used resident to the end of the order."""
-        if hit:
-            self._order.get(arm)
-
-    def leaving(self, resident: ResidentSet) -> Iterable[int]:
-        """Return the residents, the least recently used first."""
-        return list(self._order)
-
-    def inserted(self, arm: int) -> None:
-        """Append to the order."""
-        self._order[arm] = True
-
-    def removed(self, arm: int) -> None:
-        """Take out of the order."""
-        del self._order[arm]
-
-    def resize(self, keep: list[int | None]) -> None:
-        """Carry the order over to the new indices."""
-        self._resize_needs(keep)
-        new = {a: i for i, a in enumerate(keep) if a is not None}
-        order = [new[a] for a in self._order if a in new]
-        self._order.clear()
-        for arm in order:
-            self._order[arm] = True
+    _cache = cachetools.LRUCache
 
 
-class LFU(Inserting):
-    """Evict the least frequently used, and insert only an arm used more often than its victim.
+class FIFO(_Ordered):
+    """Insert on every fault, evict what has been resident longest.
 
     Parameters
     ----------
@@ -149,70 +168,89 @@ class LFU(Inserting):
 
     Notes
     -----
-    Uses are counted for arms outside the set too: without them a new arm could never show that it is used more often
-    (``cachetools.LFUCache`` forgets the count of what leaves, so it cannot serve here).
+    The order is that of ``cachetools.FIFOCache``.
 
     Examples
     --------
     >>> from banditroute import LinUCB, Router
-    >>> Router(LinUCB(arms=3, dim=2), residency=LFU(2), paging=0.1).resident
+    >>> Router(LinUCB(arms=3, dim=2), residency=FIFO(2), paging=0.1).resident
+    ('0', '1')
+    """
+
+    _cache = cachetools.FIFOCache
+
+
+class SIEVE(Inserting):
+    """FIFO that spares what was used since its hand last passed.
+
+    Residents queue in the order of insertion, each with a mark that a hit sets. The hand walks from the oldest to
+    the newest and round again, clears marks, evicts the first unmarked resident and stays there.
+
+    Parameters
+    ----------
+    capacity : float
+        Slots; or the unit of the sizes that the Router knows.
+    pinned : iterable of str or int
+        Arms that never leave.
+
+    Notes
+    -----
+    Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is simpler than LRU" (NSDI 2024). O(residents) per fault.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> Router(LinUCB(arms=3, dim=2), residency=SIEVE(2), paging=0.1).resident
     ('0', '1')
     """
 
     def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
         super().__init__(capacity, pinned=pinned, rng=rng)
-        self._uses: Floats = np.zeros(0)
+        self._queue: list[int] = []  # the oldest first
+        self._marked: set[int] = set()
+        self._hand = 0
 
     def begin(self, resident: ResidentSet) -> None:
-        """Start from the first arms that fit, all uses zero."""
-        self._uses = np.zeros(len(resident.mask))
+        """Start from the first arms that fit, none of them used."""
+        self._queue, self._marked, self._hand = [], set(), 0
         super().begin(resident)
 
     def observe(self, arm: int, x: Floats, hit: bool) -> None:
-        """Count a use."""
-        self._uses[arm] += 1.0
+        """Mark a used resident."""
+        if hit:
+            self._marked.add(arm)
 
     def leaving(self, resident: ResidentSet) -> Iterable[int]:
-        """Return the residents, the least used first, ties by index."""
-        return sorted(resident, key=lambda a: self._uses[a])
+        """Walk the hand: clear marks, yield whom it finds unmarked."""
+        met: set[int] = set()  # evicted below, once it is known whom
+        while len(met) < len(self._queue):
+            arm = self._queue[self._hand]
+            self._hand = (self._hand + 1) % len(self._queue)
+            if arm in self._marked and arm not in resident.pinned:
+                self._marked.discard(arm)
+            elif arm not in met:
+                met.add(arm)
+                yield arm
 
-    def admits(self, arm: int, victims: list[int]) -> bool:
-        """Admit an arm that is used more often than all its victims together."""
-        return bool(self._uses[arm] > self._uses[victims].sum())
+    def inserted(self, arm: int) -> None:
+        """Join the queue as its newest, behind the hand when that starts over."""
+        self._queue.append(arm)
 
-    def resize(self, keep: list[int | None]) -> None:
-        """Carry the counts over to the new indices."""
-        self._resize_needs(keep)
-        self._uses = np.array([0.0 if a is None else self._uses[a] for a in keep])
-
-
-class Static(Controller):
-    """A fixed set: the best one in hindsight makes it the oracle, an empty one the uncached server.
-
-    Parameters
-    ----------
-    arms : iterable of str or int
-        Names or indices of the arms that stay resident.
-
-    Examples
-    --------
-    >>> from banditroute import LinUCB, Router
-    >>> Router(LinUCB(arms=["a", "b", "c"], dim=2), residency=Static(["c"]), paging=0.1).resident
-    ('c',)
-    >>> Router(LinUCB(arms=3, dim=2), residency=Static(()), paging=0.1).resident
-    ()
-    """
-
-    def __init__(self, arms: Iterable[str | int]) -> None:
-        if isinstance(arms, str | int):
-            raise TypeError(f"arms must be a sequence of names or indices, got {arms!r}")
-        chosen = tuple(arms)
-        super().__init__(check.integer("capacity", len(chosen)), pinned=chosen)
-
-    def begin(self, resident: ResidentSet) -> None:
-        """The pins are the set."""
-        self.needs = np.zeros(len(resident.mask))
+    def removed(self, arm: int) -> None:
+        """Leave the queue; the hand stays on the same neighbour."""
+        at = self._queue.index(arm)
+        del self._queue[at]
+        self._marked.discard(arm)
+        if at < self._hand:
+            self._hand -= 1
+        if self._hand >= len(self._queue):
+            self._hand = 0
 
     def resize(self, keep: list[int | None]) -> None:
-        """Nothing is kept per arm."""
+        """Carry queue, marks and hand over to the new indices."""
         self._resize_needs(keep)
+        new = {a: i for i, a in enumerate(keep) if a is not None}
+        before = sum(a in new for a in self._queue[: self._hand])
+        self._queue = [new[a] for a in self._queue if a in new]
+        self._marked = {new[a] for a in self._marked if a in new}
+        self._hand = before % max(len(self._queue), 1)

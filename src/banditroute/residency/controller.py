@@ -144,6 +144,7 @@ class Controller(ABC):
         self.pinned = tuple(pinned)
         self.next_plan: float = inf
         self.rate = 0.0
+        self.surcharge = 0.0  # added to the price of routing to a non-resident arm, never charged
         self.needs: Floats = np.zeros(0)
         self.noise: Floats = np.empty(NOISE)
         self.used = NOISE  # numbers of `noise` used so far
