@@ -1,31 +1,60 @@
 """Online contextual-bandit routing with residency control."""
 
+from banditroute.cluster_graph import ClusterGraph
 from banditroute.decision import Decision
 from banditroute.errors import BanditRouteError, SnapshotError, UnknownArm, UnknownDecision
 from banditroute.paging import EmpiricalPaging, PagingModel, measure_paging
-from banditroute.policies import LinUCB
+from banditroute.policies import DiagLinUCB, EpsilonGreedy, GraphDiagLinUCB, LinTS, LinUCB
 from banditroute.policy import Choice, Policy, Scores
 from banditroute.regret import Regret, RegretTracker, regret
-from banditroute.residency import LFU, LRU, Controller, Polar, ResidentSet, Static
+from banditroute.residency import (
+    FIFO,
+    FTPL,
+    GDSF,
+    LFU,
+    LRU,
+    SIEVE,
+    Controller,
+    DecayedLFU,
+    Polar,
+    Popularity,
+    RandomSet,
+    ResidentOnly,
+    ResidentSet,
+    Static,
+)
 from banditroute.router import Router
 from banditroute.simulate import Run, simulate
 from banditroute.stream import Problem, Stream
 
 __all__ = [
+    "FIFO",
+    "FTPL",
+    "GDSF",
     "LFU",
     "LRU",
+    "SIEVE",
     "BanditRouteError",
     "Choice",
+    "ClusterGraph",
     "Controller",
+    "DecayedLFU",
     "Decision",
+    "DiagLinUCB",
     "EmpiricalPaging",
+    "EpsilonGreedy",
+    "GraphDiagLinUCB",
+    "LinTS",
     "LinUCB",
     "PagingModel",
     "Polar",
     "Policy",
+    "Popularity",
     "Problem",
+    "RandomSet",
     "Regret",
     "RegretTracker",
+    "ResidentOnly",
     "ResidentSet",
     "Router",
     "Run",

@@ -419,11 +419,11 @@ def refresh(s):
     """s: buffer -> the pooled prior, the noise scale and everything that hangs on them; O(N L) at least."""
     n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
     if s[H_POOLED] > 0.0:
-        # theta0 = (ridge0 I + sum S)^-1 sum b, in the scratch space behind the two square matrices
+        # theta0 = (ridge0 I + sum S)^-1 sum b; a diagonal policy has no room for the square matrices and needs none
         o = int(s[H_WORK]) + 4 * n + 2 * arms
-        full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-        o += 2 * n * n
         pool, packed = s[o : o + size], s[o + size : o + 2 * size]
+        o += 2 * size
+        full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
         right = s[int(s[H_WORK]) + n : int(s[H_WORK]) + 2 * n]
         mean = s[int(s[H_WORK]) + 2 * n : int(s[H_WORK]) + 3 * n]
         pool[:] = 0.0
