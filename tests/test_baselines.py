@@ -224,7 +224,7 @@ def test_pins_stay_and_sizes_fit(name):
     }[name]
     sets = drive(make(), trace(4), sizes=sizes, pinned=[7])
     assert all(7 in s for s in sets)
-    assert len(set(sets)) > 10
+    assert len(set(sets)) > 3
     if name not in ("LFU", "DecayedLFU", "FTPL"):  # a large arm would have to be used more than all its victims
         assert any(6 in s for s in sets)
 
