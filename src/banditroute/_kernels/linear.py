@@ -415,51 +415,90 @@ def _prior_variance(s):
 
 
 @kernel
-def refresh(s):
-    """s: buffer -> the pooled prior, the noise scale and everything that hangs on them; O(N L) at least."""
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
-    if s[H_POOLED] > 0.0:
-        # theta0 = (ridge0 I + sum S)^-1 sum b; a diagonal policy has no room for the square matrices and needs none
-        o = int(s[H_WORK]) + 4 * n + 2 * arms
-        pool, packed = s[o : o + size], s[o + size : o + 2 * size]
-        o += 2 * size
-        full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-        right = s[int(s[H_WORK]) + n : int(s[H_WORK]) + 2 * n]
-        mean = s[int(s[H_WORK]) + 2 * n : int(s[H_WORK]) + 3 * n]
-        pool[:] = 0.0
-        right[:] = 0.0
-        for a in range(arms):
-            g, m = int(s[H_GRAM]) + a * size, int(s[H_MOMENT]) + a * n
-            gram, moment = s[g : g + size], s[m : m + n]
-            for j in range(size):
-                pool[j] += gram[j]
-            for j in range(n):
-                right[j] += moment[j]
-        _regularised_inverse(pool, packed, s[H_POOL_RIDGE], n, full, inverse)
-        product(packed, right, mean)
-        for a in range(arms):
-            p = int(s[H_PRIOR]) + a * n
-            for j in range(n):
-                s[p + j] = mean[j]
-    rescale = False
-    if s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0:
-        for a in range(arms):
-            _solve(s, a)
-        s[H_SIGMA2] = max(noise_scale(s), 1e-12)
-        if s[H_AUTO] > 0.0:
-            s[H_ALPHA] = math.sqrt(s[H_SIGMA2]) * s[H_AUTO]
-        wanted = s[H_AUTO_RIDGE] * s[H_SIGMA2] / _prior_variance(s) if s[H_AUTO_RIDGE] > 0.0 else 0.0
-        wanted = min(max(wanted, s[H_RIDGE] / 2.0), s[H_RIDGE] * 2.0, 100.0)
-        # A rebuild costs N cubes of D, so the ridge moves only when it is off by a fifth.
-        rescale = wanted > 0.0 and not (0.8 * wanted <= s[H_RIDGE] <= 1.25 * wanted)
-        if rescale:
-            s[H_RIDGE] = wanted
+def _information(s):
+    """s: buffer -> weight of all feedback, and the weighted sum of the mean square component of its contexts."""
+    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
+    weight = 0.0
+    trace = 0.0
     for a in range(arms):
-        if rescale:
-            loosen(s, a)
-            rebuild(s, a)
-        else:
-            _solve(s, a)
+        weight += s[int(s[H_ARM]) + A_WEIGHT * arms + a]
+        row = int(s[H_GRAM]) + a * size
+        for j in range(dim):
+            trace += s[row + j]
+            row += 0 if size == n else 8 * (j // 8) + 8
+    return weight, trace / dim
+
+
+@kernel
+def _pool(s, ridge):
+    """s: buffer, ridge: its precision -> every prior becomes theta0 = (ridge I + sum S)^-1 sum b.
+
+    Busy arms weigh more in it, on purpose: they are the good ones, and an arm not yet tried is better expected to be
+    like those. Weighing arms alike (the generalised least squares mean) multiplied the regret by up to ten.
+    """
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    # In the scratch space; a diagonal policy has no room for the square matrices and needs none.
+    o = int(s[H_WORK]) + 4 * n + 2 * arms
+    pool, packed = s[o : o + size], s[o + size : o + 2 * size]
+    o += 2 * size
+    full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
+    right = s[int(s[H_WORK]) + n : int(s[H_WORK]) + 2 * n]
+    mean = s[int(s[H_WORK]) + 2 * n : int(s[H_WORK]) + 3 * n]
+    pool[:] = 0.0
+    right[:] = 0.0
+    for a in range(arms):
+        g, m = int(s[H_GRAM]) + a * size, int(s[H_MOMENT]) + a * n
+        gram, moment = s[g : g + size], s[m : m + n]
+        for j in range(size):
+            pool[j] += gram[j]
+        for j in range(n):
+            right[j] += moment[j]
+    _regularised_inverse(pool, packed, ridge, n, full, inverse)
+    product(packed, right, mean)
+    for a in range(arms):
+        p = int(s[H_PRIOR]) + a * n
+        for j in range(n):
+            s[p + j] = mean[j]
+
+
+@kernel
+def _move_ridge(s, ridge):
+    """s: buffer -> takes another ridge; a rebuild costs N cubes of D, so only when the old one is off by a fifth."""
+    if 0.8 * ridge <= s[H_RIDGE] <= 1.25 * ridge:
+        return
+    s[H_RIDGE] = ridge
+    for a in range(int(s[H_ARMS])):
+        loosen(s, a)
+        rebuild(s, a)
+
+
+@kernel
+def refresh(s):
+    """s: buffer -> the pooled prior, the automatic scales and everything that hangs on them; O(N L) at least.
+
+    The automatic ridge is that of the model theta_a ~ N(prior, tau^2 I), noise sigma^2: sigma^2 / tau^2, both at the
+    maximum of the evidence, by one step of the fixed point per refresh. Every constant is relative to the mean square
+    component u of the contexts, so another unit of contexts or rewards gives the same decisions: the prior of the
+    pooled model counts for one average observation, the ridge starts there, moves by a factor 2 at most and stays
+    between a millionth of an observation and all of them.
+    """
+    weight, information = _information(s)
+    unit = information / weight if weight > 0.0 and information > 0.0 else 0.0
+    if s[H_POOLED] > 0.0:
+        _pool(s, s[H_POOL_RIDGE] * unit if unit > 0.0 else s[H_RIDGE])
+    for a in range(int(s[H_ARMS])):
+        _solve(s, a)
+    if unit > 0.0 and (s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0):
+        if s[H_AUTO_RIDGE] > 0.0 and s[H_SIGMA2] == 0.0:
+            _move_ridge(s, unit)
+        s[H_SIGMA2] = noise_scale(s)
+        if s[H_AUTO] > 0.0:
+            s[H_ALPHA] = s[H_AUTO] * math.sqrt(s[H_SIGMA2])
+        if s[H_AUTO_RIDGE] > 0.0:
+            variance = _prior_variance(s)
+            ridge = s[H_AUTO_RIDGE] * s[H_SIGMA2] / variance if variance > 0.0 else information
+            ridge = min(max(ridge, s[H_RIDGE] / 2.0), s[H_RIDGE] * 2.0)
+            _move_ridge(s, max(min(ridge, information), 1e-6 * unit))
     s[H_REFRESH] = max(math.ceil(GROWTH * s[H_LEARNED]), FIRST_REFRESH)
 
 

@@ -23,6 +23,8 @@ Scale = float | Literal["auto"]
 _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
 
 NOISE = 4096  # random numbers drawn ahead at a time
+WIDTHS = 1.5  # the automatic alpha in noise scales, flat from 1.25 to 2; a posterior sample takes exactly 1
+FIRST_ALPHA = 1e6  # before the first estimate: go where least is known, by the mean only between equals
 
 
 def compile_kernels() -> None:
@@ -75,14 +77,14 @@ class LinearPolicy(Policy):
             width=width,
         )
         head = self._state.buffer
-        head[k.H_ALPHA] = 0.5 if auto_alpha else check.finite("alpha", alpha, low=0.0)
+        head[k.H_ALPHA] = FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0)
         head[k.H_MIX] = check.unit("mix", mix)
         head[k.H_SAMPLE] = self._sampling
         head[k.H_MAX2] = self.max_norm**2
         head[k.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
         head[k.H_SPAN] = max(1, round(0.1 / (1.0 - head[k.H_DISCOUNT]))) if discount < 1.0 else 1.0
         self.span = int(head[k.H_SPAN]) if discount < 1.0 else 0
-        head[k.H_AUTO], head[k.H_AUTO_RIDGE] = float(auto_alpha), 3.0 * auto_ridge
+        head[k.H_AUTO], head[k.H_AUTO_RIDGE] = (1.0 if self._sampling else WIDTHS) * auto_alpha, auto_ridge
         pooled = isinstance(prior, str)
         if pooled and prior != "pooled":
             raise ValueError(

@@ -18,9 +18,12 @@ class LinUCB(LinearPolicy):
     dim : int
         Length of the context vectors. Add a constant component for an intercept.
     alpha : float or "auto"
-        Width of exploration in reward units. "auto" takes the noise scale estimated from the rewards.
+        Width of exploration in reward units. "auto" takes 1.5 times the noise scale that best explains the rewards so
+        far; until 16 rewards are known the arm of which least is known is played.
     ridge : float or "auto"
-        Prior precision. "auto" takes three times the estimated noise variance.
+        Prior precision. "auto" takes the noise variance over the variance of the coefficients between arms, both at
+        the maximum of their evidence (MacKay's fixed point, one step whenever feedback grew by a fifth). Contexts or
+        rewards in other units lead to the same decisions.
     prior : "pooled", None or (k, dim) array
         Mean towards which each arm is shrunk: one model fitted on all arms together and refreshed as feedback grows
         (the default: an arm not yet tried is then expected to be like the others instead of worthless), zero (the
@@ -38,7 +41,8 @@ class LinUCB(LinearPolicy):
     Notes
     -----
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article
-    recommendation" (WWW 2010), Algorithm 1; the pooled prior, the automatic scales and the buckets are ours. The
+    recommendation" (WWW 2010), Algorithm 1; MacKay, "Bayesian interpolation" (Neural Computation 4, 1992), for the
+    ridge; the pooled prior, the width and the buckets are ours. The
     regret theory holds for a fixed ridge and alpha of its own choosing: neither the pooled prior nor an estimated
     scale is covered by it. With ``mix=0`` propensities are one-hot and logs cannot be evaluated off-policy.
 
