@@ -9,9 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["finite", "integer", "matrix", "names", "unit", "vector"]
 
 Floats = NDArray[np.float64]
+LARGEST_FLOAT = float(np.finfo(np.float64).max)
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > 1 << 1000:  # Python refuses to print what is longer still
+        return f"an integer of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -29,8 +32,12 @@ def finite(
     """
     if isinstance(value, bool | str) or value is None:
         raise TypeError(f"{name} must be a finite number, got {_shown(value)}")
+    if isinstance(value, np.ndarray) and value.ndim:
+        raise TypeError(f"{name} must be a finite number, got an array of shape {value.shape}")
     try:
         number = float(value)
+    except OverflowError as error:  # an integer beyond the range of a float
+        raise ValueError(f"{name} must be a finite number, got {_shown(value)}") from error
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a finite number, got {_shown(value)}") from error
     if not np.isfinite(number):
@@ -60,7 +67,7 @@ def integer(name: str, value: Any, *, low: int = 0, high: int | None = None) -> 
     number = int(value)
     if number < low or (high is not None and number > high):
         rule = f">= {low}" if high is None else f"in [{low}, {high}]"
-        raise ValueError(f"{name} must be {rule}, got {number}")
+        raise ValueError(f"{name} must be {rule}, got {_shown(number)}")
     return number
 
 
@@ -74,8 +81,10 @@ def _floats(name: str, value: Any) -> Floats:
         raise ValueError(f"{name} must be an array of real numbers, got {_shown(value)}") from error
 
 
-def vector(name: str, value: ArrayLike, size: int) -> Floats:
-    """Return ``value`` as a finite, contiguous float64 vector of length `size`.
+def vector(name: str, value: ArrayLike, size: int, *, limit: float = LARGEST_FLOAT) -> Floats:
+    """Return ``value`` as a finite float64 vector of length `size` that kernels take: contiguous, writeable.
+
+    It is the caller's own array where that will do, so nobody may write into it.
 
     >>> vector("x", [1, 2], 2)
     array([1., 2.])
@@ -86,10 +95,11 @@ def vector(name: str, value: ArrayLike, size: int) -> Floats:
     array = _floats(name, value)
     if array.shape != (size,):
         raise ValueError(f"{name} must have shape ({size},), got {np.shape(value)}")
-    if not np.isfinite(array).all():
-        at = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"{name} must be finite, got {array[at]} at index {at}")
-    return array
+    if not np.abs(array).max(initial=0.0) <= limit:  # also NaN and infinity
+        at = int(np.flatnonzero(~(np.abs(array) <= limit))[0])
+        rule = "finite" if limit == LARGEST_FLOAT else f"in [-{limit:g}, {limit:g}]"
+        raise ValueError(f"{name} must be {rule}, got {array[at]} at index {at}")
+    return array if array.flags.carray else array.copy()
 
 
 def matrix(name: str, value: ArrayLike, columns: int | None = None, rows: int | None = None) -> Floats:
@@ -127,7 +137,10 @@ def names(name: str, value: int | Iterable[str]) -> tuple[str, ...]:
             raise TypeError(f"{name} must hold strings, got {_shown(item)}")
     if not given:
         raise ValueError(f"{name} must not be empty")
+    seen = set()
     for item in given:
-        if given.count(item) > 1:
-            raise ValueError(f"{name} must be distinct, got {item!r} twice")
+        if not item or item in seen:
+            rule = "distinct" if item else "non-empty"
+            raise ValueError(f"{name} must be {rule}, got {item!r}{' twice' if item else ''}")
+        seen.add(item)
     return given

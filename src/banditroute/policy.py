@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from math import hypot
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,6 +16,8 @@ __all__ = ["Choice", "Policy", "Scores"]
 
 Floats = NDArray[np.float64]
 Rng = int | np.random.SeedSequence | np.random.Generator | None
+
+LARGEST = 1e50  # rewards, weights and prices beyond it are refused: products of them would overflow
 
 
 class Choice(NamedTuple):
@@ -76,7 +79,7 @@ class Policy(ABC):
     ) -> None:
         self._name(check.names("arms", arms))
         self.dim = check.integer("dim", dim, low=1)
-        self.max_norm = check.finite("max_norm", max_norm, low=0.0, open_low=True)
+        self.max_norm = check.finite("max_norm", max_norm, low=0.0, high=LARGEST, open_low=True)
         self._rng = np.random.default_rng(rng)
 
     def _name(self, arms: tuple[str, ...]) -> None:
@@ -173,8 +176,7 @@ class Policy(ABC):
 
     def add_arm(self, name: str) -> int:
         """Add an arm that starts cold; returns its index. The others keep theirs."""
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a string, got {name!r}")
+        check.names("name", [name])
         if name in self._index:
             raise ValueError(f"name must be new, got {name!r}")
         self._resize([*range(len(self.arms)), None])
@@ -199,11 +201,17 @@ class Policy(ABC):
         if isinstance(arm, bool) or not isinstance(arm, int | np.integer):
             raise TypeError(f"arm must be a name (str) or an index (int), got {arm!r}")
         if not 0 <= arm < len(self.arms):
-            raise UnknownArm(f"arm must be in [0, {len(self.arms) - 1}], got {arm}")
+            raise UnknownArm(f"arm must be in [0, {len(self.arms) - 1}], got {check._shown(arm)}")
         return int(arm)
 
     def advance(self, at: int) -> None:  # noqa: B027 - most policies do not forget
         """Tell the clock index of the decisions so far; policies that forget age their statistics here."""
+
+    def rewind(self) -> None:  # noqa: B027 - most policies have no clock
+        """Start a new clock at index 0: what was learned so far counts as learned just now.
+
+        A Router and `simulate` do so when they take a policy over, for their decisions count from 0.
+        """
 
     def copy(self) -> Self:
         """Return an independent copy, generator included."""
@@ -227,15 +235,15 @@ class Policy(ABC):
     def _context(self, x: ArrayLike) -> Floats:
         """Return a context as the kernels want it: (dim,), float64, contiguous, finite, not too long."""
         row = check.vector("x", x, self.dim)
-        norm = float(np.linalg.norm(row))
+        norm = hypot(*row.tolist())  # never overflows on the way
         if not norm <= self.max_norm:
             raise ValueError(f"x must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
-        return row if row.flags.writeable else row.copy()
+        return row
 
     def _offers(self, prices: ArrayLike | None, eligible: ArrayLike | None) -> Floats:
         """Fold prices and the mask into one array: prices, infinite where not eligible."""
         count = len(self.arms)
-        offers = np.zeros(count) if prices is None else check.vector("prices", prices, count)
+        offers = np.zeros(count) if prices is None else check.vector("prices", prices, count, limit=LARGEST)
         if eligible is not None:
             mask = np.asarray(eligible)
             if mask.dtype != np.bool_:
@@ -249,8 +257,8 @@ class Policy(ABC):
 
     def _reward(self, reward: Any, weight: Any) -> tuple[float, float]:
         return (
-            check.finite("reward", reward),
-            check.finite("weight", weight, low=0.0, open_low=True),
+            check.finite("reward", reward, low=-LARGEST, high=LARGEST),
+            check.finite("weight", weight, low=0.0, high=LARGEST, open_low=True),
         )
 
     def _batch(
@@ -266,7 +274,12 @@ class Policy(ABC):
             raise UnknownArm(
                 f"arms must be in [0, {len(self.arms) - 1}], got {chosen.min()} .. {chosen.max()}"
             )
-        norms = np.linalg.norm(rows, axis=1)
-        if len(rows) and not norms.max() <= self.max_norm:
-            raise ValueError(f"contexts must have norm <= max_norm = {self.max_norm:g}, got {norms.max():g}")
-        return rows, chosen.astype(np.int64), check.vector("rewards", rewards, len(rows))
+        self._short(rows)
+        return rows, chosen.astype(np.int64), check.vector("rewards", rewards, len(rows), limit=LARGEST)
+
+    def _short(self, rows: Floats) -> None:
+        """Refuse contexts that are too long; the square roots of sums of squares must not overflow."""
+        with np.errstate(over="ignore"):
+            norm = float(np.sqrt(np.square(rows).sum(axis=1).max(initial=0.0)))
+        if not norm <= self.max_norm:
+            raise ValueError(f"contexts must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")

@@ -49,6 +49,7 @@ BAD_ARM, BAD_REWARD, BAD_WEIGHT = -6, -7, -8
 # fmt: on
 
 ROWS = 32  # contexts per block of `predict_rows`
+LARGEST = 1e50  # rewards and weights beyond it are refused: products of them would overflow
 TIGHTEN_DIM = 128  # above it the products of `tighten` would be a pause that a request can feel
 REBUILD_ERROR = 1e-10  # accumulated rounding, relative, at which an arm is rebuilt from its statistics
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
@@ -722,9 +723,9 @@ def learn(s, a, x, reward, weight, at):
     arms = int(s[H_ARMS])
     if a < 0 or a >= arms:
         return BAD_ARM
-    if not abs(reward) < math.inf:
+    if not abs(reward) <= LARGEST:
         return BAD_REWARD
-    if not (weight > 0.0 and weight < math.inf):
+    if not (weight > 0.0 and weight <= LARGEST):
         return BAD_WEIGHT
     norm2 = _load(s, x)
     if norm2 < 0.0:

@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute import _validate as check
 from banditroute._kernels import linear as k
 from banditroute._kernels import prepare
-from banditroute.errors import UnknownArm
-from banditroute.policy import Choice, Policy, Rng, Scores
+from banditroute.policy import LARGEST, Choice, Policy, Rng, Scores
 from banditroute.state import LinearState
 
 __all__ = ["LinearPolicy"]
@@ -25,6 +24,7 @@ _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one lo
 NOISE = 4096  # random numbers drawn ahead at a time
 WIDTHS = 1.5  # the automatic alpha in noise scales, flat from 1.25 to 2; a posterior sample takes exactly 1
 FIRST_ALPHA = 1e6  # before the first estimate: go where least is known, by the mean only between equals
+LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 
 def compile_kernels() -> None:
@@ -66,7 +66,7 @@ class LinearPolicy(Policy):
         count = len(self.arms)
         auto_ridge = isinstance(ridge, str) and ridge == "auto"
         auto_alpha = isinstance(alpha, str) and alpha == "auto"
-        first_ridge = 1.0 if auto_ridge else check.finite("ridge", ridge, low=0.0, open_low=True)
+        first_ridge = 1.0 if auto_ridge else check.finite("ridge", ridge, low=1 / LARGEST, high=LARGEST)
         width = 1 + (count if self._sampling else 0)
         self._state = LinearState(
             count,
@@ -77,10 +77,11 @@ class LinearPolicy(Policy):
             width=width,
         )
         head = self._state.buffer
-        head[k.H_ALPHA] = FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0)
+        head[k.H_ALPHA] = FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
         head[k.H_MIX] = check.unit("mix", mix)
         head[k.H_SAMPLE] = self._sampling
-        head[k.H_MAX2] = self.max_norm**2
+        # A little more than the border allows: the kernel rounds otherwise and must not refuse what passed there.
+        head[k.H_MAX2] = self.max_norm**2 * (1.0 + 1e-9)
         head[k.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
         head[k.H_SPAN] = max(1, round(0.1 / (1.0 - head[k.H_DISCOUNT]))) if discount < 1.0 else 1.0
         self.span = int(head[k.H_SPAN]) if discount < 1.0 else 0
@@ -93,7 +94,10 @@ class LinearPolicy(Policy):
         head[k.H_POOLED], head[k.H_POOL_RIDGE] = float(pooled), 1.0
         head[k.H_REFRESH] = k.FIRST_REFRESH if pooled or auto_alpha or auto_ridge else inf
         if prior is not None and not pooled:
-            self._state.prior[:, : self.dim] = check.matrix("prior", prior, columns=self.dim, rows=count)
+            means = check.matrix("prior", prior, columns=self.dim, rows=count)
+            if np.abs(means).max() > LARGEST:
+                raise ValueError(f"prior must be in [-{LARGEST:g}, {LARGEST:g}], got {np.abs(means).max():g}")
+            self._state.prior[:, : self.dim] = means
             self._state.theta[:] = self._state.prior
         self._bind()
 
@@ -150,34 +154,40 @@ class LinearPolicy(Policy):
         -----
         O(k dim) for the means and O(dim^2) for each arm whose bound reaches the best score; exact.
         """
+        if prices is not None or eligible is not None:
+            return self._select_offers(x, self._offers(prices, eligible))
         code: int
         try:
-            if prices is None and eligible is None:
-                code = _select(self._s, x)
-            else:
-                code = _select_offered(self._s, x, self._offers(prices, eligible))
-        except (TypeError, AttributeError):
-            return self.select(self._context(x), prices=prices, eligible=eligible)
+            code = _select(self._s, x)
+        except (TypeError, AttributeError):  # not an array as the kernel takes it
+            code = _select(self._s, self._context(x))
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
             return Choice(code - self._count, self._s[k.H_PROPENSITY].item())
-        if code != k.NO_NOISE:
-            self._context(x)  # raises with the reason
-        self._draw()
-        return self.select(x, prices=prices, eligible=eligible)
+        self._refill(x, code)
+        return self.select(x)
 
-    def _select_offers(self, x: Floats, offers: Floats) -> Choice:
-        """As `select`, for a caller that has folded prices and mask already: no checks but the kernel's."""
-        code: int = _select_offered(self._s, x, offers)
+    def _select_offers(self, x: ArrayLike, offers: Floats) -> Choice:
+        """As `select`, for a caller that has folded prices and mask already: they are not checked again."""
+        code: int
+        try:
+            code = _select_offered(self._s, x, offers)
+        except (TypeError, AttributeError):
+            code = _select_offered(self._s, self._context(x), offers)
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
             return Choice(code - self._count, self._s[k.H_PROPENSITY].item())
-        if code != k.NO_NOISE:
-            self._context(x)
-        self._draw()
+        self._refill(x, code)
         return self._select_offers(x, offers)
+
+    def _refill(self, x: ArrayLike, code: int) -> None:
+        """Draw more noise if that is what the kernel missed, or raise; a refused request draws nothing."""
+        self._context(x)
+        if code != k.NO_NOISE:
+            raise ValueError(f"the request was refused with code {code}")
+        self._draw()
 
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
@@ -203,17 +213,22 @@ class LinearPolicy(Policy):
             Nothing changed.
         """
         a = arm if type(arm) is int else self.index(arm)
+        if at is None:
+            at = -1
+        elif (
+            type(at) is not int or not 0 <= at < LATEST
+        ):  # the kernel would take -3 for "next" and cut 2.7 down to 2
+            at = check.integer("at", at, high=LATEST)
         try:
-            code = _learn(self._s, a, x, reward, weight, -1 if at is None else at)
-        except (TypeError, AttributeError):
-            reward, weight = self._reward(reward, weight)
-            index = -1 if at is None else check.integer("at", at)
-            code = _learn(self._s, a, self._context(x), reward, weight, index)
+            code = _learn(self._s, a, x, reward, weight, at)
+        except (TypeError, AttributeError, OverflowError):
+            a, (reward, weight) = self.index(a), self._reward(reward, weight)
+            code = _learn(self._s, a, self._context(x), reward, weight, at)
         if code:
             self.index(a)
             self._reward(reward, weight)
             self._context(x)
-            raise UnknownArm(f"arm {a} was refused")
+            raise ValueError(f"the update was refused with code {code}")
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context; O(k dim^2).
@@ -234,10 +249,9 @@ class LinearPolicy(Policy):
     def scores_batch(self, contexts: ArrayLike) -> Scores:
         """Return mean and width of every arm for each row: two (n, k) arrays."""
         rows = check.matrix("contexts", contexts, columns=self.dim)
+        self._short(rows)
         mean, std = np.empty((len(rows), self._count)), np.empty((len(rows), self._count))
-        if k.predict_rows(self._s, rows if rows.flags.writeable else rows.copy(), mean, std) < 0:
-            norm = float(np.linalg.norm(rows, axis=1).max())
-            raise ValueError(f"contexts must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
+        k.predict_rows(self._s, rows if rows.flags.carray else rows.copy(), mean, std)
         return Scores(mean, std)
 
     def propensities(
@@ -280,9 +294,8 @@ class LinearPolicy(Policy):
         arms : (n,) int64 array
         propensities : (n,) float array
         """
-        rows, _, _ = self._batch(
-            contexts, np.zeros(len(np.asarray(contexts)), dtype=np.int64), np.zeros(len(np.asarray(contexts)))
-        )
+        rows = check.matrix("contexts", contexts, columns=self.dim)
+        self._short(rows)
         n = len(rows)
         offers = np.empty((0, self._count))
         if prices is not None or eligible is not None:
@@ -290,10 +303,12 @@ class LinearPolicy(Policy):
             e = np.broadcast_to(True if eligible is None else np.asarray(eligible), (n, self._count))
             offers = np.array([self._offers(p[i], e[i]) for i in range(n)]).reshape(n, self._count)
         arms, propensities = np.empty(n, dtype=np.int64), np.empty(n)
-        rows = rows if rows.flags.writeable else rows.copy()
+        rows = rows if rows.flags.carray else rows.copy()
         done = 0
         while done < n:
             done = k.choose_rows(self._s, rows, offers, arms, propensities, done)
+            if done < 0:
+                raise ValueError(f"a request was refused with code {done}")
             if done < n:
                 self._draw()
         return arms, propensities
@@ -311,6 +326,10 @@ class LinearPolicy(Policy):
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
         if self._s[k.H_DISCOUNT] < 1.0:
             k.advance(self._s, float(at // int(self._s[k.H_SPAN])))
+
+    def rewind(self) -> None:
+        """Start a new clock at index 0: what was learned so far counts as learned just now."""
+        self._s[k.H_CLOCK] = self._s[k.H_BUCKET] = 0.0
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
