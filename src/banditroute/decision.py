@@ -1,6 +1,7 @@
 """Decisions and the ledger of those that await feedback."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -72,9 +73,10 @@ class Ledger:
     --------
     >>> ledger = Ledger(time_limit=60.0, size_limit=10)
     >>> key = ledger.open(Pending("math", np.zeros(2), 1.0, 0.0, 0))
-    >>> ledger.close(key, now=1.0).arm
+    >>> ledger.find(key, now=1.0).arm
     'math'
-    >>> ledger.close(key, now=1.0) is None, ledger.duplicates
+    >>> ledger.answer(key)
+    >>> ledger.find(key, now=1.0) is None, ledger.duplicates
     (True, 1)
     """
 
@@ -87,8 +89,10 @@ class Ledger:
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
-        self.pending: dict[int, Pending] = {}  # in order of time: dictionaries keep it
-        self.closed: dict[int, bool] = {}  # True: answered, False: expired
+        # In order of time. Not plain dictionaries: finding their oldest entry scans the gaps that older ones left,
+        # 300 us per decision at 100,000 pending (measured).
+        self.pending: OrderedDict[int, Pending] = OrderedDict()
+        self.closed: OrderedDict[int, bool] = OrderedDict()  # True: answered, False: expired
         self.expired = self.duplicates = self.late = 0
         self._on_expire = on_expire
         self._ids: list[int] = []
@@ -121,8 +125,8 @@ class Ledger:
                 return
             self._expire(key)
 
-    def close(self, key: int, *, now: float) -> Pending | None:
-        """Take the decision that `key` answers, or None when it was answered before or has expired.
+    def find(self, key: int, *, now: float) -> Pending | None:
+        """Return the decision that `key` answers, or None (and count) when it was answered before or has expired.
 
         Raises
         ------
@@ -131,8 +135,6 @@ class Ledger:
         """
         pending = self.pending.get(key)
         if pending is not None and pending.time > now - self.time_limit:
-            del self.pending[key]
-            self._remember(key, True)
             return pending
         if pending is not None:
             self._expire(key)
@@ -145,6 +147,17 @@ class Ledger:
             self.late += 1
         return None
 
+    def answer(self, key: int) -> None:
+        """Take a decision that `find` returned off the books: its feedback has been learned."""
+        del self.pending[key]
+        self._remember(key, True)
+
+    def disown(self, arm: str) -> None:
+        """Leave the pending decisions of a removed arm without one, lest a later arm of that name learns from them."""
+        for key, pending in self.pending.items():
+            if pending.arm == arm:
+                self.pending[key] = pending._replace(arm="")  # no arm has that name
+
     def _expire(self, key: int) -> None:
         pending = self.pending.pop(key)
         self.expired += 1
@@ -155,4 +168,4 @@ class Ledger:
     def _remember(self, key: int, answered: bool) -> None:
         self.closed[key] = answered
         if len(self.closed) > self.size_limit:
-            del self.closed[next(iter(self.closed))]
+            self.closed.popitem(last=False)

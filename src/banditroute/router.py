@@ -103,6 +103,7 @@ class Router:
         self._epoch = 0
         self._hits = self._learned = self._dropped = self._forced = self._plans = 0
         self._load_price = 0.0
+        self._sources: dict[str, int] = {}
         self._pending = np.zeros(len(policy.arms))
         self.paging: Paging | None = None
         self._resident: ResidentSet | None = None
@@ -119,6 +120,7 @@ class Router:
             )
             residency.begin(self._resident)
             self._reprice()
+        policy.rewind()  # decisions count from 0 here; evidence from before must not seem to lie in the future
         self._worker: _Worker | None = _Worker(self) if maintenance == "background" else None
 
     # The request path.
@@ -234,15 +236,22 @@ class Router:
             value = check.finite("reward", reward)
             if isinstance(decision_id, bool) or not isinstance(decision_id, int | np.integer):
                 raise TypeError(f"decision_id must be an integer, got {decision_id!r}")
-            pending = self._ledger.close(int(decision_id), now=self._clock())
+            key = int(decision_id)
+            pending = self._ledger.find(key, now=self._clock())
+            if source is not None:
+                self._sources[source] = self._sources.get(source, 0) + 1
             if pending is None:
                 return False
             arm = self.policy._index.get(pending.arm)
+            if (
+                arm is not None
+            ):  # before the books: should the policy refuse the reward, the decision stays open
+                self.policy.update(arm, pending.context, value, at=pending.at)
+            self._ledger.answer(key)
             if arm is None:
                 self._dropped += 1
                 return False
             self._pending[arm] -= 1.0
-            self.policy.update(arm, pending.context, value, at=pending.at)
             self._learned += 1
             return True
 
@@ -277,12 +286,28 @@ class Router:
 
     # Arms.
 
-    def add_arm(self, name: str, *, size: float = 1.0) -> None:
-        """Add an arm while running; it starts cold and not resident."""
+    def add_arm(self, name: str, *, size: float = 1.0, fault: float | None = None) -> None:
+        """Add an arm while running; it starts cold and not resident.
+
+        Parameters
+        ----------
+        name : str
+            A new name.
+        size : float
+            Its size in the unit of the controller's capacity; positive.
+        fault : float, optional
+            Price of its fault, reward units; needed where `paging` prices the arms one by one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The name is taken, or a number is out of range or missing; nothing changed.
+        """
         with self._lock:
             size = check.finite("size", size, low=0.0, open_low=True)
+            price = self._new_fault(fault)
             self.policy.add_arm(name)
-            self._resized([*range(len(self._pending)), None], size)
+            self._resized([*range(len(self._pending)), None], size, price)
 
     def remove_arm(self, name: str) -> None:
         """Remove an arm while running; feedback still due for it will be counted and dropped."""
@@ -290,8 +315,11 @@ class Router:
             gone = self.policy.index(name)
             if self._resident is not None and gone in self._resident.pinned:
                 raise ValueError(f"name must not be pinned, got {name!r}")
-            self.policy.remove_arm(name)
-            self._resized([a for a in range(len(self._pending)) if a != gone], 1.0)
+            if len(self.policy.arms) == 1:
+                raise ValueError(f"the last arm must stay, got {name!r}")
+            self._ledger.disown(self.policy.arms[gone])
+            self.policy.remove_arm(self.policy.arms[gone])
+            self._resized([a for a in range(len(self._pending)) if a != gone])
 
     def stats(self) -> dict[str, Any]:
         """Return counters as plain numbers: decisions, hits, learned, pending, expired, duplicates and so on."""
@@ -311,6 +339,7 @@ class Router:
                 "epoch": self._epoch,
                 "page_ins": 0 if self._resident is None else self._resident.page_ins,
                 "load_price": self._load_price,
+                "sources": dict(self._sources),
             }
 
     # What the public calls are made of.
@@ -364,6 +393,7 @@ class Router:
 
     def _plan(self) -> None:
         assert self.residency is not None and self._resident is not None
+        self._ledger.sweep(self._clock())  # what has expired is not pending
         self._apply(self.residency.plan(self._view()))
 
     def _apply(self, wanted: set[int]) -> None:
@@ -392,9 +422,27 @@ class Router:
             sizes = [sizes[a] for a in self.policy.arms]
         return check.vector("sizes", sizes, len(self.policy.arms))
 
-    def _resized(self, keep: list[int | None], size: float) -> None:
-        self._pending = np.array([0.0 if a is None else self._pending[a] for a in keep])
-        self._offers = self._faults = np.zeros(len(keep))
+    def _new_fault(self, fault: float | None) -> float:
+        """Return the fault price of an arm to be added."""
+        if fault is not None:
+            return check.finite("fault", fault, low=0.0)
+        if self.paging is None:
+            return 0.0
+        try:
+            return float(self.paging.prices(len(self.policy.arms) + 1)[-1])
+        except ValueError as error:
+            raise ValueError(
+                "fault must be given where paging prices the arms one by one, got None"
+            ) from error
+
+    def _resized(self, keep: list[int | None], size: float = 1.0, fault: float = 0.0) -> None:
+        def carried(old: Floats, new: float) -> Floats:
+            return np.array([new if a is None else old[a] for a in keep])
+
+        self._pending = carried(self._pending, 0.0)
+        self._offers = np.zeros(len(keep))
+        self._faults = carried(self._faults, fault)
+        self._loads = carried(self._loads, self.switching * fault)
         if self.residency is None or self._resident is None or self.paging is None:
             return
         old = self._resident
@@ -408,8 +456,6 @@ class Router:
         new.replace(place[a] for a in old if a in place)
         new.page_ins, new.evictions = old.page_ins, old.evictions
         self._resident = new
-        self._faults = self._priced()
-        self._loads = self.switching * self._faults
         self.residency.resize(keep)
         self._reprice()
 
