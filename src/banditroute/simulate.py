@@ -132,7 +132,9 @@ def simulate(
     compiled = isinstance(policy, LinearPolicy)
     if engine == "compiled" and not compiled:
         raise ValueError(f"engine 'compiled' needs a linear policy, got {type(policy).__name__}")
-    guard = np.zeros(0, dtype=np.bool_) if protected is None else np.asarray(protected, dtype=np.bool_)
+    guard = np.zeros(0, dtype=np.bool_) if protected is None else np.array(protected, dtype=np.bool_)
+    if protected is not None and guard.shape != (len(stream),):
+        raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
     if isinstance(policy, LinearPolicy) and engine != "router":
         return _compiled(policy, stream, full, residency, guard)
@@ -155,6 +157,7 @@ def _compiled(
 ) -> Run:
     length, count = len(stream), len(stream.arms)
     run = Run(length)
+    policy.rewind()
     faults = np.zeros(count)
     resident: ResidentSet | None = None
     pending = np.zeros(count)
@@ -186,8 +189,6 @@ def _compiled(
             if loaded or evicted:
                 run.epochs.append((now, frozenset(resident)))
         stop = length if controller is None else int(min(length, max(controller.next_plan, now + 1)))
-        if controller is not None and controller.rate > 0.0 and controller.used >= controller.noise.size:
-            controller.draw()
         forcing = controller is not None and controller.rate > 0.0
         needs = controller.needs if controller is not None and forcing else no_needs
         noise = controller.noise if controller is not None and forcing else no_noise
