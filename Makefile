@@ -7,10 +7,12 @@ STAMP  := $(VENV)/.installed
 .PHONY: demo test lint bench study soak clean
 
 $(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+# The main job: table on the screen, pictures and CSV in out/demo.
 demo: $(STAMP)
 	$(BIN)/banditroute demo --out out/demo
 
@@ -21,6 +23,20 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Measure everything the documents quote, then write it there. The other libraries get environments of their own.
+bench: demo
+	mkdir -p out
+	$(BIN)/python benchmarks/demo_page.py
+	$(BIN)/python benchmarks/run_peers.py
+	$(BIN)/python -m pytest benchmarks/test_bench_*.py --benchmark-enable --benchmark-only --benchmark-json=out/bench.json
+	$(BIN)/python benchmarks/report.py
+
+study: $(STAMP)
+	$(BIN)/banditroute study polar --out out/study
+
+soak: $(STAMP)
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) out

@@ -1,0 +1,74 @@
+"""The command line: ``banditroute COMMAND``. Exit codes: 0 done, 1 failed with one line on stderr, 2 misused."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from banditroute.errors import BanditRouteError
+
+__all__ = ["main"]
+
+# Words of the command, and the module with its `configure(parser)` and `run(args) -> int`.
+COMMANDS = {
+    "demo": "banditroute.demo",
+    "study matrix": "banditroute.study_matrix",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; a module's docstring is its help.
+
+    Examples
+    --------
+    >>> parser().parse_args(["demo", "--seeds", "3"]).seeds
+    3
+    """
+    top = argparse.ArgumentParser(
+        prog="banditroute", description="Route requests to arms and keep the right adapters resident."
+    )
+    top.add_argument("--version", action="version", version=f"banditroute {version('banditroute')}")
+    groups = {"": top.add_subparsers(metavar="COMMAND", required=True)}
+    for words, module in COMMANDS.items():
+        *parents, name = words.split()
+        group = "".join(parents)
+        if group not in groups:
+            parent = groups[""].add_parser(group, help="Compare on data: " + _members(group))
+            groups[group] = parent.add_subparsers(metavar="WHAT", required=True)
+        command = import_module(module)
+        text = (command.__doc__ or "").strip()
+        own = groups[group].add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.configure(own)
+        own.set_defaults(run=command.run)
+    return top
+
+
+def _members(group: str) -> str:
+    return ", ".join(words.split()[1] for words in COMMANDS if words.split()[0] == group)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; wrong usage leaves with code 2 from argparse.
+
+    Examples
+    --------
+    >>> main(["study", "matrix", "nowhere.npz"])
+    1
+    """
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (BanditRouteError, ImportError, KeyError, OSError, ValueError) as error:
+        # KeyError quotes its message; everything a user can cause ends in one line.
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        print(f"banditroute: {' '.join(str(reason).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("banditroute: interrupted", file=sys.stderr)
+        return 1

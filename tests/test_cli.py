@@ -1,0 +1,265 @@
+"""The command line: what it writes, what it says when something is wrong, and the comparisons behind it."""
+
+import csv
+import json
+import re
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from banditroute import LRU, LinUCB, PagingModel, Polar, Router, regret, simulate
+from banditroute.cli import COMMANDS, main
+from banditroute.comparison import Outcome, compare_policies, compare_residency, linear_set, summary
+from banditroute.console import over_seeds
+from banditroute.recorded import data_file
+from banditroute.stream import Problem
+from banditroute.workloads import homes
+
+CONTESTANTS = ["Polar", "LRU", "LFU", "static", "oracle", "uncached"]
+
+
+def recorded(name):
+    try:
+        return str(data_file(name))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    """A file of 60 requests and 4 arms under names of its own; arm 2 is best throughout."""
+    rng = np.random.default_rng(3)
+    path = tmp_path / "m.npz"
+    rewards = rng.integers(0, 150, (60, 4)).astype(np.uint8)
+    rewards[:, 2] = 200
+    np.savez(path, x=rng.standard_normal((60, 5)), score=rewards, usd=np.tile([1.0, 2.0, 3.0, 4.0], (60, 1)))
+    return path
+
+
+KEYS = ["--contexts", "x", "--rewards", "score", "--scale", "255", "--seeds", "2", "--requests", "300"]
+
+
+def png(path):
+    head = path.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG\r\n\x1a\n")
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+
+
+def test_the_demo_prints_a_table_and_writes_what_it_says(tmp_path, capsys):
+    assert main(["demo", "--seeds", "2", "--requests", "600", "--out", str(tmp_path / "new" / "out")]) == 0
+    said = capsys.readouterr()
+    table = [line.split()[0] for line in said.out.split("\n\n")[1].splitlines()[2:]]
+    assert table == CONTESTANTS
+    written = {path.name for path in (tmp_path / "new" / "out").iterdir()}
+    assert written == {"demo.csv", "demo.json", "demo-regret.png", "demo-residency.png", "demo-arms.png"}
+    assert all(name in said.out for name in written)
+    for name in written:
+        if name.endswith("png"):
+            assert png(tmp_path / "new" / "out" / name)[0] in (1080, 1440)
+    with (tmp_path / "new" / "out" / "demo.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["name"]) for row in rows] == [(s, n) for s in "01" for n in CONTESTANTS]
+    uncached = [row for row in rows if row["name"] == "uncached"]
+    assert {row["hit_rate"] for row in uncached} == {"0.0"}
+    # A thousand draws of log-sigma 0.1 around 85 ms have their median within 3 ms of it for any seed that matters.
+    assert all(abs(float(row["p50_ms"]) - 85.0) < 3.0 for row in uncached)
+    assert all(row["page_ins"] == "0.0" for row in rows if row["name"] in ("static", "oracle", "uncached"))
+
+
+def test_the_demo_prints_json_that_agrees_with_its_csv(tmp_path, capsys):
+    assert main(["demo", "--json", "--seeds", "2", "--requests", "300", "--out", str(tmp_path)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    with (tmp_path / "demo.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for row in result["rows"]:
+        own = [float(line["regret"]) for line in lines if line["name"] == row["name"]]
+        assert row["regret"]["mean"] == pytest.approx(np.mean(own))
+        assert row["regret"]["low"] < np.mean(own) < row["regret"]["high"] or np.ptp(own) == 0
+        assert row["us_per_decision"] > 0
+    assert result["rows"][0]["regret_less"]["mean"] == 0.0
+
+
+def test_a_study_of_a_matrix_finds_the_arm_that_is_best(matrix, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [
+        "study",
+        "matrix",
+        str(matrix),
+        *KEYS,
+        "--costs",
+        "usd",
+        "--capacity",
+        "2",
+        "--out",
+        str(out),
+    ]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in result["policies"]}
+    assert rows["best single arm"]["late_reward"]["mean"] == pytest.approx(200 / 255)
+    assert rows["best single arm"]["cost"]["mean"] == pytest.approx(3.0)
+    assert rows["random"]["cost"]["mean"] == pytest.approx(2.5)
+    assert rows["oracle"]["regret"]["mean"] == 0.0
+    assert rows["LinUCB"]["late_reward"]["mean"] > 0.7
+    assert [row["name"] for row in result["residency"]["rows"]] == CONTESTANTS
+    assert {path.name for path in out.iterdir()} == set(result["files"])
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "best single arm" in said
+    assert "2 of 4 arms resident" in said
+    assert "cost / request" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (["--contexts", "embedding"], r"no array 'embedding'; it holds x, score, usd"),
+        (["--costs", "dollars"], r"no array 'dollars'; it holds x, score, usd"),
+        (["--scale", "100"], r"score of .* must be in \[0, 1\] after division by --scale 100"),
+        (["--scale", "0"], r"scale must be"),
+        (["--capacity", "4"], r"--capacity must be below the number of arms, 4, got 4"),
+        (["--contexts", "flat"], r"flat of .* must have two dimensions, got shape \(60,\)"),
+        (["--contexts", "short"], r"rewards must have shape \(3, d\), got \(60, 4\)"),
+    ],
+)
+def test_what_a_user_gets_wrong_in_a_study_ends_in_one_line(matrix, tmp_path, capsys, change, reason):
+    if change[1] in ("flat", "short"):
+        with np.load(matrix) as file:
+            np.savez(matrix, **file, flat=np.zeros(60), short=np.zeros((3, 2)))
+    assert main(["study", "matrix", str(matrix), *KEYS, *change, "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("banditroute: ")
+    assert re.search(reason, said.err), said.err
+
+
+def test_a_file_that_is_none_ends_in_one_line(tmp_path, capsys):
+    other = tmp_path / "table.csv"
+    other.write_text("1,2,3\n", encoding="utf-8")
+    assert main(["study", "matrix", str(other)]) == 1
+    assert "is not an .npz file" in capsys.readouterr().err
+    assert main(["study", "matrix", str(tmp_path / "absent.npz")]) == 1
+    assert "no file" in capsys.readouterr().err
+    assert main(["demo", "--seeds", "1", "--requests", "50", "--out", str(other)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["dance"], ["study"], ["study", "matrix"], ["demo", "--seeds", "0"], ["demo", "--requests", "many"]],
+)
+def test_wrong_usage_leaves_with_code_two(arguments, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    assert "usage: banditroute" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_explains_itself_with_an_example(words, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([*words.split(), "--help"])
+    assert leaving.value.code == 0
+    assert f"  banditroute {words} " in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    assert main(["demo", "--seeds", "1", "--requests", "50", "--out", str(tmp_path)]) == 1
+    assert "pip install 'banditroute[demo]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [
+            "llmrouter9.npz",
+            "--contexts",
+            "minilm_pca64",
+            "--rewards",
+            "scores",
+            "--scale",
+            "255",
+            "--capacity",
+            "3",
+        ],
+        ["pareto4.npz", "--contexts", "minilm_pca64", "--costs", "cost_usd", "--capacity", "2"],
+    ],
+    ids=lambda a: a[0],
+)
+def test_recorded_data_are_read(arguments, tmp_path, capsys):
+    options = [
+        recorded(arguments[0]),
+        *arguments[1:],
+        "--seeds",
+        "2",
+        "--requests",
+        "1000",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(["study", "matrix", *options, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    rewards = {row["name"]: row["reward"]["mean"] for row in result["policies"]}
+    assert rewards["random"] < rewards["LinUCB"] < rewards["oracle"]
+    assert result["dim"] == 33
+
+
+def test_residency_outcomes_are_those_of_a_run_looked_at_by_hand():
+    problem, paging = homes(1500, 4), PagingModel(jitter=0.0)
+    outcomes = {o.name: o for o in compare_residency(problem, paging, seed=7)}
+    for name, controller in (("Polar", Polar(4)), ("LRU", LRU(4))):
+        run = simulate(LinUCB(15, 10, rng=7), problem, controller)
+        assert outcomes[name].figures["regret"] == regret(run, problem).final
+        assert outcomes[name].figures["hit_rate"] == run.hits.mean()
+        assert outcomes[name].curve[-1] == regret(run, problem).final
+        assert outcomes[name].times[-1] == 1500.0
+    assert outcomes["uncached"].figures["p50_ms"] == pytest.approx(paging.latency_ms(1)[0])
+    assert outcomes["uncached"].figures["hit_rate"] == 0.0
+
+
+def test_policy_outcomes_are_those_of_a_router_served_by_hand():
+    stream = homes(800, 2).stream
+    outcomes = {o.name: o.figures for o in compare_policies(stream, seed=5)}
+    router = Router(LinUCB(stream.arms, stream.dim, prior=None, alpha=0.3, ridge=1.0, rng=5))
+    gained = []
+    for x, rewards, means in zip(stream.contexts, stream.rewards, stream.means, strict=True):
+        decision = router.select(x)
+        arm = router.policy.index(decision.arm)
+        router.update(decision.id, float(rewards[arm]))
+        gained.append(means[arm])
+    assert outcomes["textbook, alpha 0.3"]["late_reward"] == pytest.approx(np.mean(gained[400:]), abs=1e-12)
+    assert outcomes["textbook, alpha 0.3"]["regret"] == pytest.approx(stream.means.max(1).sum() - sum(gained))
+    assert outcomes["best single arm"]["reward"] == pytest.approx(stream.means.mean(axis=0).max())
+    assert outcomes["random"]["reward"] == pytest.approx(stream.means.mean())
+
+
+def test_the_linear_set_is_the_best_of_all_sets_under_a_ridge_fit():
+    full = homes(400, 1)
+    problem = Problem(full.stream, full.faults, full.loads, 2)
+    x, y = full.stream.contexts, full.stream.rewards
+    predicted = x @ np.linalg.inv(x.T @ x + np.eye(10)) @ x.T @ y
+
+    def value(chosen):
+        outside = np.where(np.isin(np.arange(15), chosen), 0.0, full.faults)
+        return (predicted - outside).max(axis=1).mean()
+
+    best = max(combinations(range(15), 2), key=value)
+    assert value(linear_set(problem)) == pytest.approx(value(best), abs=1e-12)
+
+
+def test_a_summary_pairs_seeds():
+    def outcomes(*regrets):
+        return [Outcome(n, {"regret": r}, np.ones(1), np.ones(1)) for n, r in zip("ab", regrets, strict=True)]
+
+    a, b = summary([outcomes(10.0, 11.0), outcomes(90.0, 91.0)], against="a")
+    assert b["regret_less"] == {"mean": 1.0, "low": 1.0, "high": 1.0}  # though seeds differ by far more
+    assert a["regret"]["mean"] == 50.0
+    assert summary([outcomes(1.0, 2.0)])[0]["regret"]["low"] is None
+
+
+def test_processes_return_seeds_in_order():
+    assert over_seeds(lambda seed: [seed], 3, requests=10**6, label="x") == [[0], [1], [2]]
