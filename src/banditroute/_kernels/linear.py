@@ -479,7 +479,7 @@ def refresh(s):
 
     The automatic ridge is that of the model theta_a ~ N(prior, tau^2 I), noise sigma^2: sigma^2 / tau^2, both at the
     maximum of the evidence, by one step of the fixed point per refresh. Every constant is relative to the mean square
-    component u of the contexts, so another unit of contexts or rewards gives the same decisions: the prior of the
+    component u of the contexts, so no estimate depends on the units of contexts or rewards: the prior of the
     pooled model counts for one average observation, the ridge starts there, moves by a factor 2 at most and stays
     between a millionth of an observation and all of them.
     """

@@ -23,7 +23,7 @@ _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one lo
 
 NOISE = 4096  # random numbers drawn ahead at a time
 WIDTHS = 1.5  # the automatic alpha in noise scales, flat from 1.25 to 2; a posterior sample takes exactly 1
-FIRST_ALPHA = 1e6  # before the first estimate: go where least is known, by the mean only between equals
+FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 

@@ -19,11 +19,11 @@ class LinUCB(LinearPolicy):
         Length of the context vectors. Add a constant component for an intercept.
     alpha : float or "auto"
         Width of exploration in reward units. "auto" takes 1.5 times the noise scale that best explains the rewards so
-        far; until 16 rewards are known the arm of which least is known is played.
+        far, and 0.5 until 16 are known.
     ridge : float or "auto"
         Prior precision. "auto" takes the noise variance over the variance of the coefficients between arms, both at
-        the maximum of their evidence (MacKay's fixed point, one step whenever feedback grew by a fifth). Contexts or
-        rewards in other units lead to the same decisions.
+        the maximum of their evidence (MacKay's fixed point, one step whenever feedback grew by a fifth), and 1 until 16
+        rewards are known. Nothing estimated depends on the units of contexts and rewards.
     prior : "pooled", None or (k, dim) array
         Mean towards which each arm is shrunk: one model fitted on all arms together and refreshed as feedback grows
         (the default: an arm not yet tried is then expected to be like the others instead of worthless), zero (the
