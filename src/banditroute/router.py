@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute import _validate as check
 from banditroute._kernels.loop import forced_share
 from banditroute.decision import Decision, Ledger, Pending
+from banditroute.durable import Durable
+from banditroute.feedback import Source, Sources
 from banditroute.paging import Paging, as_paging
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import Choice, Policy
@@ -24,7 +26,7 @@ FLOAT = np.dtype(np.float64)
 Maintenance = Literal["inline", "background", "manual"]
 
 
-class Router:
+class Router(Durable):
     """Routes requests to arms, learns from late rewards and keeps the right arms resident.
 
     Parameters
@@ -46,6 +48,13 @@ class Router:
         Seconds after which a decision without feedback expires.
     pending_limit : int
         Decisions that may await feedback; the oldest expires when one more comes.
+    expired_reward : float, optional
+        Learn this reward for a decision that expires; without it such a decision is forgotten.
+    spread_pending : bool
+        Narrow the bonus of an arm by its decisions on play, as if each were one more observation, so that a burst
+        without feedback does not herd onto one arm. The statistics do not know of it (linear policies).
+    sources : mapping of str to Source, optional
+        Range, clipping and rate of the rewards from each source; "*" is for all that are not named.
     clock : callable
         Returns seconds; injected for tests and simulation.
 
@@ -79,6 +88,9 @@ class Router:
         maintenance: Maintenance = "inline",
         feedback_limit_s: float = 3600.0,
         pending_limit: int = 100_000,
+        expired_reward: float | None = None,
+        spread_pending: bool = False,
+        sources: Mapping[str, Source] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(policy, Policy):
@@ -96,15 +108,17 @@ class Router:
         self._clock = clock
         self._lock = threading.RLock()
         self._ledger = Ledger(
-            time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=lambda _, p: self._forget(p)
+            time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=self._forget
         )
         self._fast = policy if isinstance(policy, LinearPolicy) else None
+        self._sources = None if sources is None else Sources(sources)
+        self._start(expired_reward, spread_pending)
         self._index = 0
         self._epoch = 0
         self._hits = self._learned = self._dropped = self._forced = self._plans = 0
         self._load_price = 0.0
-        self._sources: dict[str, int] = {}
         self._pending = np.zeros(len(policy.arms))
+        self._planned, self._masked, self._offered = 0, 0, np.zeros(len(policy.arms), dtype=np.bool_)
         self.paging: Paging | None = None
         self._resident: ResidentSet | None = None
         self._faults = self._loads = self._offers = np.zeros(len(policy.arms))
@@ -157,7 +171,7 @@ class Router:
             Bad context, mask or prices; nothing changed.
         """
         with self._lock:
-            now = self._clock()
+            now = self._clock() + self._offset
             controller = self.residency
             if controller is not None and self._index >= controller.next_plan:
                 if self._worker is not None:
@@ -167,28 +181,34 @@ class Router:
                     self._checked(x, prices, eligible)
                     self._plan()
             policy, fast = self.policy, self._fast
-            if policy.span and self._index % policy.span == 0:
+            at = self._index + self._others
+            if policy.span and at >= self._boundary:
                 self._checked(x, prices, eligible)
-                policy.advance(self._index)
+                policy.advance(at)
+                self._boundary = (at // policy.span + 1) * policy.span
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
             else:
                 context = np.array(policy._context(x))
             if prices is None and eligible is None:
                 offers = self._offers
-                if fast is not None and self._resident is None:
+                if fast is not None and self._plain:
                     choice = fast.select(context)
                 elif fast is not None:
                     choice = fast._select_offers(context, offers)
                 else:
-                    choice = policy.select(context, prices=offers)
+                    choice = self._choose(context, offers)
             else:
                 offers = policy._offers(prices, eligible) + self._offers
+                if offers.min() == np.inf:
+                    raise ValueError("eligible must allow an arm that is not quarantined, got none")
+                if eligible is not None:
+                    self._masked += 1
+                    self._offered |= offers < np.inf
                 if fast is not None:
                     choice = fast._select_offers(context, offers)
                 else:
-                    allowed = np.isfinite(offers)
-                    choice = policy.select(context, prices=np.where(allowed, offers, 0.0), eligible=allowed)
+                    choice = self._choose(context, offers)
             arm, propensity = choice
             hit = True
             if controller is not None:
@@ -201,10 +221,16 @@ class Router:
                 if not hit and controller.inserts:
                     self._insert(arm)
             name = policy.arms[arm]
-            key = self._ledger.open(Pending(name, context, propensity, now, self._index))
+            pending = Pending(name, context, propensity, now, at)
+            key = self._ledger.open(pending)
             self._index += 1
             self._hits += hit
             self._pending[arm] += 1.0
+            self._plays[arm] += 1
+            if self._watched:
+                self._opened(key, pending, arm, hit)
+            if not self._index & 63:
+                self._ledger.sweep(now, 128)
             return Decision(key, name, propensity, hit, self._epoch, now)
 
     def update(self, decision_id: int, reward: float, *, source: str | None = None) -> bool:
@@ -217,43 +243,35 @@ class Router:
         reward : float
             Finite; the higher the better.
         source : str, optional
-            Who reports it; counted in `stats`.
+            Who reports it; `sources` says what is made of it.
 
         Returns
         -------
         bool
             True when it was learned; False when it was counted and dropped: a duplicate, an expired decision, an arm
-            that has been removed.
+            that has been removed or is in quarantine, a source above its rate.
 
         Raises
         ------
         UnknownDecision
             The id was never issued or is older than the bounded memory.
         ValueError, TypeError
-            Bad reward; nothing changed, the decision still awaits its feedback.
+            Bad reward, or one outside the range of its source; nothing changed, the decision still awaits its feedback.
         """
         with self._lock:
             value = check.finite("reward", reward)
             if isinstance(decision_id, bool) or not isinstance(decision_id, int | np.integer):
                 raise TypeError(f"decision_id must be an integer, got {decision_id!r}")
-            key = int(decision_id)
-            pending = self._ledger.find(key, now=self._clock())
-            if source is not None:
-                self._sources[source] = self._sources.get(source, 0) + 1
-            if pending is None:
-                return False
-            arm = self.policy._index.get(pending.arm)
-            if (
-                arm is not None
-            ):  # before the books: should the policy refuse the reward, the decision stays open
-                self.policy.update(arm, pending.context, value, at=pending.at)
-            self._ledger.answer(key)
-            if arm is None:
-                self._dropped += 1
-                return False
-            self._pending[arm] -= 1.0
-            self._learned += 1
-            return True
+            key, now = int(decision_id), self._clock() + self._offset
+            if self._sources is not None:
+                admitted = self._sources.admit(source, value, now)
+                if admitted is None:
+                    return False
+                value = admitted
+            if self._replica is not None:
+                return self._replica.update(key, value, now)
+            pending = self._ledger.find(key, now=now)
+            return pending is not None and self._learn(key, pending, value)
 
     # Residency.
 
@@ -274,9 +292,10 @@ class Router:
             return True
 
     def close(self) -> None:
-        """Stop the background thread, if there is one."""
+        """Stop the background threads, publish and checkpoint; safe to call twice."""
         if self._worker is not None:
             self._worker.stop()
+        self._finish()
 
     def __enter__(self) -> "Router":
         return self
@@ -324,8 +343,9 @@ class Router:
     def stats(self) -> dict[str, Any]:
         """Return counters as plain numbers: decisions, hits, learned, pending, expired, duplicates and so on."""
         with self._lock:
-            self._ledger.sweep(self._clock())
+            self._ledger.sweep(self._now())
             return {
+                **self._durable_stats(),
                 "decisions": self._index,
                 "hits": self._hits,
                 "hit_rate": self._hits / self._index if self._index else 1.0,
@@ -389,12 +409,16 @@ class Router:
             loads=self._loads,
             resident=self._resident,
             pending=self._pending,
+            counts=getattr(self.policy, "counts", None),
+            offered=self._offered if self._masked and self._masked == self._index - self._planned else None,
         )
 
     def _plan(self) -> None:
         assert self.residency is not None and self._resident is not None
-        self._ledger.sweep(self._clock())  # what has expired is not pending
-        self._apply(self.residency.plan(self._view()))
+        self._ledger.sweep(self._now())  # what has expired is not pending
+        view = self._view()
+        self._planned, self._masked, self._offered = self._index, 0, np.zeros_like(self._pending, dtype=np.bool_)
+        self._apply(self.residency.plan(view))
 
     def _apply(self, wanted: set[int]) -> None:
         assert self._resident is not None
@@ -403,10 +427,18 @@ class Router:
         self._epoch += 1
         self._reprice()
 
+    def _choose(self, x: Floats, offers: Floats) -> Choice:
+        allowed = np.isfinite(offers)
+        return self.policy.select(x, prices=np.where(allowed, offers, 0.0), eligible=allowed)
+
     def _reprice(self) -> None:
-        assert self._resident is not None
+        closed = np.where(self._quarantined, np.inf, 0.0)
+        self._plain = self._resident is None and not self._quarantined.any()
+        if self._resident is None:
+            self._offers = closed
+            return
         surcharge = 0.0 if self.residency is None else self.residency.surcharge
-        self._offers = np.where(self._resident.mask, 0.0, self._faults + surcharge)
+        self._offers = np.where(self._resident.mask, closed, self._faults + surcharge + closed)
 
     def _priced(self) -> Floats:
         assert self.paging is not None
@@ -440,10 +472,14 @@ class Router:
             return np.array([new if a is None else old[a] for a in keep])
 
         self._pending = carried(self._pending, 0.0)
+        self._carry(keep)
+        self._offered = np.zeros(len(keep), dtype=np.bool_)
+        self._masked, self._planned = 0, self._index
         self._offers = np.zeros(len(keep))
         self._faults = carried(self._faults, fault)
         self._loads = carried(self._loads, self.switching * fault)
         if self.residency is None or self._resident is None or self.paging is None:
+            self._reprice()
             return
         old = self._resident
         place = {a: i for i, a in enumerate(keep) if a is not None}
@@ -458,11 +494,6 @@ class Router:
         self._resident = new
         self.residency.resize(keep)
         self._reprice()
-
-    def _forget(self, pending: Pending) -> None:
-        arm = self.policy._index.get(pending.arm)
-        if arm is not None:
-            self._pending[arm] -= 1.0
 
 
 class _Worker:

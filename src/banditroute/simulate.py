@@ -173,7 +173,7 @@ def _compiled(
     available = np.zeros((0, count), dtype=np.bool_) if stream.available is None else stream.available
     cursors = np.zeros(4, dtype=np.int64)
     offers, no_needs, no_noise = np.zeros(count), np.zeros(count), np.zeros(0)
-    halt = controller is not None and controller.inserts
+    planned = 0
     routing = faults if controller is None else faults + controller.surcharge
     contexts = np.ascontiguousarray(stream.contexts)
     rewards = np.ascontiguousarray(stream.rewards)
@@ -182,8 +182,12 @@ def _compiled(
         if controller is not None and now >= controller.next_plan:
             assert problem is not None and resident is not None
             _learn_due(policy, stream, run, order, due, cursors, pending, now)  # as a Router would have
-            view = View(now, policy.scores_batch, policy.alpha, faults, problem.loads, resident, pending)
+            view = View(
+                now, policy.scores_batch, policy.alpha, faults, problem.loads, resident, pending, policy.counts,
+                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None,
+            )  # fmt: skip
             loaded, evicted = resident.replace(controller.plan(view))
+            planned = now
             if loaded:
                 run.loads.append((now, float(problem.loads[sorted(loaded)].sum())))
             if loaded or evicted:
@@ -196,7 +200,8 @@ def _compiled(
         cursors[loop.C_NOISE] = controller.used if controller is not None else 0
         reached = loop.run(
             policy._s, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
-            protected, cursors, pending, offers, run.arms, run.propensities, run.hits, now, stop, halt,
+            protected, cursors, pending, offers, run.arms, run.propensities, run.hits, now, stop,
+            controller is not None and controller.inserts,
         )  # fmt: skip
         if controller is not None:
             controller.used = int(cursors[loop.C_NOISE])
@@ -265,6 +270,7 @@ def _routed(
             controller,
             problem.faults,
             sizes=problem.sizes,
+            maintenance="manual",
             feedback_limit_s=1e18,
             pending_limit=length + 1,
         )
@@ -276,15 +282,13 @@ def _routed(
     everything = frozenset(range(len(policy.arms)))
     for t in range(length):
         learned = _answer(router, stream, run, ids, order, due, learned, t)
-        before = _residents(router, everything)
+        router.maintain()
+        serving = _residents(router, everything)  # an insertion serves from the next request on
         decision = router.select(
             stream.contexts[t],
             eligible=None if stream.available is None else stream.available[t],
             protected=bool(protected[t]) if len(protected) else False,
         )
-        # A plan serves the request at which it is made; an insertion serves from the next one on.
-        inserts = controller is not None and controller.inserts
-        serving = before if inserts else _residents(router, everything)
         if not run.epochs or serving != run.epochs[-1][1]:
             run.epochs.append((t, serving))
         if router._load_price != paid:

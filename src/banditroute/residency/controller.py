@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +38,10 @@ class View:
         The current set; read it, do not change it.
     pending : (N,) array
         Decisions awaiting feedback, per arm.
+    counts : (N,) array
+        Rewards learned, per arm.
+    offered : (N,) bool array, optional
+        Arms that were eligible on some request since the last plan; None for all. The others are not worth loading.
 
     Examples
     --------
@@ -54,6 +57,8 @@ class View:
     loads: Floats
     resident: ResidentSet
     pending: Floats
+    counts: Floats | Ints | None = None
+    offered: NDArray[np.bool_] | None = None
 
     @property
     def moot(self) -> bool:
@@ -95,10 +100,13 @@ class Window:
 
     def extend(self, contexts: Floats) -> None:
         """Keep many contexts, as `append` of each would."""
-        for x in (
-            contexts[-self.size :] if self.seen % self.size == 0 and len(contexts) > self.size else contexts
-        ):
-            self.append(x)
+        while len(contexts):  # up to the end of the ring, then round again
+            self.append(contexts[0])
+            at = self.seen % self.size
+            room = min(len(contexts) - 1, max(len(self._rows) - at, 0))
+            self._rows[at : at + room] = contexts[1 : 1 + room]
+            self.seen += room
+            contexts = contexts[1 + room :]
 
     def sample(self, count: int) -> Floats:
         """Return at most `count` of the kept contexts, evenly spaced, oldest first, the newest included."""
@@ -137,7 +145,7 @@ class Controller(ABC):
     (True, True)
     """
 
-    inserts: ClassVar[bool] = False
+    inserts: bool = False  # whether faults insert; may change at a plan
 
     def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
         self.capacity = check.finite("capacity", capacity, low=0.0)
