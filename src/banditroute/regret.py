@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from banditroute import _validate as check
 from banditroute.simulate import Run
@@ -132,6 +131,8 @@ def interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float, f
     >>> mean, round(low, 2), round(high, 2)
     (2.0, -0.48, 4.48)
     """
+    from scipy import stats  # half a second to import: the request path never needs it
+
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
     if len(sample) < 2:
@@ -148,6 +149,8 @@ def bands(curves: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats, Fl
     >>> bands([[0.0, 1.0], [0.0, 3.0]])[0]
     array([0., 2.])
     """
+    from scipy import stats
+
     rows = check.matrix("curves", curves)
     mean = rows.mean(axis=0)
     if len(rows) < 2:

@@ -23,9 +23,14 @@ def short_kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function, nogil=False)
 
 
-def _compiled(function: Callable[..., Any], *, nogil: bool) -> Any:
+def inlined(function: Callable[..., Any]) -> Any:
+    """As `kernel`, for parts of kernels: always inlined, since an array argument costs seven words per call."""
+    return _compiled(function, nogil=True, forceinline=True)
+
+
+def _compiled(function: Callable[..., Any], **given: Any) -> Any:
     njit: Any = numba.njit
-    options = {"nogil": nogil, "fastmath": _FAST, "error_model": "numpy"}
+    options = {"fastmath": _FAST, "error_model": "numpy", **given}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container

@@ -24,7 +24,7 @@ import math
 
 import numpy as np
 
-from banditroute._kernels import kernel, short_kernel
+from banditroute._kernels import inlined, kernel, short_kernel
 
 # fmt: off
 H_ARMS, H_DIM, H_PAD, H_PACK = 0, 1, 2, 3            # N, d, D, L
@@ -56,7 +56,7 @@ GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates gre
 FIRST_REFRESH = 16.0
 
 
-@kernel
+@inlined
 def dot(a, b):
     """a, b: (n,) -> a'b."""
     total = 0.0
@@ -122,15 +122,32 @@ def quadratic(p, x):
         m = 8 * block
         w = m + 8
         # Eight rows at a time: one load of x[j] serves eight, and there is one reduction instead of eight.
-        r0, r1, r2, r3 = p[o : o + w], p[o + w : o + 2 * w], p[o + 2 * w : o + 3 * w], p[o + 3 * w : o + 4 * w]
+        r0, r1, r2, r3 = (
+            p[o : o + w],
+            p[o + w : o + 2 * w],
+            p[o + 2 * w : o + 3 * w],
+            p[o + 3 * w : o + 4 * w],
+        )
         o += 4 * w
-        r4, r5, r6, r7 = p[o : o + w], p[o + w : o + 2 * w], p[o + 2 * w : o + 3 * w], p[o + 3 * w : o + 4 * w]
+        r4, r5, r6, r7 = (
+            p[o : o + w],
+            p[o + w : o + 2 * w],
+            p[o + 2 * w : o + 3 * w],
+            p[o + 3 * w : o + 4 * w],
+        )
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
         x4, x5, x6, x7 = x[m + 4], x[m + 5], x[m + 6], x[m + 7]
         for j in range(w):
             total += (
-                x0 * r0[j] + x1 * r1[j] + x2 * r2[j] + x3 * r3[j] + x4 * r4[j] + x5 * r5[j] + x6 * r6[j] + x7 * r7[j]
+                x0 * r0[j]
+                + x1 * r1[j]
+                + x2 * r2[j]
+                + x3 * r3[j]
+                + x4 * r4[j]
+                + x5 * r5[j]
+                + x6 * r6[j]
+                + x7 * r7[j]
             ) * x[j]
     return max(total, 0.0)
 
@@ -176,7 +193,14 @@ def product(p, x, out):
             t6 += r6[j] * xj
             t7 += r7[j] * xj
             out[j] += (
-                h0 * r0[j] + h1 * r1[j] + h2 * r2[j] + h3 * r3[j] + h4 * r4[j] + h5 * r5[j] + h6 * r6[j] + h7 * r7[j]
+                h0 * r0[j]
+                + h1 * r1[j]
+                + h2 * r2[j]
+                + h3 * r3[j]
+                + h4 * r4[j]
+                + h5 * r5[j]
+                + h6 * r6[j]
+                + h7 * r7[j]
             )
         for j in range(m, w):
             out[j] = (
@@ -529,7 +553,7 @@ def advance(s, bucket):
         refresh(s)
 
 
-@kernel
+@inlined
 def _load(s, x):
     """s: buffer, x: (d,) -> copies x into the padded scratch context; returns its squared norm or a code."""
     if x.size != int(s[H_DIM]):
@@ -582,61 +606,51 @@ def predict_rows(s, contexts, mean, std):
     return 0
 
 
-@kernel
-def choose(s, x, offers, prune):
-    """s: buffer, x: (d,), offers: (N,) prices, infinite where ineligible, or (0,) -> arm or a code.
-
-    Exact argmax of mean + bonus - price with ties split evenly, under a uniform share `mix`. With `prune`, an arm is
-    evaluated only when its bound mean + |bonus scale| ||x|| radius - price, plus a slack for rounding, reaches the
-    best exact score so far: the answer is that of the full scan. One noise row is used. H_PROPENSITY is set.
-    """
+@inlined
+def _offered(s, offers):
+    """s: buffer, offers: (N,) or (0,) -> number of eligible arms, or a code."""
     arms = int(s[H_ARMS])
-    priced = offers.size > 0
-    if priced and offers.size != arms:
+    if offers.size == 0:
+        return arms
+    if offers.size != arms:
         return BAD_PRICES
-    if s[H_CURSOR] >= s[H_ROWS]:
-        return NO_NOISE
-    eligible = arms
-    least = 0.0
-    if priced:
-        eligible = 0
-        least = math.inf
-        for a in range(arms):
-            if not offers[a] > -math.inf:
-                return BAD_PRICES
-            if offers[a] < math.inf:
-                eligible += 1
-                least = min(least, offers[a])
-        if eligible == 0:
-            return NONE_ELIGIBLE
-    norm2 = _load(s, x)
-    if norm2 < 0.0:
-        return int(norm2)
-    n, size, w = int(s[H_PAD]), int(s[H_PACK]), int(s[H_WORK])
-    z = s[w : w + n]
-    bound = s[w + 4 * n : w + 4 * n + arms]
-    score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
-    row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
-    s[H_CURSOR] += 1.0
-    u = s[row]
-    mix = s[H_MIX]
-    t, c, k = int(s[H_THETA]), int(s[H_COV]), int(s[H_ARM])
-    alpha, norm, sample = s[H_ALPHA], math.sqrt(norm2), s[H_SAMPLE] > 0.0
-    slack = 8.0 * (n + 8.0) * 2.220446049250313e-16
+    eligible = 0
+    for a in range(arms):
+        if not offers[a] > -math.inf:
+            return BAD_PRICES
+        if offers[a] < math.inf:
+            eligible += 1
+    return eligible if eligible > 0 else NONE_ELIGIBLE
+
+
+@kernel
+def _bounds(s, z, norm, offers, eligible, row, score, bound):
+    """s: buffer, z: (D,), score, bound: (N,) -> mean less price, and an upper bound of the score, of every arm.
+
+    The bound is mean + |bonus scale| ||x|| radius - price, plus a slack for rounding. Returns the arm with the best
+    mean less price: tried first, it rules out more of the others than the one with the largest bound.
+    """
+    arms, n = int(s[H_ARMS]), int(s[H_PAD])
+    t, k = int(s[H_THETA]), int(s[H_ARM])
     spread = s[k + A_SPREAD * arms : k + A_SPREAD * arms + arms]
     radius = s[k + A_RADIUS * arms : k + A_RADIUS * arms + arms]
+    reach_scale = s[H_ALPHA] * norm
+    slack = 8.0 * (n + 8.0) * 2.220446049250313e-16
     means(s[t : t + arms * n], z, score)
-    if priced:
+    if offers.size > 0:
+        least = math.inf
         for a in range(arms):
-            score[a] -= offers[a] - least
-    if sample:
+            least = min(least, offers[a])
+        for a in range(arms):
+            score[a] -= offers[a] - least  # an equal price changes nothing, to the last bit
+    if s[H_SAMPLE] > 0.0:
         draw = s[row + 1 : row + 1 + arms]
         for a in range(arms):
-            reach = alpha * norm * max(spread[a] * draw[a], 0.0) * radius[a]
+            reach = reach_scale * max(spread[a] * draw[a], 0.0) * radius[a]
             bound[a] = score[a] + reach + slack * (abs(score[a]) + reach)
     else:
         for a in range(arms):
-            reach = alpha * norm * spread[a] * radius[a]
+            reach = reach_scale * spread[a] * radius[a]
             bound[a] = score[a] + reach + slack * (abs(score[a]) + reach)
     if eligible < arms:
         for a in range(arms):
@@ -644,38 +658,39 @@ def choose(s, x, offers, prune):
                 bound[a] = -math.inf
                 score[a] = -math.inf
     first = 0
+    highest = score[0]
     for a in range(1, arms):
-        if bound[a] > bound[first]:
+        if score[a] > highest:
+            highest = score[a]
             first = a
-    best = -math.inf
-    ties = 0
-    evaluated = 0
-    for i in range(-1, arms):  # the most promising arm first, then the others in order
-        a = first if i < 0 else i
-        if i == first or bound[a] == -math.inf:
-            continue
-        if prune and bound[a] < best:
-            score[a] = -math.inf
-            continue
-        bonus = alpha * spread[a]
-        if sample:
-            bonus *= s[row + 1 + a]
-        if bonus != 0.0:
-            evaluated += 1
-            score[a] += bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
-        if score[a] > best:
-            best = score[a]
-            ties = 1
-        elif score[a] == best:
-            ties += 1
-    s[H_EVALUATED] = evaluated
+    return first
+
+
+@kernel
+def _scored(s, a, z, row, mean):
+    """s: buffer, a: arm, z: (D,), mean: its mean less price -> its exact score."""
+    size, c = int(s[H_PACK]), int(s[H_COV])
+    bonus = s[H_ALPHA] * s[int(s[H_ARM]) + A_SPREAD * int(s[H_ARMS]) + a]
+    if s[H_SAMPLE] > 0.0:
+        bonus *= s[row + 1 + a]
+    if bonus == 0.0:
+        return mean
+    return mean + bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
+
+
+@kernel
+def _settle(s, u, eligible, score, bound, best, ties, chosen):
+    """s: buffer, score, bound: (N,) -> the arm played: `chosen`, one of its ties, or one of the uniform share.
+
+    One uniform number u serves the mixture and, rescaled, the choice inside it. H_PROPENSITY is set.
+    """
+    mix = s[H_MIX]
     share = mix / eligible
-    if sample:  # the propensity integrates over the draws: not known here
+    if s[H_SAMPLE] > 0.0:  # the propensity integrates over the draws: not known here
         share = math.nan
-    if u < mix:  # one uniform number serves the mixture and, rescaled, the choice inside it
+    if u < mix:
         wanted = min(int(u / mix * eligible), eligible - 1)
-        chosen = -1
-        for a in range(arms):
+        for a in range(score.size):
             if bound[a] > -math.inf:
                 if wanted == 0:
                     chosen = a
@@ -683,17 +698,9 @@ def choose(s, x, offers, prune):
                 wanted -= 1
         s[H_PROPENSITY] = share + ((1.0 - mix) / ties if score[chosen] == best else 0.0)
         return chosen
-    if ties == 1:
-        chosen = first
-        if score[first] < best:
-            for a in range(arms):
-                if score[a] == best:
-                    chosen = a
-                    break
-    else:
+    if ties > 1:
         wanted = min(int((u - mix) / (1.0 - mix) * ties), ties - 1)
-        chosen = -1
-        for a in range(arms):
+        for a in range(score.size):
             if score[a] == best:
                 if wanted == 0:
                     chosen = a
@@ -701,6 +708,53 @@ def choose(s, x, offers, prune):
                 wanted -= 1
     s[H_PROPENSITY] = share + (1.0 - mix) / ties
     return chosen
+
+
+@kernel
+def choose(s, x, offers, prune):
+    """s: buffer, x: (d,), offers: (N,) prices, infinite where ineligible, or (0,) -> arm or a code.
+
+    Exact argmax of mean + bonus - price with ties split evenly, under a uniform share `mix`. With `prune`, an arm is
+    evaluated only when its bound reaches the best exact score so far: the answer is that of the full scan. One noise
+    row is used.
+    """
+    eligible = _offered(s, offers)
+    if eligible < 0:
+        return eligible
+    if s[H_CURSOR] >= s[H_ROWS]:
+        return NO_NOISE
+    norm2 = _load(s, x)
+    if norm2 < 0.0:
+        return int(norm2)
+    arms, n, w = int(s[H_ARMS]), int(s[H_PAD]), int(s[H_WORK])
+    z = s[w : w + n]
+    bound = s[w + 4 * n : w + 4 * n + arms]
+    score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
+    row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
+    s[H_CURSOR] += 1.0
+    first = _bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound)
+    best = _scored(s, first, z, row, score[first])
+    score[first] = best
+    chosen = first
+    ties = 1
+    evaluated = 1
+    for a in range(arms):
+        if a == first or bound[a] == -math.inf:
+            continue
+        if prune and bound[a] < best:
+            score[a] = -math.inf
+            continue
+        value = _scored(s, a, z, row, score[a])
+        score[a] = value
+        evaluated += 1
+        if value > best:
+            best = value
+            chosen = a
+            ties = 1
+        elif value == best:
+            ties += 1
+    s[H_EVALUATED] = evaluated
+    return _settle(s, s[row], eligible, score, bound, best, ties, chosen)
 
 
 @short_kernel
@@ -787,13 +841,65 @@ def learn(s, a, x, reward, weight, at):
 
 @kernel
 def choose_rows(s, contexts, offers, arms, propensities, start):
-    """s: buffer, contexts: (n, d), offers: (n or 0, N) -> fills arms, propensities (n,); rows done or a code."""
-    for i in range(start, contexts.shape[0]):
-        arm = choose(s, contexts[i], offers[i] if offers.shape[0] > 0 else s[:0], True)
-        if arm == NO_NOISE:
-            return i
-        if arm < 0:
-            return arm
-        arms[i] = arm
-        propensities[i] = s[H_PROPENSITY]
-    return contexts.shape[0]
+    """s: buffer, contexts: (n, d), offers: (n or 0, N) -> fills arms, propensities (n,); rows done or a code.
+
+    The rule of `choose` for a few dozen rows at a time, arm by arm, so that the matrix of an arm is read once a block;
+    every number comes from the same functions, hence every decision is that of the loop.
+    """
+    count, n, dim = int(s[H_ARMS]), int(s[H_PAD]), int(s[H_DIM])
+    total = contexts.shape[0]
+    z = np.zeros((ROWS, n))
+    score = np.empty((ROWS, count))
+    bound = np.empty((ROWS, count))
+    best = np.empty(ROWS)
+    row = np.empty(ROWS, np.int64)
+    eligible = np.empty(ROWS, np.int64)
+    first = np.empty(ROWS, np.int64)
+    chosen = np.empty(ROWS, np.int64)
+    ties = np.empty(ROWS, np.int64)
+    while start < total and s[H_CURSOR] < s[H_ROWS]:
+        size = min(ROWS, total - start, int(s[H_ROWS] - s[H_CURSOR]))
+        for i in range(size):
+            given = offers[start + i] if offers.shape[0] > 0 else s[:0]
+            eligible[i] = _offered(s, given)
+            if eligible[i] < 0:
+                return eligible[i]
+            norm2 = _load(s, contexts[start + i])
+            if norm2 < 0.0:
+                return int(norm2)
+            z[i, :dim] = contexts[start + i]
+            row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
+            s[H_CURSOR] += 1.0
+            f = _bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i])
+            score[i, f] = _scored(s, f, z[i], row[i], score[i, f])
+            first[i], chosen[i], best[i], ties[i] = f, f, score[i, f], 1
+        for a in range(count):
+            for i in range(size):
+                if a == first[i] or bound[i, a] == -math.inf:
+                    continue
+                if bound[i, a] < best[i]:
+                    score[i, a] = -math.inf
+                    continue
+                value = _scored(s, a, z[i], row[i], score[i, a])
+                score[i, a] = value
+                if value > best[i]:
+                    best[i], chosen[i], ties[i] = value, a, 1
+                elif value == best[i]:
+                    ties[i] += 1
+        for i in range(size):
+            arms[start + i] = _settle(
+                s, s[row[i]], eligible[i], score[i], bound[i], best[i], ties[i], chosen[i]
+            )
+            propensities[start + i] = s[H_PROPENSITY]
+        start += size
+    return start
+
+
+@kernel
+def learn_rows(s, arms, contexts, rewards):
+    """s: buffer, arms: (n,), contexts: (n, d), rewards: (n,) -> `learn` of every row in order; 0 or a code."""
+    for i in range(arms.size):
+        code = learn(s, arms[i], contexts[i], rewards[i], 1.0, -1)
+        if code < 0:
+            return code
+    return 0
