@@ -150,6 +150,9 @@ class Policy(ABC):
         shape = (len(rows), len(self.arms))
         p = None if prices is None else np.broadcast_to(np.asarray(prices), shape)
         e = None if eligible is None else np.broadcast_to(np.asarray(eligible), shape)
+        self._short(rows)
+        for i in range(len(rows)):  # all of it before any choice: a refused batch draws nothing
+            self._offers(None if p is None else p[i], None if e is None else e[i])
         chosen = [
             self.select(x, prices=None if p is None else p[i], eligible=None if e is None else e[i])
             for i, x in enumerate(rows)

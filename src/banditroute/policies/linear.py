@@ -405,6 +405,16 @@ class LinearPolicy(Policy):
         """Coefficients, a (k, dim) copy."""
         return self._state.theta[:, : self.dim].copy()
 
+    @property
+    def moment(self) -> Floats:
+        """Weighted sums of reward times context, a (k, dim) copy."""
+        return self._state.moment[:, : self.dim].copy()
+
+    @property
+    def prior(self) -> Floats:
+        """Means towards which the arms are shrunk, a (k, dim) copy."""
+        return self._state.prior[:, : self.dim].copy()
+
     def cov(self, arm: int | str) -> Floats:
         """Return ``A^-1`` of one arm, a (dim, dim) copy."""
         return self._state.cov_matrix(self.index(arm))

@@ -1,0 +1,301 @@
+"""Every policy passes every check that applies to it, and every check fails a policy that breaks its rule."""
+
+import numpy as np
+import pytest
+
+from banditroute import Choice, DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Scores
+from banditroute._kernels import linear as k
+from banditroute.checks import CHECKS, check_policy
+
+MEANS = np.random.default_rng(0).standard_normal((4, 3))
+
+
+class Frequencies(Policy):
+    """Counts successes and knows nothing of contexts: a policy that shares no code with the linear ones."""
+
+    def __init__(self, arms, dim, rng=None):
+        super().__init__(arms, dim, rng=rng)
+        self._sums = np.zeros((2, len(self.arms)))
+
+    def scores(self, x):
+        self._context(x)
+        won, tried = self._sums
+        return Scores((1.0 + won) / (2.0 + tried), 1.0 / np.sqrt(2.0 + tried))
+
+    def propensities(self, x, *, prices=None, eligible=None):
+        mean, std = self.scores(x)
+        offers = self._offers(prices, eligible)
+        index = mean + std - (offers - offers.min())
+        best = (index == index.max()) / np.sum(index == index.max())
+        allowed = np.isfinite(offers)
+        return 0.75 * best + 0.25 * allowed / allowed.sum()
+
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        a, (value, mass) = self.index(arm), self._reward(reward, weight)
+        self._context(x)
+        if at is not None and not (type(at) is int and 0 <= at < 2**52):
+            raise ValueError(f"at must be a clock index, got {at}")
+        self._sums[:, a] += mass * value, mass
+
+    def to_state(self):
+        return {"arms": list(self.arms), "rng": self._rng.bit_generator.state}, {"sums": self._sums.copy()}
+
+    def load_state(self, header, arrays):
+        self._name(tuple(header["arms"]))
+        self._sums, self._rng.bit_generator.state = arrays["sums"], header["rng"]
+
+    def _resize(self, keep):
+        self._sums = np.array([np.zeros(2) if a is None else self._sums[:, a] for a in keep]).T
+
+
+POLICIES = {
+    "LinUCB": lambda rng: LinUCB(4, 3, rng=rng),
+    "LinUCB-textbook": lambda rng: LinUCB(9, 5, alpha=1.0, ridge=10.0, prior=None, rng=rng),
+    "LinUCB-means": lambda rng: LinUCB(4, 3, alpha=0.3, ridge=0.1, prior=MEANS, mix=0.2, rng=rng),
+    "LinUCB-forgetting": lambda rng: LinUCB(5, 11, discount=0.95, mix=0.1, rng=rng),
+    "LinUCB-forgetting-fast": lambda rng: LinUCB(
+        3, 2, alpha=0.2, ridge=1.0, discount=0.5, prior=None, rng=rng
+    ),
+    "LinTS": lambda rng: LinTS(4, 3, rng=rng),
+    "DiagLinUCB": lambda rng: DiagLinUCB(4, 3, mix=0.1, rng=rng),
+    "EpsilonGreedy": lambda rng: EpsilonGreedy(4, 3, epsilon=0.2, rng=rng),
+    "Frequencies": lambda rng: Frequencies(4, 3, rng=rng),
+}
+# What does not apply: no matrices, forgetting (tests of its own in test_linear), arms that do not start alike.
+LEFT_OUT = {
+    "LinUCB-means": {"arm_order_does_not_matter"},
+    "LinUCB-forgetting": {"online_equals_batch"},
+    "LinUCB-forgetting-fast": {"online_equals_batch"},
+    "Frequencies": {"cold_start_is_exact", "online_equals_batch"},
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", POLICIES)
+def test_policy_passes(name, check):
+    assert check(POLICIES[name]) is (check.__name__ not in LEFT_OUT.get(name, set()))
+
+
+def test_check_policy_names_what_it_ran():
+    names = [check.__name__ for check in CHECKS]
+    assert check_policy(POLICIES["LinUCB"]) == names
+    assert check_policy(POLICIES["Frequencies"]) == [n for n in names if n not in LEFT_OUT["Frequencies"]]
+
+
+# -- broken on purpose: each class breaks the rule it is listed under -----------------------------------------------
+
+
+class OffersTheIneligible(LinUCB):
+    def propensities(self, x, *, prices=None, eligible=None):
+        return 0.9 * super().propensities(x, prices=prices, eligible=eligible) + 0.1 / len(self.arms)
+
+
+class FavoursTheFirstOfEquals(LinUCB):
+    def propensities(self, x, *, prices=None, eligible=None):
+        given = super().propensities(x, prices=prices, eligible=eligible)
+        return np.eye(len(given))[given.argmax()]
+
+
+class ForgetsItsMixture(LinUCB):  # reports 1 although a fifth of its choices are uniform
+    def select(self, x, *, prices=None, eligible=None):
+        return Choice(super().select(x, prices=prices, eligible=eligible).arm, 1.0)
+
+    def propensities(self, x, *, prices=None, eligible=None):
+        given = super().propensities(x, prices=prices, eligible=eligible)
+        return np.asarray(given == given.max(), dtype=float)
+
+
+class LogsAnotherPropensity(LinUCB):
+    def select(self, x, *, prices=None, eligible=None):
+        return Choice(super().select(x, prices=prices, eligible=eligible).arm, 0.5)
+
+
+class LearnsFromScoring(LinUCB):
+    def scores(self, x):
+        self._state.arm[:, k.A_COUNT] += 1.0
+        return super().scores(x)
+
+
+class LearnsFromChoosing(LinUCB):  # counts a choice as if its reward were the mean
+    def select(self, x, *, prices=None, eligible=None):
+        choice = super().select(x, prices=prices, eligible=eligible)
+        self.update(choice.arm, x, float(self.scores(x).mean[choice.arm]))
+        return choice
+
+
+class StartsFromTheRidge(LinUCB):  # the classic slip: A^-1 starts at ridge I instead of I / ridge
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._state.cov *= self.ridge**2
+        self._state.arm[:, k.A_RADIUS] *= self.ridge
+
+
+class RegressesOnRewardLessPrice(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        super().update(arm, x, reward - 0.01, weight=weight, at=at)
+
+
+class IgnoresWeights(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        super().update(arm, x, reward, at=at)
+
+
+class ForgetsByArrival(LinUCB):  # discounts by the order of arrival, not by the clock of the decision
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        super().update(arm, x, reward, weight=weight)
+
+
+class LearnsTheLastContext(LinUCB):
+    def select(self, x, *, prices=None, eligible=None):
+        self._last = np.array(x, dtype=float)
+        return super().select(x, prices=prices, eligible=eligible)
+
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        super().update(arm, getattr(self, "_last", x), reward, weight=weight, at=at)
+
+
+class CountsBeforeItChecks(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        self._state.arm[0, k.A_COUNT] += 1.0
+        super().update(arm, x, reward, weight=weight, at=at)
+
+
+class AcceptsNaN(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        if reward == reward:
+            super().update(arm, x, reward, weight=weight, at=at)
+
+
+class DrawsBeforeItChecks(LinUCB):
+    def select(self, x, *, prices=None, eligible=None):
+        self._rng.random()
+        return super().select(x, prices=prices, eligible=eligible)
+
+
+class RemovesTheWrongArm(LinUCB):
+    def _resize(self, keep):
+        super()._resize([a if a is None else i for i, a in enumerate(keep)])
+
+
+class RemembersWhoLeft(LinUCB):
+    def remove_arm(self, name):
+        a = self.index(name)
+        self._left = name, self._state.theta[a].copy()
+        super().remove_arm(name)
+
+    def add_arm(self, name):
+        a = super().add_arm(name)
+        if getattr(self, "_left", (None,))[0] == name:
+            self._state.theta[a] = self._left[1]
+        return a
+
+
+class PrefersTheLast(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        super().update(arm, x, reward + 0.01 * self.index(arm), weight=weight, at=at)
+
+
+class ForgetsItsGenerator(LinUCB):
+    def load_state(self, header, arrays):
+        super().load_state({**header, "rng": self._rng.bit_generator.state}, arrays)
+        self._state.buffer[k.H_CURSOR] = self._state.buffer[k.H_ROWS]
+
+
+class SharesItsCopies(LinUCB):
+    def copy(self):
+        return self
+
+
+class DrawsFromElsewhere(LinUCB):
+    def __init__(self, *args, rng=None, **options):
+        super().__init__(*args, rng=np.random.default_rng(), **options)
+
+
+class DrawsOnlyWhenItMatters(LinUCB):  # saves a random number where one arm is eligible
+    def select(self, x, *, prices=None, eligible=None):
+        if eligible is not None and np.sum(eligible) == 1:
+            return Choice(int(np.argmax(eligible)), 1.0)
+        return super().select(x, prices=prices, eligible=eligible)
+
+
+class KeepsTheArray(LinUCB):  # learns one update late, from an array that is not its own
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        if hasattr(self, "_late"):
+            super().update(*self._late)
+        self._late = arm, x, reward
+
+
+class CentresInPlace(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        x -= np.mean(x)
+        super().update(arm, x, reward, weight=weight, at=at)
+
+
+class RoundsToTheDtype(LinUCB):  # normalises in the dtype it is given
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        x = np.asarray(x)
+        super().update(arm, x / np.sqrt(x @ x), reward, weight=weight, at=at)
+
+
+class ScalesPrices(LinUCB):  # prices multiply instead of being subtracted
+    def _offers(self, prices, eligible):
+        offers = super()._offers(prices, eligible)
+        return offers * np.arange(1.0, len(self.arms) + 1.0)
+
+
+class DrawsForResidency(LinUCB):
+    def _select_offers(self, x, offers):
+        super().select(x)
+        return super()._select_offers(x, offers)
+
+
+class PrunesTooMuch(LinUCB):
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        super().update(arm, x, reward, weight=weight, at=at)
+        self._state.arm[:, k.A_RADIUS] *= 0.7
+
+
+def made(broken, **options):
+    return lambda rng: broken(4, 3, rng=rng, **options)
+
+
+BROKEN = [
+    ("propensities_are_a_distribution", made(OffersTheIneligible)),
+    ("propensities_are_a_distribution", made(FavoursTheFirstOfEquals)),
+    ("propensity_is_the_frequency", made(ForgetsItsMixture, mix=0.2)),
+    ("propensity_is_the_frequency", made(LogsAnotherPropensity)),
+    ("reading_changes_nothing", made(LearnsFromScoring)),
+    ("reading_changes_nothing", made(LearnsFromChoosing)),
+    ("cold_start_is_exact", made(StartsFromTheRidge, ridge=0.1)),
+    ("online_equals_batch", made(RegressesOnRewardLessPrice)),
+    ("online_equals_batch", made(IgnoresWeights)),
+    ("feedback_order_does_not_matter", made(ForgetsByArrival, discount=0.9)),
+    ("feedback_is_learned_once_with_its_own_context", made(LearnsTheLastContext)),
+    ("errors_change_nothing", made(CountsBeforeItChecks)),
+    ("errors_change_nothing", made(AcceptsNaN)),
+    ("errors_change_nothing", made(DrawsBeforeItChecks)),
+    ("arms_come_and_go", made(RemovesTheWrongArm)),
+    ("arms_come_and_go", made(RemembersWhoLeft)),
+    ("arm_order_does_not_matter", made(PrefersTheLast)),
+    ("saved_state_continues", made(ForgetsItsGenerator, mix=0.5)),
+    ("saved_state_continues", made(SharesItsCopies, mix=0.5)),
+    ("same_seed_same_trace", made(DrawsFromElsewhere, mix=0.5)),
+    ("draws_do_not_depend_on_the_outcome", made(DrawsOnlyWhenItMatters, mix=0.5)),
+    ("arrays_of_the_caller_are_left_alone", made(KeepsTheArray)),
+    ("arrays_of_the_caller_are_left_alone", made(CentresInPlace)),
+    ("equal_contexts_count_alike", made(RoundsToTheDtype)),
+    ("equal_prices_change_nothing", made(ScalesPrices)),
+    ("free_residency_changes_nothing", made(DrawsForResidency, mix=0.5)),
+    ("choice_agrees_with_a_full_scan", made(PrunesTooMuch, alpha=1.0, prior=None, ridge=1.0)),
+]
+
+
+@pytest.mark.parametrize(("name", "factory"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_broken_policy_fails(name, factory):
+    check = next(check for check in CHECKS if check.__name__ == name)
+    with pytest.raises(AssertionError):
+        check(factory)
+
+
+def test_every_check_has_a_broken_policy():
+    assert {name for name, _ in BROKEN} == {check.__name__ for check in CHECKS}
