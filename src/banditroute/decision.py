@@ -1,6 +1,7 @@
 """Decisions and the ledger of those that await feedback."""
 
 import secrets
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -116,10 +117,11 @@ class Ledger:
             self._expire(next(iter(self.pending)))
         return key
 
-    def sweep(self, now: float) -> None:
-        """Expire what is older than the time limit at clock `now`."""
+    def sweep(self, now: float, most: int = sys.maxsize) -> None:
+        """Expire what is older than the time limit at clock `now`, at most so many at once."""
         limit = now - self.time_limit
-        while self.pending:
+        while self.pending and most > 0:
+            most -= 1
             key = next(iter(self.pending))
             if self.pending[key].time > limit:
                 return

@@ -185,8 +185,25 @@ class LinearState:
     def from_arrays(cls, arrays: Mapping[str, Floats]) -> "LinearState":
         """Return the state that `to_arrays` described; shapes are checked against the header."""
         head = np.asarray(arrays["header"], dtype=np.float64)
-        if head.shape != (k.HEADER,):
+        if head.ndim != 1 or not k.H_AUTO_RIDGE < head.size <= k.HEADER:
             raise ValueError(f"header must have shape ({k.HEADER},), got {head.shape}")
+        count, pad = np.shape(arrays["theta"])
+        pack = np.shape(arrays["cov"])[-1]
+        sizes = [count, pad, pack]
+        if (
+            head[[k.H_ARMS, k.H_PAD, k.H_PACK]].tolist() != sizes
+            or not 1 <= head[k.H_DIM] <= pad < head[k.H_DIM] + 8
+        ):
+            raise ValueError(f"header must tell the shapes of its arrays {sizes}, got {head[:4].tolist()}")
+        drawn = head[[k.H_ROWS, k.H_WIDTH]]
+        if (
+            not (drawn >= 1).all()
+            or not drawn.prod() == arrays["noise"].size
+            or drawn[1] not in (1, 1 + count)
+        ):
+            raise ValueError(f"header must tell the shape of the noise, got {drawn.tolist()}")
+        if not (0 <= head[k.H_CURSOR] <= drawn[0] and head[k.H_SPAN] >= 1 and head[k.H_RIDGE] > 0):
+            raise ValueError("header must hold a cursor inside the noise, a span >= 1 and a ridge > 0")
         state = cls(
             int(head[k.H_ARMS]),
             int(head[k.H_DIM]),
@@ -195,7 +212,9 @@ class LinearState:
             rows=int(head[k.H_ROWS]),
             width=int(head[k.H_WIDTH]),
         )
-        state.buffer[: k.HEADER] = head
+        layout = state.buffer[: k.H_ROWS].copy()  # offsets are never taken from outside
+        state.buffer[: head.size] = head
+        state.buffer[: k.H_ROWS] = layout
         for name in ("theta", "cov", "gram", "moment", "prior", "arm", "noise"):
             block, given = getattr(state, name), np.asarray(arrays[name])
             if given.shape != block.shape:

@@ -1,0 +1,343 @@
+"""What makes a Router last: snapshots, journal, replicas, quarantine, expiry and forks."""
+
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute import _validate as check
+from banditroute import snapshot
+from banditroute._kernels import linear as k
+from banditroute.decision import Pending
+from banditroute.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from banditroute.decision import Ledger
+    from banditroute.journal import Journal
+    from banditroute.policies.linear import LinearPolicy
+    from banditroute.policy import Policy
+    from banditroute.replicas import Replica
+
+__all__ = ["Durable"]
+
+_alive: "weakref.WeakSet[Durable]" = weakref.WeakSet()
+
+
+class Durable:
+    """The part of a Router that survives restarts, crashes, forks and bad feedback.
+
+    Examples
+    --------
+    >>> from banditroute import Router
+    >>> issubclass(Router, Durable)
+    True
+    """
+
+    # What a snapshot holds of the Router itself, without the leading underscore.
+    _COUNTERS: ClassVar = (
+        "index", "others", "epoch", "hits", "learned", "dropped", "forced", "plans", "planned", "masked", "load_price",
+    )  # fmt: skip
+    _PER_ARM: ClassVar = ("pending", "offered", "quarantined", "faults", "loads")
+    _PER_ARM_LISTS: ClassVar = ("plays", "answers", "reward_sums")
+
+    if TYPE_CHECKING:  # made by Router
+        policy: Policy
+        _fast: LinearPolicy | None
+        _lock: threading.RLock
+        _ledger: Ledger
+        _clock: Callable[[], float]
+        _index: int
+        _learned: int
+        _dropped: int
+        _pending: NDArray[np.float64]
+        _worker: Any
+
+        def _reprice(self) -> None: ...
+
+    def _start(self, expired_reward: float | None, spread_pending: bool) -> None:
+        count = len(self.policy.arms)
+        self._expired_reward = (
+            None if expired_reward is None else check.finite("expired_reward", expired_reward)
+        )
+        self._spread = bool(spread_pending)
+        if self._spread and self._fast is None:
+            raise ValueError("spread_pending must be False with this policy: only linear ones have widths")
+        self._offset = 0.0  # router time less clock: time stands still between save and load
+        self._others = 0  # decisions of other replicas on the common clock
+        self._boundary = 0
+        self._plain = True
+        self._quarantined = np.zeros(count, dtype=np.bool_)
+        self._plays, self._answers = [0] * count, [0] * count
+        self._reward_sums = [0.0] * count
+        self._journal: Journal | None = None
+        self._replica: Replica | None = None
+        self._watched = self._spread
+        _alive.add(self)
+
+    def _now(self) -> float:
+        return self._clock() + self._offset
+
+    # Snapshots.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole state to a file; the file it replaces is kept beside it as ``<path>.previous``.
+
+        Parameters
+        ----------
+        path : path
+            Written atomically: after a crash there is the old file or the new one.
+
+        Raises
+        ------
+        OSError
+            Disk full, read-only and so on; the old file is untouched, serving goes on.
+
+        Notes
+        -----
+        The lock is held while arrays are copied (milliseconds at most), not while they are written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from banditroute import LinUCB, Router
+        >>> router, again = Router(LinUCB(2, 3, rng=0)), Router(LinUCB(2, 3, rng=1))
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     router.save(directory + "/state")
+        ...     again.load(directory + "/state")
+        >>> again.select([1.0, 0.0, 0.0]).arm == router.select([1.0, 0.0, 0.0]).arm
+        True
+        """
+        with self._lock:
+            header, arrays = snapshot.capture(self)
+        target = Path(path)
+        data = snapshot.encode(header, arrays)
+        snapshot.keep_previous(target)
+        snapshot.write(target, data)
+
+    def load(self, path: str | os.PathLike[str], *, limit_bytes: int = snapshot.LIMIT_BYTES) -> None:
+        """Continue from a file that `save` wrote of a Router with the same settings.
+
+        Parameters
+        ----------
+        path : path
+        limit_bytes : int
+            Larger files are refused.
+
+        Raises
+        ------
+        SnapshotError
+            Torn, altered, foreign, too large, or of other settings; nothing changed.
+        OSError
+            The file cannot be opened.
+
+        Notes
+        -----
+        Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
+        """
+        header, arrays = snapshot.read(path, limit_bytes=limit_bytes)
+        with self._lock:
+            self._alone("load")
+            snapshot.restore(self, header, arrays)
+
+    def rollback(self, path: str | os.PathLike[str]) -> None:
+        """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.
+
+        For a policy that learned from feedback it should not have seen. Arms must be the same as now.
+
+        Raises
+        ------
+        SnapshotError
+            As for `load`; nothing changed.
+        """
+        header, arrays = snapshot.read(path)
+        with self._lock:
+            self._alone("rollback")
+            try:
+                if header["policy"]["arms"] != list(self.policy.arms):
+                    raise ValueError(f"arms must be {list(self.policy.arms)}, got {header['policy']['arms']}")
+                own = {n.removeprefix("policy."): a for n, a in arrays.items() if n.startswith("policy.")}
+                self.policy.load_state(header["policy"], own)
+            except (ValueError, TypeError, LookupError) as error:
+                raise SnapshotError(f"the snapshot must fit this router: {error}") from error
+            self._boundary = 0
+        if self._journal is not None:
+            self._journal.checkpoint()
+
+    def _alone(self, what: str) -> None:
+        if self._replica is not None:
+            raise ValueError(f"{what} must come before join: statistics are shared now")
+
+    # Arms that misbehave.
+
+    def quarantine(self, arm: str) -> None:
+        """Stop choosing an arm and drop its feedback, counted, until `release`; its statistics stay as they are.
+
+        Raises
+        ------
+        UnknownArm
+            No such arm; nothing changed.
+        ValueError
+            It is the last arm not in quarantine; nothing changed.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB, Router
+        >>> router = Router(LinUCB(["old", "canary"], 2, rng=0))
+        >>> router.quarantine("canary")
+        >>> {router.select([1.0, 0.0]).arm for _ in range(50)}
+        {'old'}
+        """
+        self._set_quarantine(arm, True)
+
+    def release(self, arm: str) -> None:
+        """End the quarantine of an arm."""
+        self._set_quarantine(arm, False)
+
+    def _set_quarantine(self, arm: str, closed: bool) -> None:
+        with self._lock:
+            index = self.policy.index(arm)
+            left = (~self._quarantined).sum() - (closed and not self._quarantined[index])
+            if left < 1:
+                raise ValueError(f"arm must not be the last one that is not in quarantine, got {arm!r}")
+            self._quarantined[index] = closed
+            self._reprice()
+            if self._journal is not None:
+                self._journal.event("quarantine" if closed else "release", self.policy.arms[index])
+
+    # Learning, expiry and what hangs on them; the lock is held.
+
+    def _learn(self, key: int, pending: Pending, reward: float) -> bool:
+        """Learn the reward of a decision of this ledger; False when its arm is gone or in quarantine."""
+        arm = self.policy._index.get(pending.arm)
+        learns = arm is not None and not self._quarantined[arm]
+        if learns:  # before the books: should the policy refuse the reward, the decision stays open
+            assert arm is not None
+            self.policy.update(arm, pending.context, reward, at=pending.at)
+        self._ledger.answer(key)
+        if self._journal is not None:
+            self._journal.feedback(key, reward)
+        if arm is not None:
+            self._pending[arm] -= 1.0
+            if self._spread:
+                self._respread(arm)
+        if not learns:
+            self._dropped += 1
+            return False
+        assert arm is not None
+        self._count(arm, pending, reward)
+        return True
+
+    def _count(self, arm: int, pending: Pending, reward: float) -> None:
+        self._learned += 1
+        self._answers[arm] += 1
+        self._reward_sums[arm] += reward
+        if self._replica is not None:
+            self._replica.learned(arm, pending, reward)
+
+    def _forget(self, key: int, pending: Pending) -> None:
+        """See a decision expire."""
+        arm = self.policy._index.get(pending.arm)
+        if self._journal is not None:
+            self._journal.expiry(key)
+        if arm is None:
+            return
+        self._pending[arm] -= 1.0
+        if self._expired_reward is not None and not self._quarantined[arm]:
+            self.policy.update(arm, pending.context, self._expired_reward, at=pending.at)
+            self._count(arm, pending, self._expired_reward)
+        if self._spread:
+            self._respread(arm)
+
+    def _opened(self, key: int, pending: Pending, arm: int, hit: bool) -> None:
+        """See a decision made."""
+        if self._spread:
+            self._respread(arm)
+        if self._journal is not None:
+            self._journal.decision(key, pending, hit)
+        if self._replica is not None:
+            self._replica.opened(key, pending)
+
+    def _respread(self, arm: int) -> None:
+        """Narrow the bonus of an arm as if each of its pending decisions were one more observation.
+
+        Exact where contexts are unit vectors along one direction: the width there is (ridge + n)^-1/2, and p plays
+        more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
+        """
+        assert self._fast is not None
+        state = self._fast._state
+        known = self._fast.ridge + float(state.arm[arm, k.A_WEIGHT])
+        state.arm[arm, k.A_SPREAD] = (known / (known + max(0.0, float(self._pending[arm])))) ** 0.5
+
+    def _carry(self, keep: list[int | None]) -> None:
+        """Follow a change of arms."""
+        self._quarantined = np.array([a is not None and self._quarantined[a] for a in keep], dtype=np.bool_)
+        for name in self._PER_ARM_LISTS:
+            old = getattr(self, f"_{name}")
+            setattr(self, f"_{name}", [0 if a is None else old[a] for a in keep])
+
+    def _durable_stats(self) -> dict[str, Any]:
+        arms = {
+            name: {
+                "decisions": self._plays[a],
+                "learned": self._answers[a],
+                "mean_reward": self._reward_sums[a] / self._answers[a] if self._answers[a] else 0.0,
+                "quarantined": int(self._quarantined[a]),
+            }
+            for a, name in enumerate(self.policy.arms)
+        }
+        sources = getattr(self, "_sources", None)
+        return {
+            "arms": arms,
+            "sources": {} if sources is None else {n: dict(c) for n, c in sources.counts.items()},
+            **({} if self._journal is None else self._journal.stats()),
+            **({} if self._replica is None else self._replica.stats()),
+        }
+
+    def _finish(self) -> None:
+        if self._replica is not None:
+            self._replica.stop()
+        if self._journal is not None:
+            self._journal.close()
+
+
+# Forks. Locks are taken before, so that a child never inherits a half-written state; a child keeps the statistics and
+# drops what belongs to its parent: pending decisions, prefetched ids, journal, replica identity and threads.
+
+
+def _before_fork() -> None:
+    for router in sorted(_alive, key=id):
+        router._lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for router in sorted(_alive, key=id, reverse=True):
+        router._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for router in list(_alive):
+        router._lock = threading.RLock()
+        ledger = router._ledger
+        ledger._ids.clear()
+        ledger.pending.clear()
+        router._pending[:] = 0.0
+        if router._spread:
+            for arm in range(len(router.policy.arms)):
+                router._respread(arm)
+        router._journal = None
+        if router._replica is not None:
+            router._replica = router._replica.reborn()
+        if router._worker is not None:
+            router._worker = type(router._worker)(router)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
