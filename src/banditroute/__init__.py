@@ -26,6 +26,7 @@ from banditroute.residency import (
 from banditroute.router import Router
 from banditroute.simulate import Run, simulate
 from banditroute.stream import Problem, Stream
+from banditroute.warm import warmup
 
 __all__ = [
     "FIFO",
@@ -67,4 +68,5 @@ __all__ = [
     "measure_paging",
     "regret",
     "simulate",
+    "warmup",
 ]
