@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +13,11 @@ from banditroute._kernels.loop import forced_share
 from banditroute.decision import Decision, Ledger, Pending
 from banditroute.durable import Durable
 from banditroute.feedback import Source, Sources
+from banditroute.maintenance import Maintenance
 from banditroute.paging import Paging, as_paging
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import Choice, Policy
+from banditroute.residency.backend import AdapterBackend, Exchange
 from banditroute.residency.controller import Controller, View
 from banditroute.residency.resident import ResidentSet
 
@@ -23,7 +25,7 @@ __all__ = ["Router"]
 
 Floats = NDArray[np.float64]
 FLOAT = np.dtype(np.float64)
-Maintenance = Literal["inline", "background", "manual"]
+Where = Literal["inline", "background", "manual"]
 
 
 class Router(Durable):
@@ -43,7 +45,11 @@ class Router(Durable):
         Loading an arm between epochs costs this share of its fault price; in [0, 1].
     maintenance : "inline", "background" or "manual"
         Where re-planning runs: inside `select` at its boundaries (deterministic: simulation, notebooks), in a thread,
-        or when the caller calls `maintain`.
+        or when the caller calls `maintain`. Outside "inline" no request waits for a plan: the old set serves on.
+    backend : AdapterBackend or callable, optional
+        Carries out the plans; an arm counts as resident once it has confirmed it. A callable gets the `Exchange` and
+        returns the names that did load, or None for all. The first set is loaded when the Router is made. Insertions on
+        faults (`LRU` and its like) are left to the server.
     feedback_limit_s : float
         Seconds after which a decision without feedback expires.
     pending_limit : int
@@ -85,7 +91,8 @@ class Router(Durable):
         *,
         sizes: Mapping[str, float] | ArrayLike | None = None,
         switching: float = 1.0,
-        maintenance: Maintenance = "inline",
+        maintenance: Where = "inline",
+        backend: AdapterBackend | Callable[[Exchange], Iterable[str] | None] | None = None,
         feedback_limit_s: float = 3600.0,
         pending_limit: int = 100_000,
         expired_reward: float | None = None,
@@ -121,6 +128,7 @@ class Router(Durable):
         self._planned, self._masked, self._offered = 0, 0, np.zeros(len(policy.arms), dtype=np.bool_)
         self.paging: Paging | None = None
         self._resident: ResidentSet | None = None
+        self.backend = backend
         self._faults = self._loads = self._offers = np.zeros(len(policy.arms))
         if residency is not None:
             assert paging is not None
@@ -135,7 +143,9 @@ class Router(Durable):
             residency.begin(self._resident)
             self._reprice()
         policy.rewind()  # decisions count from 0 here; evidence from before must not seem to lie in the future
-        self._worker: _Worker | None = _Worker(self) if maintenance == "background" else None
+        self._worker = None if residency is None else Maintenance(self)
+        if self._worker is not None:
+            self._worker.begin()
 
     # The request path.
 
@@ -172,14 +182,15 @@ class Router(Durable):
         """
         with self._lock:
             now = self._clock() + self._offset
-            controller = self.residency
+            controller, worker = self.residency, self._worker
             if controller is not None and self._index >= controller.next_plan:
-                if self._worker is not None:
-                    self._worker.wake()
+                assert worker is not None
+                if self.maintenance == "background":
+                    worker.wake()
                 elif self.maintenance == "inline":
                     # A refused request must change nothing, so it is looked at before the plan.
                     self._checked(x, prices, eligible)
-                    self._plan()
+                    worker.run()
             policy, fast = self.policy, self._fast
             at = self._index + self._others
             if policy.span and at >= self._boundary:
@@ -213,13 +224,17 @@ class Router(Durable):
             hit = True
             if controller is not None:
                 resident = self._resident
-                assert resident is not None
-                if controller.rate > 0.0 and not protected:
-                    arm, propensity = self._force(context, offers, choice)
-                hit = bool(resident.mask[arm])
-                controller.observe(arm, context, hit)
-                if not hit and controller.inserts:
-                    self._insert(arm)
+                assert resident is not None and worker is not None
+                if worker.waiting is not None:  # the controller is busy with a plan
+                    hit = bool(resident.mask[arm])
+                    worker.waiting.append((arm, context, hit))
+                else:
+                    if controller.rate > 0.0 and not protected:
+                        arm, propensity = self._force(context, offers, choice)
+                    hit = bool(resident.mask[arm])
+                    controller.observe(arm, context, hit)
+                    if not hit and controller.inserts:
+                        self._insert(arm)
             name = policy.arms[arm]
             pending = Pending(name, context, propensity, now, at)
             key = self._ledger.open(pending)
@@ -284,12 +299,34 @@ class Router(Durable):
             return tuple(self.policy.arms[a] for a in self._resident)
 
     def maintain(self) -> bool:
-        """Re-plan residency now if a plan is due; returns whether one was made. For maintenance="manual"."""
+        """Re-plan residency now if a plan is due; returns whether one was made. For maintenance="manual".
+
+        The plan is computed without the lock, so `select` goes on in other threads meanwhile.
+        """
+        return self._worker is not None and bool(self._worker.run())
+
+    def confirm(self, name: str, resident: bool) -> bool:
+        """Learn from outside that an arm has become resident, or has left; from any thread.
+
+        Parameters
+        ----------
+        name : str
+        resident : bool
+
+        Returns
+        -------
+        bool
+            Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
+        """
         with self._lock:
-            if self.residency is None or self._index < self.residency.next_plan:
+            arm = self.policy._index.get(name)
+            if self._resident is None or arm is None:
                 return False
-            self._plan()
-            return True
+            changed = self._resident.load(arm) if resident else self._resident.evict(arm)
+            if changed and resident:
+                self._load_price += float(self._loads[arm])
+            self._reprice()
+            return changed
 
     def close(self) -> None:
         """Stop the background threads, publish and checkpoint; safe to call twice."""
@@ -323,6 +360,7 @@ class Router(Durable):
             The name is taken, or a number is out of range or missing; nothing changed.
         """
         with self._lock:
+            self._settle()
             size = check.finite("size", size, low=0.0, open_low=True)
             price = self._new_fault(fault)
             self.policy.add_arm(name)
@@ -331,6 +369,7 @@ class Router(Durable):
     def remove_arm(self, name: str) -> None:
         """Remove an arm while running; feedback still due for it will be counted and dropped."""
         with self._lock:
+            self._settle()
             gone = self.policy.index(name)
             if self._resident is not None and gone in self._resident.pinned:
                 raise ValueError(f"name must not be pinned, got {name!r}")
@@ -359,7 +398,8 @@ class Router(Durable):
                 "epoch": self._epoch,
                 "page_ins": 0 if self._resident is None else self._resident.page_ins,
                 "load_price": self._load_price,
-                "sources": dict(self._sources),
+                "plan_failures": 0 if self._worker is None else self._worker.failures,
+                "load_failures": 0 if self._worker is None else self._worker.load_failures,
             }
 
     # What the public calls are made of.
@@ -399,12 +439,13 @@ class Router(Durable):
             self._reprice()
 
     def _view(self) -> View:
+        """Return what a plan may see, and start counting anew what is counted between plans."""
         assert self._resident is not None
-        alpha = float(getattr(self.policy, "alpha", 0.0))
-        return View(
+        self._ledger.sweep(self._now())  # what has expired is not pending
+        view = View(
             clock=self._index,
             scores=self.policy.scores_batch,
-            alpha=alpha,
+            alpha=float(getattr(self.policy, "alpha", 0.0)),
             faults=self._faults,
             loads=self._loads,
             resident=self._resident,
@@ -412,20 +453,13 @@ class Router(Durable):
             counts=getattr(self.policy, "counts", None),
             offered=self._offered if self._masked and self._masked == self._index - self._planned else None,
         )
-
-    def _plan(self) -> None:
-        assert self.residency is not None and self._resident is not None
-        self._ledger.sweep(self._now())  # what has expired is not pending
-        view = self._view()
         self._planned, self._masked, self._offered = self._index, 0, np.zeros_like(self._pending, dtype=np.bool_)
-        self._apply(self.residency.plan(view))
+        return view
 
-    def _apply(self, wanted: set[int]) -> None:
-        assert self._resident is not None
-        loaded, _ = self._resident.replace(wanted)
-        self._load_price += float(self._loads[sorted(loaded)].sum())
-        self._epoch += 1
-        self._reprice()
+    def _settle(self) -> None:
+        """Wait, with the lock held, until no plan is being computed: before arms change or state is saved."""
+        if self._worker is not None:
+            self._worker.settle()
 
     def _choose(self, x: Floats, offers: Floats) -> Choice:
         allowed = np.isfinite(offers)
@@ -494,30 +528,3 @@ class Router(Durable):
         self._resident = new
         self.residency.resize(keep)
         self._reprice()
-
-
-class _Worker:
-    """The thread of maintenance="background": plans when it is woken."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self._event = threading.Event()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="banditroute-maintenance", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        self._event.set()
-
-    def stop(self) -> None:
-        self._stopped = True
-        self._event.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self._event.wait()
-            self._event.clear()
-            if self._stopped:
-                return
-            self._router.maintain()

@@ -1,0 +1,472 @@
+"""Backends and residency off the request path."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from banditroute import LinUCB, Polar, Router, simulate
+from banditroute.maintenance import frozen_scores
+from banditroute.paging import PagingModel, as_paging
+from banditroute.policy import Policy, Scores
+from banditroute.residency import Controller
+from banditroute.residency.backend import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
+from banditroute.workloads import homes
+
+ARMS = ("a", "b", "c", "d")
+
+
+class Clock:
+    """Virtual time: waiting advances it."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.lock = threading.Lock()
+
+    def __call__(self):
+        return self.now
+
+    def wait(self, seconds):
+        with self.lock:
+            self.now += max(seconds, 0.0)
+
+
+def simulated(capacity=2, price=0.1, **options):
+    clock = Clock()
+    backend = SimulatedBackend(
+        ARMS, as_paging(price, len(ARMS)), capacity=capacity, clock=clock, wait=clock.wait, rng=0, **options
+    )
+    return backend, clock
+
+
+class Scripted(Controller):
+    """Plans the sets it is given, one per call, every `epoch` requests; can be held up."""
+
+    def __init__(self, plans, epoch=1, capacity=2):
+        super().__init__(capacity)
+        self.plans, self.epoch, self.next_plan = list(plans), epoch, epoch
+        self.started, self.go = threading.Event(), threading.Event()
+        self.go.set()
+        self.seen, self.planning = [], False
+
+    def observe(self, arm, x, hit):
+        assert not self.planning, "observed while planning"
+        self.seen.append((arm, float(x[0]), hit))
+
+    def plan(self, view):
+        self.planning = True
+        self.started.set()
+        assert self.go.wait(10.0)
+        view.scores(np.eye(2))
+        self.next_plan = view.clock + self.epoch
+        self.planning = False
+        wanted = self.plans.pop(0)
+        if isinstance(wanted, Exception):
+            raise wanted
+        return wanted
+
+    def resize(self, keep):
+        self._resize_needs(keep)
+
+
+def routed(controller, **options):
+    return Router(LinUCB(list(ARMS), 2, rng=0), controller, 0.2, **options)
+
+
+def until(condition):
+    deadline = time.monotonic() + 10.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# The simulated backend.
+
+
+def test_loads_take_as_long_as_the_paging_model_says_and_once():
+    backend, clock = simulated()
+    assert isinstance(backend, AdapterBackend)
+    assert backend.ensure("a")
+    assert clock.now == pytest.approx(0.1024)  # 0.1 reward units at 1,024 ms each
+    assert backend.ensure("a")
+    assert clock.now == pytest.approx(0.1024)
+    assert backend.observe() == {"a": "gpu", "b": "disk", "c": "disk", "d": "disk"}
+
+
+def test_the_least_recently_used_is_displaced_unless_pinned_or_touched():
+    backend, _ = simulated()
+    for name in "ab":
+        backend.ensure(name)
+    assert backend.touch("a")
+    backend.ensure("c")
+    assert backend.observe() == {"a": "gpu", "b": "host", "c": "gpu", "d": "disk"}
+    assert backend.pin("a") and not backend.pin("d")
+    backend.ensure("d")
+    assert backend.observe()["a"] == "gpu" and backend.observe()["c"] == "host"
+    assert not backend.evict("a") and not backend.evict("b")
+    assert backend.pin("a", False) and backend.evict("a")
+    assert backend.pin("d") and backend.ensure("b") and backend.pin("b")
+    assert not backend.ensure("a")  # pins fill every slot
+
+
+def test_requests_queue_on_the_link():
+    backend, _ = simulated()
+    backend.ensure("a")
+    assert backend.serve("a") == 0.0
+    first, second = backend.serve("b"), backend.serve("c")
+    assert (first, second) == (pytest.approx(0.1024), pytest.approx(0.2048))
+    assert backend.serve("a") == pytest.approx(0.2048)  # a load blocks those that are resident
+    assert backend.observe()["b"] == "disk"  # served from a scratch slot
+    free, _ = simulated(blocking=False)
+    free.ensure("a")
+    free.serve("b")
+    assert free.serve("a") == 0.0
+
+
+def test_concurrent_loads_are_serial_and_shared():
+    # Real waits of 20 ms: three threads ask for two adapters; the link carries one at a time, each once.
+    backend = SimulatedBackend(ARMS, as_paging(20 / 1024, 4), capacity=2)
+    started = time.monotonic()
+    answers = []
+    threads = [threading.Thread(target=lambda n=n: answers.append(backend.ensure(n))) for n in "aab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [True] * 3
+    assert 0.039 <= time.monotonic() - started < 5.0
+
+
+def test_failures_and_lost_answers():
+    # 400 loads each: failures 0.3 and losses 0.5 of the rest, within 4.5 standard errors (alarm below 1e-4), seed 0.
+    backend, _ = simulated(capacity=1, failures=0.3, lost=0.5)
+    outcome = []
+    for _ in range(400):
+        answered = backend.ensure("a")
+        believed = backend.believed()["a"]
+        truth = backend.observe()["a"]
+        assert answered == (believed == "gpu") and backend.believed()["a"] == truth
+        assert truth in ("gpu", "disk")
+        outcome.append((believed, truth))
+        backend.evict("a")
+    share = {key: outcome.count(key) / 400 for key in set(outcome)}
+    for key, p in {("disk", "disk"): 0.3, ("gpu", "gpu"): 0.35, ("unknown", "gpu"): 0.175}.items():
+        assert abs(share[key] - p) < 4.5 * np.sqrt(p * (1 - p) / 400), key
+
+
+def test_asking_again_after_a_lost_answer_needs_no_second_load():
+    backend, clock = simulated(capacity=1, lost=1.0)
+    while backend.believed()["a"] != "unknown" or backend._loaded == {}:
+        backend.evict("a")
+        backend.ensure("a")
+    before = clock.now
+    assert backend.ensure("a") and clock.now == before
+    assert backend.believed()["a"] == "gpu"
+
+
+@pytest.mark.parametrize("call", ["ensure", "evict", "pin", "touch", "serve"])
+def test_unknown_names_are_refused(call):
+    backend, _ = simulated()
+    with pytest.raises(ValueError, match="name must be one of"):
+        getattr(backend, call)("z")
+    with pytest.raises(ValueError, match="failures"):
+        simulated(failures=1.5)
+
+
+def test_apply_evicts_touches_and_loads_in_that_order():
+    calls = []
+
+    class Recorder:
+        capabilities = Capabilities()
+
+        def __getattr__(self, call):
+            return lambda name: (calls.append((call, name)), name != "d")[1]
+
+    plan = exchange("ab", "bcd")
+    assert apply(plan, Recorder(), lambda *change: calls.append(change)) == ("d",)
+    assert calls == [
+        ("evict", "a"), ("a", False),
+        ("touch", "b"), ("ensure", "c"), ("c", True),
+        ("touch", "b"), ("ensure", "d"),
+    ]  # fmt: skip
+
+
+def test_a_server_without_unload_is_led_by_touching():
+    backend, _ = simulated()
+    backend._capabilities = Capabilities(unload=False)
+    for name in "ab":
+        backend.ensure(name)
+    backend.touch("a")  # b would go first
+    assert apply(exchange("ab", "bc"), backend, lambda *_: None) == ()
+    assert backend.observe() == {"a": "host", "b": "gpu", "c": "gpu", "d": "disk"}
+
+
+# The Router.
+
+
+def test_the_first_set_is_loaded_and_what_fails_is_not_resident():
+    backend, clock = simulated()
+    router = routed(Scripted([]), backend=backend)
+    assert router.resident == ("a", "b") and clock.now == pytest.approx(0.2048)
+    assert router.stats()["page_ins"] == router.stats()["load_price"] == router.stats()["epoch"] == 0
+    failing, _ = simulated(failures=1.0)
+    router = routed(Scripted([]), backend=failing)
+    assert router.resident == () and router.stats()["load_failures"] == 2
+
+
+@pytest.mark.parametrize("maintenance", ["inline", "manual"])
+def test_the_set_changes_as_the_backend_confirms(maintenance):
+    backend, _ = simulated()
+    seen = []
+    ensure = backend.ensure
+    router = routed(Scripted([{1, 2}, {2, 3}]), backend=backend, maintenance=maintenance)
+    backend.ensure = lambda name: (seen.append((name, router.resident)), ensure(name))[1]
+    router.select([1.0, 0.0])
+    router.maintain()
+    router.select([1.0, 0.0])
+    assert router.resident == ("b", "c")
+    assert seen == [("c", ("b",))]  # a has left, c is not there before it is
+    assert router.stats()["load_price"] == pytest.approx(0.2)
+    assert router.stats()["page_ins"] == 1
+    backend.failures = 1.0
+    router.maintain()
+    router.select([1.0, 0.0])
+    assert router.resident == ("c",) and router.stats()["load_failures"] == 1
+    assert backend.observe()["c"] == "gpu"
+
+
+def test_a_callback_gets_the_plan_and_says_what_loaded():
+    plans = []
+
+    def carry_out(plan):
+        plans.append(plan)
+        return None if len(plans) < 3 else ["d"]
+
+    router = routed(Scripted([{1, 2}, {0, 3}]), backend=carry_out, maintenance="manual")
+    router.select([1.0, 0.0])
+    assert router.maintain() and router.resident == ("b", "c")
+    router.select([1.0, 0.0])
+    assert router.maintain() and router.resident == ("d",)
+    assert plans == [exchange("", "ab"), exchange("ab", "bc"), exchange("bc", "ad")]
+
+
+def test_confirm_reports_what_happened_elsewhere():
+    router = routed(Scripted([]))
+    assert not router.confirm("c", True)  # full
+    assert router.confirm("a", False) and router.confirm("c", True) and router.resident == ("b", "c")
+    assert not router.confirm("c", True) and not router.confirm("z", True)
+    assert not Router(LinUCB(2, 2)).confirm("0", True)
+
+
+def test_select_does_not_wait_for_a_plan_and_sees_the_old_set():
+    controller = Scripted([{2, 3}], epoch=5)
+    with routed(controller, maintenance="background") as router:
+        controller.go.clear()
+        for i in range(5):
+            router.select([float(i), 1.0])
+        assert not controller.started.is_set()
+        router.select([5.0, 1.0])
+        assert controller.started.wait(10.0)
+        decisions = [router.select([float(i), 1.0]) for i in range(6, 40)]
+        assert all(router.update(d.id, 0.5) for d in decisions)  # learning goes on as well
+        assert router.resident == ("a", "b") and {d.epoch for d in decisions} == {0}
+        assert len(controller.seen) <= 6
+        controller.next_plan = 10**9
+        controller.epoch = 10**9
+        controller.go.set()
+        until(lambda: router.resident == ("c", "d"))
+        assert [x for _, x, _ in controller.seen] == [float(i) for i in range(40)]  # nothing missed, in order
+        assert router.select([40.0, 1.0]).epoch == 1
+
+
+def test_select_goes_on_while_the_backend_loads():
+    release = threading.Event()
+
+    class Slow(SimulatedBackend):
+        def ensure(self, name):
+            if name == "c":
+                assert release.wait(10.0)
+            return super().ensure(name)
+
+    backend = Slow(ARMS, as_paging(0.1, 4), capacity=2, clock=lambda: 0.0, wait=lambda s: None)
+    controller = Scripted([{1, 2}], epoch=1)
+    with routed(controller, maintenance="background", backend=backend) as router:
+        controller.epoch = 10**9
+        router.select([0.0, 1.0])
+        router.select([1.0, 1.0])
+        until(lambda: router.resident == ("b",))
+        for i in range(20):
+            router.select([float(i), 1.0])
+        assert len(controller.seen) == 22  # the controller is free again
+        router.add_arm("e")  # and arms may change meanwhile
+        router.remove_arm("a")
+        assert router.resident == ("b",)
+        release.set()
+        until(lambda: router.resident == ("b", "c"))
+
+
+def test_changing_arms_waits_for_the_plan():
+    controller = Scripted([{2, 3}], epoch=1)
+    with routed(controller, maintenance="background") as router:
+        controller.epoch = 10**9
+        controller.go.clear()
+        router.select([0.0, 1.0])
+        router.select([1.0, 1.0])
+        assert controller.started.wait(10.0)
+        thread = threading.Thread(target=router.remove_arm, args=("b",))
+        thread.start()
+        time.sleep(0.05)
+        assert "b" in router.policy.arms
+        router.select([2.0, 1.0])  # which holds nobody up
+        controller.go.set()
+        thread.join(10.0)
+        assert not thread.is_alive()
+        assert router.policy.arms == ("a", "c", "d") and router.resident == ("c", "d")
+
+
+def test_a_plan_that_raises_is_counted_and_tried_again_later():
+    controller = Scripted([RuntimeError("no"), {2, 3}], epoch=1)
+    with routed(controller, maintenance="background") as router:
+        for i in range(2):
+            router.select([float(i), 1.0])
+        until(lambda: router.stats()["plan_failures"] == 1)
+        assert controller.next_plan in (1001, 1002) and router.resident == ("a", "b")
+        assert len(controller.seen) == 2
+        controller.epoch = 10**9
+        for i in range(2, 1003):
+            router.select([float(i), 1.0])
+        until(lambda: router.resident == ("c", "d"))
+    inline = routed(Scripted([RuntimeError("no")]))
+    inline.select([0.0, 1.0])
+    with pytest.raises(RuntimeError, match="no"):
+        inline.select([0.0, 1.0])
+
+
+def test_many_threads_and_background_plans_keep_the_books_straight():
+    router = Router(
+        LinUCB(8, 4, rng=0), Polar(3, epoch=50, window=200, sample=64), 0.2, maintenance="background"
+    )
+    errors = []
+
+    def serve(seed):
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(400):
+                decision = router.select(rng.standard_normal(4))
+                router.update(decision.id, float(rng.random()))
+        except Exception as error:
+            errors.append(error)
+
+    with router:
+        threads = [threading.Thread(target=serve, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    stats = router.stats()
+    assert not errors
+    assert (stats["decisions"], stats["learned"], stats["pending"]) == (1600, 1600, 0)
+    assert stats["epoch"] >= 1 and stats["plan_failures"] == 0
+    assert router.residency.window.seen == 1600
+    assert len(router.resident) == 3
+
+
+def test_background_without_traffic_meanwhile_plans_as_inline_does():
+    # The thread is waited for at each boundary: then the plans, hence the decisions, are those of inline.
+    problem = homes(900, 3)
+    inline = simulate(LinUCB(15, 10, rng=1), problem, Polar(4, epoch=200), engine="router")
+    router = Router(
+        LinUCB(15, 10, rng=1), Polar(4, epoch=200), problem.faults, maintenance="background"
+    )
+    router._loads = problem.loads
+    arms = []
+    with router:
+        for t, x in enumerate(problem.stream.contexts):
+            if t >= router.residency.next_plan:
+                epoch = router.stats()["epoch"]
+                router._worker.wake()
+                until(lambda epoch=epoch: router.stats()["epoch"] > epoch)
+            decision = router.select(x)
+            arms.append(int(decision.arm))
+            router.update(decision.id, problem.stream.rewards[t, arms[-1]])
+    assert arms == inline.arms.tolist()
+
+
+# Scores without the lock.
+
+
+def test_frozen_scores_are_those_of_the_moment():
+    policy = LinUCB(5, 3, rng=0)
+    rng = np.random.default_rng(0)
+    contexts = rng.standard_normal((40, 3))
+    for x in contexts:
+        policy.update(int(rng.integers(5)), x, float(x[0]))
+    before = policy.scores_batch(contexts)
+    frozen = frozen_scores(policy, threading.RLock())
+    for x in contexts:
+        policy.update(int(rng.integers(5)), x, 5.0)
+    after = frozen(contexts)
+    np.testing.assert_array_equal(before.mean, after.mean)
+    np.testing.assert_array_equal(before.std, after.std)
+    assert not np.allclose(before.mean, policy.scores_batch(contexts).mean)
+
+
+def test_frozen_scores_of_many_arms_are_copied_in_pieces(monkeypatch):
+    policy = LinUCB(30, 6, rng=0)
+    for i in range(60):
+        policy.update(i % 30, np.eye(6)[i % 6], 1.0)
+    monkeypatch.setattr("banditroute.maintenance.HELD", 40)
+    contexts = np.random.default_rng(1).standard_normal((7, 6))
+    np.testing.assert_array_equal(
+        frozen_scores(policy, threading.RLock())(contexts).std, policy.scores_batch(contexts).std
+    )
+
+
+def test_other_policies_are_asked_a_few_contexts_at_a_time():
+    class Plain(Policy):
+        rows = ()
+
+        def scores(self, x):
+            return Scores(np.asarray(x)[:1].repeat(2), np.ones(2))
+
+        def scores_batch(self, contexts):
+            self.rows = (*self.rows, len(contexts))
+            return super().scores_batch(contexts)
+
+        def propensities(self, x, *, prices=None, eligible=None):
+            return np.array([1.0, 0.0])
+
+        def update(self, arm, x, reward, *, weight=1.0, at=None):
+            raise NotImplementedError
+
+        def to_state(self):
+            return {}, {}
+
+        def load_state(self, header, arrays):
+            raise NotImplementedError
+
+        def _resize(self, keep):
+            raise NotImplementedError
+
+    policy = Plain(2, 3)
+    contexts = np.arange(60.0).reshape(20, 3)
+    scores = frozen_scores(policy, threading.RLock())
+    np.testing.assert_array_equal(scores(contexts).mean[:, 0], contexts[:, 0])
+    assert policy.rows == (8, 8, 4)
+    assert scores(np.empty((0, 3))).mean.shape == (0, 2)
+
+
+def test_waits_follow_the_model():
+    # 300 loads of a lognormal model with sigma 0.1: the mean is within 4 standard errors, seed 0.
+    model = PagingModel()
+    clock = Clock()
+    backend = SimulatedBackend(["a"], model, capacity=1, clock=clock, wait=clock.wait, rng=0)
+    waits = []
+    for _ in range(300):
+        before = clock.now
+        backend.ensure("a")
+        waits.append(1e3 * (clock.now - before))
+        backend.evict("a")
+    error = np.std(waits) / np.sqrt(300)
+    assert error > 0 and abs(np.mean(waits) - model.expected_ms(1)[0]) < 4 * error
