@@ -3,6 +3,8 @@
 import json
 from math import inf, sqrt
 
+import numpy as np
+
 from banditroute.cluster_graph import ClusterGraph
 from banditroute.policies.online_matching import GraphDiagLinUCB
 
@@ -71,17 +73,16 @@ def random_context(rng, clusters, active=3):
     return rng.choice(clusters, active, replace=False), w / w.sum()
 
 
-def trained(rng, *, clusters=8, items=20, count=60, rounds=200, **settings):
-    """Return a policy, its naive twin and what both learned."""
+def trained(rng, *, clusters=8, items=20, count=60, rounds=200, among=None, **settings):
+    """Return a policy, its naive twin and what both learned; the items are `items` numbers below `among`."""
+    ids = np.arange(items) if among is None else np.sort(rng.choice(among, items, replace=False))
     c, j = random_edges(rng, clusters, items, count)
+    j = ids[j]
     settings = {"alpha": 0.7, **settings}
-    policy = GraphDiagLinUCB(
-        ClusterGraph.from_edges(c, j, names=items, n_clusters=clusters), rng=1, **settings
-    )
+    graph = ClusterGraph.from_edges(c, j, names=among or items, n_clusters=clusters)
+    policy = GraphDiagLinUCB(graph, rng=1, **settings)
     naive = NaiveGraph(zip(c.tolist(), j.tolist(), strict=True), **settings)
-    log = [
-        (int(rng.integers(items)), *random_context(rng, clusters), float(rng.normal())) for _ in range(rounds)
-    ]
+    log = [(int(rng.choice(ids)), *random_context(rng, clusters), float(rng.normal())) for _ in range(rounds)]
     for event in log:
         assert policy.update(*event) == naive.update(*event)
     return policy, naive, log

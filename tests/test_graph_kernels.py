@@ -21,15 +21,16 @@ def plain(monkeypatch):
 
 
 @both
-def test_compiled_kernels_do_what_their_python_does(plain, estimator, precision):
+@pytest.mark.parametrize("among", [None, 4_000], ids=["direct", "hashed"])
+def test_compiled_kernels_do_what_their_python_does(plain, estimator, precision, among):
     rng = np.random.default_rng(3)
-    policy, _, log = trained(rng, estimator=estimator, init_precision=precision)
+    policy, _, log = trained(rng, estimator=estimator, init_precision=precision, among=among)
     ours = policy._edges.buffer
     theirs = ours.copy()
     noise = rng.random(40)
     for step, (item, c, w, reward) in enumerate(log):
         assert g.refused(ours, c, w) == plain.refused(theirs, c, w)
-        assert g.credit(ours, item, c, w, reward, 2.0) == plain.credit(theirs, item, c, w, reward, 2.0)
+        assert g.credit(ours, c, w, item, reward, 2.0) == plain.credit(theirs, c, w, item, reward, 2.0)
         n = g.gather(ours, c, w)
         assert plain.gather(theirs, c, w) == n
         k = 1 + step % n
@@ -50,28 +51,41 @@ def test_compiled_kernels_do_what_their_python_does(plain, estimator, precision)
     assert g.credit_rows(ours, chosen, c, w, r, np.ones(len(r)), learned[0]) == -1
     assert plain.credit_rows(theirs, chosen, c, w, r, np.ones(len(r)), learned[1]) == -1
     np.testing.assert_array_equal(*learned)
-    places = np.zeros((2, 80), dtype=np.int64)
-    pairs = np.repeat(np.arange(8), 10), np.tile(np.arange(10), 8)
+    ids = np.unique(g.words(ours, g.H_ITEMS, 60)).astype(np.int64)
+    places = np.zeros((2, 8 * len(ids)), dtype=np.int64)
+    pairs = np.repeat(np.arange(8), len(ids)), np.tile(ids, 8)
     g.locate_rows(ours, *pairs, places[0])
     plain.locate_rows(theirs, *pairs, places[1])
     np.testing.assert_array_equal(*places)
-    live = (np.arange(20) % 3 > 0).astype(np.uint8)
+    assert sorted(places[0][places[0] >= 0].tolist()) == list(range(60))
+    policy._edges._move(100)  # leaves room behind the last cluster
+    ours = policy._edges.buffer
+    theirs = ours.copy()
+    fresh = np.setdiff1d(np.arange(0, policy.n_items, 3), policy.neighbours(7))[:20]
+    g.widen(ours, 7, fresh)
+    plain.widen(theirs, 7, fresh)
+    live = (np.arange(policy.n_items) % 3 > 0).astype(np.uint8)
     g.sweep(ours, np.arange(8), live)
     plain.sweep(theirs, np.arange(8), live)
     g.derive(ours)
     plain.derive(theirs)
-    for block, rows in ((g.H_TRUTH, 3 * 60), (g.H_VIEW, 2 * 60)):
+    for block, rows in ((g.H_TRUTH, 3 * 80), (g.H_VIEW, 2 * 80)):
         np.testing.assert_allclose(g.floats(ours, block, rows), g.floats(theirs, block, rows), rtol=1e-12)
     for block in (g.H_FIRST, g.H_SIZE):
         np.testing.assert_array_equal(g.ints(ours, block), g.ints(theirs, block))
-    np.testing.assert_array_equal(g.words(ours, g.H_ITEMS, 60), g.words(theirs, g.H_ITEMS, 60))
+    np.testing.assert_array_equal(g.words(ours, g.H_ITEMS, 80), g.words(theirs, g.H_ITEMS, 80))
 
 
-def test_the_heap_keeps_the_largest():
+def test_the_kth_largest_is_that_of_a_sort(plain):
     rng = np.random.default_rng(5)
-    for k in (1, 2, 7, 64):
-        heap, given = np.full(k, -np.inf), rng.integers(0, 40, 200).astype(float)
-        for x in given:
-            least = g.admit(heap, x) if x > heap[0] else heap[0]
-        np.testing.assert_array_equal(np.sort(heap), np.sort(given)[-k:])
-        assert least == heap[0]
+    for step in range(400):
+        n = int(rng.integers(1, 300))
+        k = int(rng.integers(1, 1 + (n if step % 2 else -(-n // 8))))
+        given = rng.normal(size=n) if step % 3 else rng.integers(0, 4, n).astype(float)
+        if step % 5 == 0:
+            given[rng.random(n) < 0.5] = np.inf
+        if step % 7 == 0:
+            given.sort()
+        want = np.sort(given)[-k]
+        for kernels_of in (g, plain):
+            assert kernels_of.largest(given, k, np.empty(n)) == want

@@ -13,9 +13,11 @@ both = pytest.mark.parametrize(("estimator", "precision"), FORMS)
 
 
 @both
-def test_scores_and_choices_are_those_of_a_dictionary(estimator, precision):
+@pytest.mark.parametrize("among", [None, 4_000], ids=["direct", "hashed"])
+def test_scores_and_choices_are_those_of_a_dictionary(estimator, precision, among):
     rng = np.random.default_rng(11)
-    policy, naive, _ = trained(rng, estimator=estimator, init_precision=precision, rounds=120)
+    settings = {"estimator": estimator, "init_precision": precision}
+    policy, naive, _ = trained(rng, rounds=120, among=among, **settings)
     for step in range(300):
         c, w = random_context(rng, 8)
         want = naive.scores(c, w)

@@ -30,7 +30,7 @@ def _buffer(clusters: int, room: int) -> Floats:
         g.H_SEEN: room // 2,
         g.H_SUMS: 2 * room,
         g.H_SCORE: room,
-        g.H_HEAP: room,
+        g.H_POOL: room,
         g.H_TABLE: max(1, table // 2),
     }
     starts, end = {}, g.HEADER
@@ -51,7 +51,7 @@ class Edges:
 
     A cluster that outgrows its place moves behind the others with half as much room again; when there is
     no room left, everything moves to a buffer half as large again. One insertion costs the edges of its
-    cluster (about 10 to 20 us), and O(E) once in a while (some 50 ms at 1e6 edges).
+    cluster (some 10 us for each cluster touched), and O(E) once in a while (some 50 ms at 1e6 edges).
 
     Parameters
     ----------
@@ -59,13 +59,15 @@ class Edges:
         Edges of cluster c are ``indptr[c] : indptr[c + 1]``.
     items : (E,) int array
         Item of each edge, ascending within a cluster.
+    count : int
+        Number of items there are, with edges or without.
     truth : (E, 3) array, optional
         Sums d, b, s of each edge; zero by default.
 
     Examples
     --------
-    >>> edges = Edges(np.array([0, 2, 3]), np.array([4, 7, 4]), squared=False, precision=0.0)
-    >>> edges.insert(np.array([1, 1]), np.array([2, 9]))
+    >>> edges = Edges(np.array([0, 2, 3]), np.array([4, 7, 4]), 10, squared=False, precision=0.0)
+    >>> edges.insert(np.array([1, 1]), np.array([2, 9]), 10)
     >>> indptr, items, truth = edges.compact()
     >>> indptr.tolist(), items.tolist()
     ([0, 2, 5], [4, 7, 2, 4, 9])
@@ -75,6 +77,7 @@ class Edges:
         self,
         indptr: Ints,
         items: NDArray[Any],
+        count: int,
         truth: Floats | None = None,
         *,
         squared: bool,
@@ -83,6 +86,7 @@ class Edges:
         self.clusters = len(indptr) - 1
         self.buffer = _buffer(self.clusters, len(items))
         self.buffer[g.H_SQUARED], self.buffer[g.H_PRECISION] = squared, precision
+        self.buffer[g.H_COUNT] = count
         self.first[:] = indptr[:-1]
         self.size[:] = np.diff(indptr)
         self.items[: len(items)] = items
@@ -92,10 +96,10 @@ class Edges:
         self._capacity = self.size.copy()
         self._end = len(items)
 
-    def like(self, indptr: Ints, items: Ints, truth: Floats) -> "Edges":
+    def like(self, indptr: Ints, items: Ints, count: int, truth: Floats) -> "Edges":
         """Return other edges with the same settings."""
         squared, precision = self.buffer[g.H_SQUARED] != 0.0, float(self.buffer[g.H_PRECISION])
-        return Edges(indptr, items, truth, squared=squared, precision=precision)
+        return Edges(indptr, items, count, truth, squared=squared, precision=precision)
 
     # Views are made on demand: a copy of the object then never keeps views of the old buffer.
 
@@ -159,8 +163,9 @@ class Edges:
         g.locate_rows(self.buffer, clusters, items, places)
         return places
 
-    def insert(self, clusters: Ints, items: Ints) -> None:
-        """Add distinct edges that are not there yet, without evidence."""
+    def insert(self, clusters: Ints, items: Ints, count: int) -> None:
+        """Add distinct edges that are not there yet, without evidence; there are now `count` items."""
+        self.buffer[g.H_COUNT] = count
         order = np.lexsort((items, clusters))
         clusters, items = clusters[order], items[order]
         touched, starts = np.unique(clusters, return_index=True)
@@ -169,22 +174,18 @@ class Edges:
             self._extend(c, items[start:end])
 
     def _extend(self, c: int, fresh: Ints) -> None:
-        a, n = self.first[c], self.size[c]
-        at = np.searchsorted(self.items[a : a + n], fresh)
-        cold = g.derived(0.0, 0.0, 0.0, self.buffer[g.H_PRECISION], bool(self.buffer[g.H_SQUARED]))
-        items = np.insert(self.items[a : a + n], at, fresh)
-        truth = np.insert(self.truth[a : a + n], at, 0.0, axis=0)
-        view = np.insert(self.view[a : a + n], at, cold, axis=0)
-        n += len(fresh)
-        if n > self._capacity[c]:
-            wanted = int(n + n // 2 + 4)
+        n = int(self.size[c])
+        wanted = n + len(fresh)
+        if wanted > self._capacity[c]:
+            wanted += wanted // 2 + 4
             if self._end + wanted > self.room:
                 self._move(wanted)
-            self.first[c], self._capacity[c] = self._end, wanted
+            old, new = int(self.first[c]), self._end
+            for block in (self.items, self.truth, self.view):
+                block[new : new + n] = block[old : old + n]
+            self.first[c], self._capacity[c] = new, wanted
             self._end += wanted
-        a = self.first[c]
-        self.size[c] = n
-        self.items[a : a + n], self.truth[a : a + n], self.view[a : a + n] = items, truth, view
+        g.widen(self.buffer, c, fresh)
 
     def _move(self, wanted: int) -> None:
         """Close all gaps in a new buffer with room for half as many edges again, and for `wanted` more."""
@@ -192,7 +193,7 @@ class Edges:
         items, truth, view, noise = self.items[places], self.truth[places], self.view[places], self.noise
         size, total = self.size, len(places)
         self.buffer = _buffer(self.clusters, total + max(total // 2, wanted))
-        for setting in (g.H_SQUARED, g.H_PRECISION):
+        for setting in (g.H_SQUARED, g.H_PRECISION, g.H_COUNT):
             self.buffer[setting] = old[setting]
         self.first[:] = np.cumsum(size) - size
         self.size[:], self.noise[:] = size, noise

@@ -341,7 +341,7 @@ def locate_rows(s, clusters, chosen, places):
 
 
 @kernel
-def learn(s, item, clusters, weights, reward, weight):
+def learn(s, clusters, weights, item, reward, weight):
     # clusters i8, weights (K,), admissible -> number of edges that learned
     first, size, items = ints(s, H_FIRST), ints(s, H_SIZE), words(s, H_ITEMS, int(s[H_ROOM]))
     truth, view = triples(s, H_TRUTH), pairs(s, H_VIEW)
@@ -363,11 +363,11 @@ def learn(s, item, clusters, weights, reward, weight):
 
 
 @kernel
-def credit(s, item, clusters, weights, reward, weight):
+def credit(s, clusters, weights, item, reward, weight):
     # clusters i8, weights (K,) -> number of edges that learned, or -1: refused and nothing written
     if refused(s, clusters, weights):
         return -1
-    return learn(s, item, clusters, weights, reward, weight)
+    return learn(s, clusters, weights, item, reward, weight)
 
 
 @kernel
@@ -377,8 +377,34 @@ def credit_rows(s, chosen, clusters, weights, rewards, weight, learned):
         if refused(s, clusters[i], weights[i]):
             return i
     for i in range(chosen.shape[0]):
-        learned[i] = learn(s, chosen[i], clusters[i], weights[i], rewards[i], weight[i]) > 0
+        learned[i] = learn(s, clusters[i], weights[i], chosen[i], rewards[i], weight[i]) > 0
     return -1
+
+
+@kernel
+def widen(s, c, fresh):
+    # fresh (m,) i8: items new to the cluster, ascending, for which there is room -> edges without evidence
+    first, size, items = ints(s, H_FIRST), ints(s, H_SIZE), words(s, H_ITEMS, int(s[H_ROOM]))
+    truth, view = triples(s, H_TRUTH), pairs(s, H_VIEW)
+    theta, spread = derived(0.0, 0.0, 0.0, s[H_PRECISION], s[H_SQUARED] != 0.0)
+    e = first[c] + size[c] - 1
+    size[c] += fresh.shape[0]
+    put = first[c] + size[c] - 1
+    f = fresh.shape[0] - 1
+    while f >= 0:
+        if e >= first[c] and items[e] > fresh[f]:
+            items[put] = items[e]
+            for column in range(3):
+                truth[put, column] = truth[e, column]
+            for column in range(2):
+                view[put, column] = view[e, column]
+            e -= 1
+        else:
+            items[put] = fresh[f]
+            truth[put, 0], truth[put, 1], truth[put, 2] = 0.0, 0.0, 0.0
+            view[put, 0], view[put, 1] = theta, spread
+            f -= 1
+        put -= 1
 
 
 @kernel

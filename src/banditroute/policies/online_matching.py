@@ -16,7 +16,6 @@ __all__ = ["GraphDiagLinUCB", "ItemScores", "Pick", "Slate"]
 
 Floats = NDArray[np.float64]
 
-INT, FLOAT = np.dtype(np.int64), np.dtype(np.float64)
 LIMIT = 1e100  # rewards and weights beyond it are refused: sums of them would overflow
 
 
@@ -62,12 +61,12 @@ class ItemScores(NamedTuple):
 
 def compile_kernels() -> None:
     """Compile every kernel of the request path; a policy does so when it is made."""
-    s = Edges(np.array([0, 1]), np.array([0]), squared=False, precision=0.0).buffer
+    s = Edges(np.array([0, 1]), np.array([0]), 1, squared=False, precision=0.0).buffer
     c, w = np.zeros(1, dtype=np.int64), np.ones(1)
     prepare(g.refused, s, c, w)
     prepare(g.pick, s, c, w, 1, 1.0, 0)
     prepare(g.slate, s, c, w, 1, 1.0, w, c, w)
-    prepare(g.credit, s, 0, c, w, 1.0, 1.0)
+    prepare(g.credit, s, c, w, 0, 1.0, 1.0)
     prepare(g.credit_rows, s, c, c[:, None], w[:, None], w, w, np.zeros(1, dtype=np.bool_))
 
 
@@ -141,8 +140,9 @@ class GraphDiagLinUCB(LiveGraph):
         self.estimator = estimator
         self.init_precision = check.finite("init_precision", init_precision, low=0.0, high=LIMIT)
         compile_kernels()
-        edges = Edges(graph.indptr, graph.items, squared=estimator == "raw", precision=self.init_precision)
-        super().__init__(edges, graph.n_items, graph.names, rng)
+        indptr, items, count = graph.indptr, graph.items, graph.n_items
+        edges = Edges(indptr, items, count, squared=estimator == "raw", precision=self.init_precision)
+        super().__init__(edges, count, graph.names, rng)
 
     # -- the request path -----------------------------------------------------------------------------------
 
@@ -182,10 +182,13 @@ class GraphDiagLinUCB(LiveGraph):
         """
         if type(k) is not int or k < 1:
             k = check.integer("k", k, low=1)
-        c, w = self._arrays(clusters, weights)
-        alpha = 0.0 if exploit else self.alpha
-        item, propensity = g.pick(self._edges.buffer, c, w, k, alpha, self._cursor)
+        s, alpha = self._edges.buffer, 0.0 if exploit else self.alpha
+        try:  # the kernel itself is the fastest check that these are the arrays it was compiled for
+            item, propensity = g.pick(s, clusters, weights, k, alpha, self._cursor)
+        except (TypeError, AttributeError):
+            item, propensity = g.pick(s, *self._arrays(clusters, weights), k, alpha, self._cursor)
         if item < 0:
+            c, w = self._arrays(clusters, weights)
             self._admit(c, w)
             raise ValueError(f"clusters must have candidates, got none for {c.tolist()}")
         self._cursor += 2
@@ -290,14 +293,17 @@ class GraphDiagLinUCB(LiveGraph):
         """
         if type(item) is not int or not 0 <= item < len(self._live):
             item = self.index(item)
-        c, w = self._arrays(clusters, weights)
         if type(reward) is not float or not -LIMIT <= reward <= LIMIT:
             reward = check.finite("reward", reward, low=-LIMIT, high=LIMIT)
         if type(weight) is not float or not 0.0 < weight <= LIMIT:
             weight = check.finite("weight", weight, low=0.0, high=LIMIT, open_low=True)
-        count = g.credit(self._edges.buffer, item, c, w, reward, weight)
+        s = self._edges.buffer
+        try:
+            count = g.credit(s, clusters, weights, item, reward, weight)
+        except (TypeError, AttributeError):
+            count = g.credit(s, *self._arrays(clusters, weights), item, reward, weight)
         if count < 0:
-            self._admit(c, w)
+            self._admit(*self._arrays(clusters, weights))
         self.learned += count > 0
         self.dropped += count == 0
         return bool(count)
@@ -362,13 +368,9 @@ class GraphDiagLinUCB(LiveGraph):
 
     @staticmethod
     def _arrays(clusters: ArrayLike, weights: ArrayLike) -> tuple[Ints, Floats]:
-        """Return both as the kernels want them; what they hold is checked there, at no cost."""
-        c, w = clusters, weights
-        if not (type(c) is np.ndarray and c.dtype is INT and c.ndim == 1 and c.flags.carray):
-            c = indices("clusters", c)
-        if not (type(w) is np.ndarray and w.dtype is FLOAT and w.ndim == 1 and w.flags.carray):
-            w = np.require(check.vector("weights", w, len(c)), requirements=["C", "W"])
-        return c, w
+        """Return both as the kernels want them; the range of what they hold is checked there, at no cost."""
+        c = indices("clusters", clusters)
+        return c, np.require(check.vector("weights", weights, len(c)), requirements=["C", "W"])
 
     def _admit(self, clusters: Ints, weights: Floats, where: str = "") -> None:
         """Raise the error that tells what is wrong with a context, if anything is."""
