@@ -1,0 +1,95 @@
+"""Tell from recorded rewards whether keeping adapters resident would help, and how many slots it takes.
+
+FILE.npz holds a (requests, arms) array of rewards, or a trace of the arms that served, in the order of the requests.
+With contexts the rewards are replaced by what a linear router could expect of them; without, an oracle router is meant.
+With a trace alone each request is taken to need its arm.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from banditroute.diagnose import Diagnosis, cross_fitted, diagnose
+from banditroute.paging import PROFILES, PagingModel
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Examples
+    --------
+    >>> parser = argparse.ArgumentParser()
+    >>> configure(parser)
+    >>> parser.parse_args(["log.npz", "--fault", "0.1"]).fault
+    0.1
+    """
+    parser.add_argument("file", metavar="FILE.npz", type=Path)
+    parser.add_argument("--rewards", default="rewards", metavar="KEY", help="array of rewards (rewards)")
+    parser.add_argument("--contexts", metavar="KEY", help="array of contexts, for expected rewards")
+    parser.add_argument("--trace", metavar="KEY", help="array of the arms that served, indices or names")
+    parser.add_argument("--scale", type=float, default=1.0, help="stored number that is a reward of 1 (1)")
+    parser.add_argument("--components", type=int, default=32, help="leading context columns used (32)")
+    price = parser.add_mutually_exclusive_group()
+    price.add_argument("--fault", type=float, default=0.05, help="price of a fault, reward units (0.05)")
+    price.add_argument("--profile", choices=sorted(PROFILES), help="or from these measured loads")
+    parser.add_argument("--window", type=int, default=500, help="requests per epoch in mind (500)")
+    parser.add_argument("--slots", type=int, nargs="+", metavar="K", help="numbers of slots (all up to 16)")
+    parser.add_argument("--json", action="store_true", help="print numbers only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the diagnosis; 0."""
+    with np.load(args.file, allow_pickle=False) as file:
+        trace = None if args.trace is None else _indices(_array(file, args.trace, args.file))
+        if trace is not None and args.rewards not in file.files:
+            utilities = np.eye(int(trace.max()) + 1)[trace]
+        else:
+            utilities = np.asarray(_array(file, args.rewards, args.file), dtype=np.float64) / args.scale
+        if args.contexts is not None:
+            columns = np.asarray(_array(file, args.contexts, args.file), np.float64)[:, : args.components]
+            utilities = cross_fitted(np.column_stack([columns, np.ones(len(columns))]), utilities)
+    count = utilities.shape[1] if utilities.ndim == 2 else 1
+    faults = args.fault if args.profile is None else PagingModel.profile(args.profile).prices(count)
+    found = diagnose(utilities, faults, slots=args.slots, window=args.window, trace=trace)
+    print(_json(found) if args.json else _table(found, np.broadcast_to(faults, count)))
+    return 0
+
+
+def _array(file: Any, key: str, path: Path) -> Any:
+    if key not in file.files:
+        raise ValueError(f"{path} has no array {key!r}; it holds {', '.join(file.files)}")
+    return file[key]
+
+
+def _indices(trace: Any) -> Any:
+    return np.unique(trace, return_inverse=True)[1] if trace.dtype.kind in "US" else trace
+
+
+def _table(found: Diagnosis, faults: Any) -> str:
+    low, high = float(np.min(faults)), float(np.max(faults))
+    price = f"{low:.4g}" if low == high else f"{low:.4g} .. {high:.4g}"
+    lines = [
+        f"{found.arms} arms, fault price {price}, windows of {found.window} requests",
+        "",
+        "slots  coverage      gap  hits: fixed  per window  sees ahead",
+    ]
+    for i, slots in enumerate(found.slots):
+        gap = "-" if np.isnan(found.gap[i]) else f"{found.gap[i]:.4f}"
+        lines.append(
+            f"{slots:5d}  {found.coverage[i]:8.1%}  {gap:>7}  {found.fixed[i]:11.1%}  {found.hits[i]:10.1%}"
+            f"  {found.sch[i]:10.1%}"
+        )
+    lines += ["", f"SRP {found.srp:.3f} with {found.group:.1f} arms active per window", "", found.summary()]
+    return "\n".join(lines)
+
+
+def _json(found: Diagnosis) -> str:
+    values = {name: getattr(found, name) for name in found.__slots__}
+    plain = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
+    plain["gap"] = [None if np.isnan(g) else g for g in plain["gap"]]
+    return json.dumps({**plain, "enough": found.enough, "summary": found.summary()})
