@@ -112,10 +112,14 @@ class Ledger:
         key = self.new_id()
         while key in self.pending or key in self.closed:
             key = self.new_id()
+        self.put(key, pending)
+        return key
+
+    def put(self, key: int, pending: Pending) -> None:
+        """Keep a decision under an id that is its own already; the oldest one expires when there are too many."""
         self.pending[key] = pending
         if len(self.pending) > self.size_limit:
             self._expire(next(iter(self.pending)))
-        return key
 
     def sweep(self, now: float, most: int = sys.maxsize) -> None:
         """Expire what is older than the time limit at clock `now`, at most so many at once."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute import _validate as check
-from banditroute import snapshot
+from banditroute import journal, snapshot
 from banditroute._kernels import linear as k
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError
@@ -35,8 +35,8 @@ class Durable:
     Examples
     --------
     >>> from banditroute import Router
-    >>> issubclass(Router, Durable)
-    True
+    >>> Router.quarantine.__qualname__
+    'Durable.quarantine'
     """
 
     # What a snapshot holds of the Router itself, without the leading underscore.
@@ -59,6 +59,7 @@ class Durable:
         _worker: Any
 
         def _reprice(self) -> None: ...
+        def _settle(self) -> None: ...
 
     def _start(self, expired_reward: float | None, spread_pending: bool) -> None:
         count = len(self.policy.arms)
@@ -114,6 +115,7 @@ class Durable:
         True
         """
         with self._lock:
+            self._settle()
             header, arrays = snapshot.capture(self)
         target = Path(path)
         data = snapshot.encode(header, arrays)
@@ -143,7 +145,68 @@ class Durable:
         header, arrays = snapshot.read(path, limit_bytes=limit_bytes)
         with self._lock:
             self._alone("load")
+            self._settle()
             snapshot.restore(self, header, arrays)
+
+    def recover(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        checkpoint_s: float = 30.0,
+        flush_s: float = 0.05,
+        keep: int = 3,
+    ) -> dict[str, Any]:
+        """Continue from a directory, empty the first time, and keep a journal and checkpoints there from now on.
+
+        Takes the newest good snapshot and replays the journal behind it. A process that is killed loses at most what
+        it decided and learned in its last `flush_s`; nothing is learned twice.
+
+        Parameters
+        ----------
+        directory : path
+            Of this process alone: it is locked.
+        checkpoint_s : float
+            Seconds between snapshots, made in a thread.
+        flush_s : float
+            Seconds between writes of the journal, in the same thread.
+        keep : int
+            Snapshots kept, newest first.
+
+        Returns
+        -------
+        dict
+            ``generation`` taken (0: none), records ``replayed`` and ``skipped``, ``torn_bytes`` at the ends of
+            journals, snapshots ``refused``.
+
+        Raises
+        ------
+        SnapshotError
+            There are snapshots and none is good, or they are of other settings.
+        ValueError
+            Decisions were made already, or another process uses the directory.
+        OSError
+            The directory cannot be written.
+
+        Notes
+        -----
+        Statistics, pending decisions and answered ids come back exactly. Residency comes back as of the snapshot, has
+        seen the replayed requests, and plans again when next due.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from banditroute import LinUCB, Router
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     with Router(LinUCB(2, 2, rng=0)) as router:
+        ...         started = router.recover(home)["generation"]
+        ...         decision = router.select([1.0, 0.0])
+        ...     with Router(LinUCB(2, 2, rng=0)) as router:
+        ...         generation = router.recover(home)["generation"]
+        ...         learned = router.update(decision.id, 1.0)
+        >>> started, generation, learned
+        (0, 2, True)
+        """
+        return journal.recover(self, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep)
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.
@@ -274,8 +337,14 @@ class Durable:
         known = self._fast.ridge + float(state.arm[arm, k.A_WEIGHT])
         state.arm[arm, k.A_SPREAD] = (known / (known + max(0.0, float(self._pending[arm])))) ** 0.5
 
-    def _carry(self, keep: list[int | None]) -> None:
-        """Follow a change of arms."""
+    def _carry(self, keep: list[int | None], size: float, fault: float) -> None:
+        """Follow a change of arms; the policy has changed already."""
+        if self._journal is not None:
+            if None in keep:
+                self._journal.event("add", [self.policy.arms[keep.index(None)], size, fault])
+            else:
+                gone = next(a for a in range(len(keep) + 1) if a not in keep)
+                self._journal.event("remove", gone)
         self._quarantined = np.array([a is not None and self._quarantined[a] for a in keep], dtype=np.bool_)
         for name in self._PER_ARM_LISTS:
             old = getattr(self, f"_{name}")
@@ -313,6 +382,7 @@ class Durable:
 def _before_fork() -> None:
     for router in sorted(_alive, key=id):
         router._lock.acquire()
+        router._settle()
 
 
 def _after_fork_in_parent() -> None:

@@ -506,7 +506,7 @@ class Router(Durable):
             return np.array([new if a is None else old[a] for a in keep])
 
         self._pending = carried(self._pending, 0.0)
-        self._carry(keep)
+        self._carry(keep, size, fault)
         self._offered = np.zeros(len(keep), dtype=np.bool_)
         self._masked, self._planned = 0, self._index
         self._offers = np.zeros(len(keep))

@@ -1,0 +1,316 @@
+"""The journal: what was learned is there after a crash, once."""
+
+import errno
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from banditroute import LRU, LinUCB, Polar, Router, SnapshotError, UnknownDecision
+from banditroute import journal as journals
+from banditroute import snapshot as snap
+from banditroute._kernels import linear as k
+
+HERE = Path(__file__).parent
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def made(controller="none", rng=0, **options):
+    residency = {"none": None, "lru": LRU(2), "polar": Polar(2, epoch=50, rng=rng)}[controller]
+    policy = LinUCB(4, 5, mix=0.2, rng=rng)
+    return Router(policy, residency, None if residency is None else 0.2, clock=Clock(), **options)
+
+
+def serve(router, steps, seed, ids=()):
+    rng = np.random.default_rng(seed)
+    waiting = list(ids)
+    for _ in range(steps):
+        router._clock.now += 1.0
+        waiting.append(router.select(rng.normal(size=5)).id)
+        if len(waiting) > 6:
+            router.update(waiting.pop(int(rng.integers(len(waiting)))), float(rng.normal()))
+    return waiting
+
+
+def crash(router):
+    """What a kill leaves: no last checkpoint, no unlock by hand."""
+    journal = router._journal
+    journal._stop.set()
+    journal._thread.join()
+    journal._file.close()
+    journal._lock_file.close()
+    router._journal = None
+
+
+def compared(router, *, residency=True):
+    header, arrays = snap.capture(router)
+    header.pop("time")
+    arrays["policy.header"][[k.H_PROPENSITY, k.H_EVALUATED]] = 0.0  # of the last call only
+    if not residency:
+        header.pop("controller", None)
+    return repr(header), {n: v.tobytes() for n, v in arrays.items() if residency or "controller" not in n}
+
+
+@pytest.mark.parametrize("controller", ["none", "lru"])
+def test_replay_is_exact(tmp_path, controller):
+    router = made(controller)
+    router.recover(tmp_path, flush_s=60.0)
+    ids = serve(router, 100, 1)
+    router._journal.checkpoint()
+    ids = serve(router, 100, 2, ids)
+    router.quarantine("2")
+    serve(router, 30, 3, ids)
+    router._journal.flush()
+    wanted = compared(router)
+    crash(router)
+    again = made(controller, rng=9)
+    report = again.recover(tmp_path)
+    assert report["generation"] == 2 and report["replayed"] > 250
+    assert report["skipped"] == report["torn_bytes"] == 0
+    assert compared(again) == wanted
+    # and it goes on as the other would have
+    again.close()
+
+
+def test_arms_added_and_removed_come_back(tmp_path):
+    router = made("lru")
+    router.recover(tmp_path, flush_s=60.0)
+    ids = serve(router, 40, 1)
+    router.add_arm("new", fault=0.3)
+    router.remove_arm("1")
+    serve(router, 40, 2, ids)
+    router._journal.flush()
+    wanted = compared(router)
+    crash(router)
+    again = made("lru")
+    again.recover(tmp_path)
+    assert again.policy.arms == ("0", "2", "3", "new")
+    assert compared(again) == wanted
+    again.close()
+
+
+def test_expiry_is_replayed_with_its_stated_reward(tmp_path):
+    options = {"expired_reward": -1.0, "feedback_limit_s": 5.0}
+    router = made(**options)
+    router.recover(tmp_path, flush_s=60.0)
+    ids = [router.select(np.ones(5)).id for _ in range(3)]
+    router.update(ids[0], 1.0)
+    router._clock.now += 10.0
+    assert router.stats()["expired"] == 2
+    router._journal.flush()
+    wanted = compared(router)
+    crash(router)
+    again = made(rng=4, **options)
+    again.recover(tmp_path)
+    assert compared(again) == wanted
+    assert again.policy.counts.sum() == 3
+    assert [again.update(i, 1.0) for i in ids] == [False] * 3
+    again.close()
+
+
+def test_answered_once_whatever_crashes_between(tmp_path):
+    router = made()
+    router.recover(tmp_path, flush_s=60.0)
+    first, second = router.select(np.ones(5)).id, router.select(np.ones(5)).id
+    router.update(first, 1.0)
+    router._journal.flush()
+    router.update(second, 1.0)  # not flushed
+    third = router.select(np.ones(5)).id  # not flushed
+    crash(router)
+    again = made()
+    again.recover(tmp_path)
+    assert again.update(first, 1.0) is False  # it was learned, and that was kept
+    assert again.update(second, 1.0) is True  # it was lost, so it is learned now
+    with pytest.raises(UnknownDecision):
+        again.update(third, 1.0)
+    assert again.policy.counts.sum() == 2
+    again.close()
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "garbage"])
+def test_a_torn_tail_costs_the_tail(tmp_path, damage):
+    router = made()
+    router.recover(tmp_path, flush_s=60.0)
+    serve(router, 50, 1)
+    router._journal.flush()
+    path = Path(router._journal._file.name)
+    crash(router)
+    data = path.read_bytes()
+    whole = sum(1 for _ in journals.records(path))
+    ends = [8] + [end for end, _ in journals.records(path)]
+    at = ends[-10] + 5
+    if damage == "torn":
+        path.write_bytes(data[:at])
+    elif damage == "flipped":
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+    else:
+        path.write_bytes(data + os.urandom(100))
+    again = made()
+    report = again.recover(tmp_path)
+    assert report["replayed"] == (whole if damage == "garbage" else whole - 9)
+    assert report["torn_bytes"] > 0
+    again.close()
+
+
+def test_a_torn_snapshot_falls_back_one_generation_and_loses_nothing(tmp_path):
+    router = made()
+    router.recover(tmp_path, flush_s=60.0)
+    ids = serve(router, 30, 1)
+    router._journal.checkpoint()
+    serve(router, 30, 2, ids)
+    router._journal.flush()
+    wanted = compared(router)
+    crash(router)
+    newest = sorted(tmp_path.glob("snapshot-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-3])
+    again = made()
+    report = again.recover(tmp_path)
+    assert report["generation"] == 1 and len(report["refused"]) == 1
+    assert compared(again) == wanted
+    again.close()
+    for path in tmp_path.glob("snapshot-*"):
+        path.write_bytes(b"none of them is good")
+    with pytest.raises(SnapshotError, match="must hold a good snapshot"):
+        made().recover(tmp_path)
+
+
+def test_generations_are_bounded_and_the_directory_is_locked(tmp_path):
+    router = made()
+    router.recover(tmp_path, keep=2)
+    for seed in range(6):
+        serve(router, 5, seed)
+        router._journal.checkpoint()
+    assert len(list(tmp_path.glob("snapshot-*"))) == len(list(tmp_path.glob("journal-*"))) == 2
+    with pytest.raises(ValueError, match="in use"):
+        made().recover(tmp_path)
+    router.close()
+    other = made()
+    other.select(np.ones(5))
+    with pytest.raises(ValueError, match="before the first decision"):
+        other.recover(tmp_path)
+
+
+def test_a_full_disk_is_counted_and_serving_goes_on(tmp_path, monkeypatch):
+    router = made()
+    router.recover(tmp_path, flush_s=60.0)
+    journal = router._journal
+    ids = serve(router, 20, 1)
+    real, refusing = os.fsync, True
+
+    def fsync(handle):
+        if refusing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        journal.flush()
+    with pytest.raises(OSError, match="No space left"):
+        journal.checkpoint()
+    ids = serve(router, 20, 2, ids)
+    refusing = False
+    journal.flush()
+    serve(router, 20, 3, ids)
+    journal.flush()
+    wanted = compared(router)
+    crash(router)
+    again = made()
+    assert again.recover(tmp_path)["torn_bytes"] == 0
+    assert compared(again) == wanted
+    again.close()
+
+
+def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "BUFFER_LIMIT", 2000)
+    router = made()
+    router.recover(tmp_path, flush_s=60.0)
+    serve(router, 200, 1)
+    stats = router.stats()
+    assert stats["journal_dropped"] > 0 and router._journal._buffered < 2300
+    router.close()
+    assert made().recover(tmp_path)["generation"] > 0  # the last checkpoint had everything
+
+
+def test_a_directory_that_cannot_be_used_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        made().recover(tmp_path / "file")
+
+
+WORKER = """
+import mmap, struct, sys, threading
+import numpy as np
+from banditroute import LinUCB, Polar, Router
+home, board = sys.argv[1], sys.argv[2]
+file = open(board, "r+b")
+shared = mmap.mmap(file.fileno(), 64)
+router = Router(LinUCB(3, 4, mix=0.2, rng=0), Polar(2, epoch=200), 0.1, pending_limit=500)
+router.recover(home, checkpoint_s=0.05, flush_s=0.005)
+base = router.stats()["learned"]
+eye = np.eye(4)
+shared[0:16] = struct.pack("<QQ", base, base)
+shared[16:24] = struct.pack("<Q", 1)
+rng = np.random.default_rng()
+learned = base
+waiting = []
+def flusher():
+    while True:
+        with router._lock:
+            sure = router.stats()["learned"]
+        router._journal.flush()
+        shared[0:8] = struct.pack("<Q", sure)  # this much cannot be lost any more
+threading.Thread(target=flusher, daemon=True).start()
+while True:
+    waiting.append(router.select(eye[int(rng.integers(4))]).id)
+    if len(waiting) > 20:
+        shared[8:16] = struct.pack("<Q", learned + 1)  # and no more than this was tried
+        learned += router.update(waiting.pop(int(rng.integers(20))), 1.0)
+"""
+
+
+def killed(home, board, rounds, rng):
+    """Kill a worker at random moments; after each, what a recovery finds must lie between sure and tried."""
+    board.write_bytes(bytes(64))
+    with board.open("r+b") as file:
+        shared = mmap.mmap(file.fileno(), 64)
+    found = 0
+    for _ in range(rounds):
+        shared[16:24] = bytes(8)
+        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(home), str(board)])
+        while shared[16:24] == bytes(8):
+            assert worker.poll() is None
+            time.sleep(0.002)
+        time.sleep(float(rng.uniform(0.0, 0.3)))
+        worker.kill()
+        worker.wait()
+        sure, tried = struct.unpack("<QQ", shared[0:16])
+        router = Router(LinUCB(3, 4, mix=0.2, rng=0), Polar(2, epoch=200), 0.1, pending_limit=500)
+        report = router.recover(home, checkpoint_s=60.0)
+        stats = router.stats()
+        assert sure <= stats["learned"] <= tried, (sure, stats["learned"], tried)
+        assert not report["refused"]
+        # Each reward is 1 and each context a unit vector: sums must count every feedback once.
+        assert router.policy.counts.sum() == stats["learned"]
+        state = router.policy._state
+        assert sum(np.trace(state.full(g)) for g in state.gram) == stats["learned"]
+        assert state.moment.sum() == stats["learned"]
+        assert stats["pending"] <= 500
+        found = stats["learned"]
+        router.close()
+    return found
+
+
+def test_kill_nine(tmp_path):
+    assert killed(tmp_path / "home", tmp_path / "board", 4, np.random.default_rng(0)) > 0
