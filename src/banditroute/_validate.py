@@ -76,7 +76,8 @@ def _floats(name: str, value: Any) -> Floats:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-        return np.ascontiguousarray(array, dtype=np.float64)
+        array = np.ascontiguousarray(array, dtype=np.float64)
+        return array if array.flags.aligned else array.copy()
     except ValueError as error:
         raise ValueError(f"{name} must be an array of real numbers, got {_shown(value)}") from error
 

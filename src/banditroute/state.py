@@ -108,7 +108,7 @@ class LinearState:
             self.gram[a] = self.moment[a] = self.arm[a] = 0.0
             self.cov[a] = eye
             self.theta[a] = self.prior[a]
-            self.arm[a, [k.A_RADIUS, k.A_SPREAD]] = 1.0 / np.sqrt(ridge), 1.0
+            self.arm[a, [k.A_RADIUS, k.A_SPREAD]] = (1.0 + k.REBUILD_ERROR) / np.sqrt(ridge), 1.0
 
     def full(self, packed: Floats) -> Floats:
         """Unpack one matrix into (dim, dim)."""

@@ -49,9 +49,12 @@ BAD_ARM, BAD_REWARD, BAD_WEIGHT = -6, -7, -8
 # fmt: on
 
 ROWS = 32  # contexts per block of `predict_rows`
+EPSILON = 2.220446049250313e-16
 LARGEST = 1e50  # rewards and weights beyond it are refused: products of them would overflow
 TIGHTEN_DIM = 128  # above it the products of `tighten` would be a pause that a request can feel
-REBUILD_ERROR = 1e-10  # accumulated rounding, relative, at which an arm is rebuilt from its statistics
+REBUILD_ERROR = (
+    1e-8  # bound of the accumulated rounding of a width at which an arm is rebuilt from its statistics
+)
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
 FIRST_REFRESH = 16.0
 
@@ -253,15 +256,35 @@ def add_outer(p, u, sign):
 def cholesky_inverse(full, inverse, n, floor):
     """full, inverse: (n * n,) -> inverse = full^-1 of a symmetric matrix whose eigenvalues are >= floor.
 
-    Every pivot of a Cholesky factor is at least the smallest eigenvalue, so a pivot below `floor` is rounding and
-    is put back to it: the result stays positive definite for any statistics.
+    Every pivot of a Cholesky factor is at least the smallest eigenvalue, so a pivot below `floor` is rounding and is
+    put back to it. Where rounding exceeds the floor (contexts of norm 1e6 under a small ridge) that alone would let
+    the factor grow by their ratio at every further row, to overflow; the matrix is then taken with a diagonal of the
+    size of its rounding. The result stays positive definite, and below 1 / floor, for any statistics.
     """
-    for i in range(n):  # full = L L', row by row; L overwrites the lower triangle
-        row = full[i * n : i * n + n]
-        for j in range(i):
-            other = full[j * n : j * n + n]
-            row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
-        row[i] = math.sqrt(max(row[i] - dot(row[:i], row[:i]), floor))
+    largest = 0.0
+    for i in range(n):
+        inverse[i] = full[i * n + i]  # the diagonal is overwritten below
+        largest = max(largest, inverse[i])
+    rounding = 2.0 * n * EPSILON * largest
+    shift = rounding if rounding > floor else 0.0
+    done = False
+    while not done:
+        done = True
+        for i in range(n):  # full = L L', row by row; L overwrites the lower triangle
+            row = full[i * n : i * n + n]
+            for j in range(i):
+                other = full[j * n : j * n + n]
+                row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
+            pivot = inverse[i] + shift - dot(row[:i], row[:i])
+            if pivot < 0.5 * floor:
+                done = False
+                break
+            row[i] = math.sqrt(max(pivot, floor))
+        if not done:
+            shift = max(16.0 * shift, rounding)
+            for i in range(n):
+                for j in range(i):
+                    full[i * n + j] = full[j * n + i]
     # Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows.
     for j in range(n):
         column = inverse[j * n : j * n + n]
@@ -347,13 +370,22 @@ def rebuild(s, a):
     )
     arm = int(s[H_ARM]) + a
     s[arm + A_ERROR * arms] = 0.0
+    # The inverse is right to about the rounding of the precision over the ridge: the radius must cover that too.
+    largest = s[H_RIDGE]
+    row = g
+    for j in range(n):
+        largest = max(largest, s[H_RIDGE] + s[row + j])
+        row += 0 if size == n else 8 * (j // 8) + 8
+    error = min(8.0 * n * EPSILON * largest / s[H_RIDGE], 1.0)
+    radius = arm + A_RADIUS * arms
+    s[radius] = math.sqrt(min(s[radius] * s[radius] + error / s[H_RIDGE], (1.0 + error) / s[H_RIDGE]))
     _solve(s, a)
 
 
 @kernel
 def loosen(s, a):
     """s: buffer, a: arm -> the radius that holds for any statistics."""
-    s[int(s[H_ARM]) + A_RADIUS * int(s[H_ARMS]) + a] = 1.0 / math.sqrt(s[H_RIDGE])
+    s[int(s[H_ARM]) + A_RADIUS * int(s[H_ARMS]) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(s[H_RIDGE])
 
 
 @kernel
@@ -372,6 +404,8 @@ def tighten(s, a):
     full, square = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
     c = int(s[H_COV]) + a * size
     unpack(s[c : c + size], full, n)
+    for i in range(int(s[H_DIM]), n):
+        full[i * n + i] = 0.0  # the padding, where nothing is ever learned, is no direction of a context
     for i in range(n):
         for j in range(i + 1):
             value = dot(full[i * n : i * n + n], full[j * n : j * n + n])
@@ -589,7 +623,7 @@ def predict_rows(s, contexts, mean, std):
     A few dozen rows at a time, arm by arm: the matrix of an arm is read from the nearest cache instead of the next.
     """
     n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
-    w, t, c = int(s[H_WORK]), int(s[H_THETA]), int(s[H_COV])
+    t, c = int(s[H_THETA]), int(s[H_COV])
     block = np.zeros((ROWS, n))
     for start in range(0, contexts.shape[0], ROWS):
         stop = min(start + ROWS, contexts.shape[0])
@@ -635,7 +669,7 @@ def _bounds(s, z, norm, offers, eligible, row, score, bound):
     spread = s[k + A_SPREAD * arms : k + A_SPREAD * arms + arms]
     radius = s[k + A_RADIUS * arms : k + A_RADIUS * arms + arms]
     reach_scale = s[H_ALPHA] * norm
-    slack = 8.0 * (n + 8.0) * 2.220446049250313e-16
+    slack = 8.0 * (n + 8.0) * EPSILON
     means(s[t : t + arms * n], z, score)
     if offers.size > 0:
         least = math.inf
@@ -809,7 +843,7 @@ def learn(s, a, x, reward, weight, at):
     s[H_LEARNED] += 1.0
     if weight > 0.0:
         product(cov, z, v)
-        q = weight * dot(z, v)
+        q = max(weight * dot(z, v), 0.0)
         gain = weight * (reward - dot(theta, z)) / (1.0 + q)
         for j in range(n):
             moment[j] += weight * reward * z[j]
@@ -828,7 +862,9 @@ def learn(s, a, x, reward, weight, at):
             for j in range(n):
                 v[j] *= scale
             add_outer(cov, v, -1.0)
-            s[arm + A_ERROR * arms] += (1.0 + q) * 2.220446049250313e-16
+            # What rounding can do to x' cov x: relative to the largest width that x could have, not to its own.
+            radius = s[arm + A_RADIUS * arms]
+            s[arm + A_ERROR * arms] += (1.0 + weight * norm2 * radius * radius) * EPSILON
             if s[arm + A_ERROR * arms] > REBUILD_ERROR:
                 rebuild(s, a)
             count = s[arm + A_COUNT * arms]
