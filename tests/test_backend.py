@@ -344,9 +344,25 @@ def test_a_plan_that_raises_is_counted_and_tried_again_later():
 
 
 def test_many_threads_and_background_plans_keep_the_books_straight():
-    router = Router(
-        LinUCB(8, 4, rng=0), Polar(3, epoch=50, window=200, sample=64), 0.2, maintenance="background"
-    )
+    class Counting(Controller):
+        def __init__(self):
+            super().__init__(3)
+            self.seen, self.next_plan = 0, 50
+
+        def observe(self, arm, x, hit):
+            seen = self.seen  # a lost update would show
+            time.sleep(0)
+            self.seen = seen + 1
+
+        def plan(self, view):
+            self.next_plan = view.clock + 50
+            mean, _ = view.scores(np.eye(4))
+            return set(np.argsort(-mean.sum(axis=0))[:3].tolist())
+
+        def resize(self, keep):
+            self._resize_needs(keep)
+
+    router = Router(LinUCB(8, 4, rng=0), Counting(), 0.2, maintenance="background")
     errors = []
 
     def serve(seed):
@@ -368,7 +384,7 @@ def test_many_threads_and_background_plans_keep_the_books_straight():
     assert not errors
     assert (stats["decisions"], stats["learned"], stats["pending"]) == (1600, 1600, 0)
     assert stats["epoch"] >= 1 and stats["plan_failures"] == 0
-    assert router.residency.window.seen == 1600
+    assert router.residency.seen == 1600
     assert len(router.resident) == 3
 
 

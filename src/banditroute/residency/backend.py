@@ -1,7 +1,8 @@
 """Backends: what really holds the adapters, what it can be asked to do, and a simulated one.
 
 A controller wants a set; a server has one. A backend is the handle of one replica: the Router hands it the difference
-(`Exchange`) off the request path and believes an arm resident when the backend has confirmed it.
+(`Exchange`) off the request path and believes an arm resident when the backend has confirmed it. An arm that is
+removed from the Router is left to the server, which displaces it in time.
 """
 
 import threading

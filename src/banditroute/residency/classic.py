@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from math import inf
-from typing import ClassVar
 
 import cachetools
 import numpy as np
@@ -90,11 +89,13 @@ class Inserting(Controller):
 class _Ordered(Inserting):
     """An order of the residents kept by a cachetools cache, which also names the victims; it never holds pins."""
 
-    _cache: ClassVar[type[cachetools.Cache[int, bool]]]
+    @staticmethod
+    def _cache() -> cachetools.Cache[int, bool]:
+        raise NotImplementedError
 
     def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
         super().__init__(capacity, pinned=pinned, rng=rng)
-        self._order = self._cache(inf)
+        self._order = self._cache()
 
     def begin(self, resident: ResidentSet) -> None:
         """Start from the first arms that fit, the first one next to leave."""
@@ -153,7 +154,9 @@ class LRU(_Ordered):
     ('0',)
     """
 
-    _cache = cachetools.LRUCache
+    @staticmethod
+    def _cache() -> cachetools.Cache[int, bool]:
+        return cachetools.LRUCache(inf)
 
 
 class FIFO(_Ordered):
@@ -177,7 +180,9 @@ class FIFO(_Ordered):
     ('0', '1')
     """
 
-    _cache = cachetools.FIFOCache
+    @staticmethod
+    def _cache() -> cachetools.Cache[int, bool]:
+        return cachetools.FIFOCache(inf)
 
 
 class SIEVE(Inserting):
