@@ -135,7 +135,7 @@ def joint_optimum(problem: Problem, *, epoch: int = 1, loads: ArrayLike | None =
 
     Notes
     -----
-    With M sets (1,941 for 4 slots of 15 arms) two passes of O(M (T + N T / epoch)), 30 s for T = 32,768 and epoch 1.
+    With M sets (1,941 for 4 slots of 15 arms) two passes of O(M (T + N T / epoch)), 15 s for T = 32,768 and epoch 1.
     A change of set is a way down to the arms that stay, free, and up again, load by load: so each step is exact without
     looking at pairs of sets.
 
