@@ -181,7 +181,7 @@ def test_state_equals_its_definition(rng, options):
     for a in range(4):
         S, b, weight, square = naive.sums(a)
         cov, theta = naive.solution(a)
-        np.testing.assert_allclose(state.full(state.gram[a]), S, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(policy.precision(a), S + 0.7 * np.eye(11), rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(state.moment[a, :11], b, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(state.arm[a, [k.A_WEIGHT, k.A_SQUARE]], [weight, square], rtol=1e-12)
         np.testing.assert_allclose(policy.cov(a), cov, rtol=0, atol=1e-12)
@@ -297,14 +297,16 @@ def test_tighten_is_a_bound_and_near(rng):
 
 def test_advance_multiplies_and_never_goes_back(rng):
     policy, _ = fed(rng, discount=0.99, n=120)
-    span = policy.span
-    for advance, state in zip(both(k.advance), (policy._state, policy.copy()._state), strict=True):
-        bucket, gram = state.buffer[k.H_BUCKET], state.gram.copy()
+    ridge = 0.7 * np.eye(11)
+    for advance, aged in zip(both(k.advance), (policy, policy.copy()), strict=True):
+        state, before = aged._state, aged.precision(1)
+        bucket = state.buffer[k.H_BUCKET]
         advance(state.buffer, bucket)
         advance(state.buffer, bucket - 1)
-        assert np.array_equal(state.gram, gram)
+        assert np.array_equal(aged.precision(1), before)
         advance(state.buffer, bucket + 3)
-        np.testing.assert_allclose(state.gram, gram * 0.99 ** (3 * span), rtol=1e-13)
+        aging = 0.99 ** (3 * aged.span)
+        np.testing.assert_allclose(aged.precision(1) - ridge, (before - ridge) * aging, rtol=0, atol=1e-12)
         for name in ("theta", "cov", "gram", "moment", "arm"):
             assert np.isfinite(getattr(state, name)).all()
 

@@ -17,7 +17,7 @@ __all__ = ["Choice", "Policy", "Scores"]
 Floats = NDArray[np.float64]
 Rng = int | np.random.SeedSequence | np.random.Generator | None
 
-LARGEST = 1e50  # rewards, weights and prices beyond it are refused: products of them would overflow
+LARGEST = 1e30  # rewards, weights and prices beyond it are refused: products of them would overflow
 
 
 class Choice(NamedTuple):

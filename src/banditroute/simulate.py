@@ -175,8 +175,10 @@ def _compiled(
     offers, no_needs, no_noise = np.zeros(count), np.zeros(count), np.zeros(0)
     planned = 0
     routing = faults if controller is None else faults + controller.surcharge
-    contexts = np.ascontiguousarray(stream.contexts)
-    rewards = np.ascontiguousarray(stream.rewards)
+    contexts, rewards, available = (  # read-only arrays are another type to a compiled kernel
+        array if array.flags.carray else array.copy()
+        for array in (stream.contexts, stream.rewards, available)
+    )
     now = 0
     while now < length:
         if controller is not None and now >= controller.next_plan:

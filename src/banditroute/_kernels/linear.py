@@ -50,7 +50,8 @@ BAD_ARM, BAD_REWARD, BAD_WEIGHT = -6, -7, -8
 
 ROWS = 32  # contexts per block of `predict_rows`
 EPSILON = 2.220446049250313e-16
-LARGEST = 1e50  # rewards and weights beyond it are refused: products of them would overflow
+TINY = 1e-40  # contexts with a smaller mean square tell no scale: a ridge in proportion would overflow
+LARGEST = 1e30  # rewards and weights beyond it are refused: products of them would overflow
 TIGHTEN_DIM = 128  # above it the products of `tighten` would be a pause that a request can feel
 REBUILD_ERROR = (
     1e-8  # bound of the accumulated rounding of a width at which an arm is rebuilt from its statistics
@@ -542,7 +543,8 @@ def refresh(s):
     between a millionth of an observation and all of them.
     """
     weight, information = _information(s)
-    unit = information / weight if weight > 0.0 and information > 0.0 else 0.0
+    unit = information / weight if weight > 0.0 else 0.0
+    unit = unit if unit > TINY else 0.0
     if s[H_POOLED] > 0.0:
         _pool(s, s[H_POOL_RIDGE] * unit if unit > 0.0 else s[H_RIDGE])
     for a in range(int(s[H_ARMS])):
