@@ -58,6 +58,7 @@ class LinearState:
             k.H_THETA: arms * pad,
             k.H_COV: arms * pack,
             k.H_GRAM: arms * pack,
+            k.H_QUEUE: 0 if diagonal else arms * k.QUEUE * pad,
             k.H_MOMENT: arms * pad,
             k.H_PRIOR: arms * pad,
             k.H_ARM: arms * k.ARM_SLOTS,
@@ -88,13 +89,19 @@ class LinearState:
 
         self.theta = block(k.H_THETA, pad)
         self.cov = block(k.H_COV, pack)
-        self.gram = block(k.H_GRAM, pack)
+        self._gram = block(k.H_GRAM, pack)
         self.moment = block(k.H_MOMENT, pad)
         self.prior = block(k.H_PRIOR, pad)
         start = int(head[k.H_ARM])
         self.arm = head[start : start + arms * k.ARM_SLOTS].reshape(k.ARM_SLOTS, arms).T
         start = int(head[k.H_NOISE])
         self.noise = head[start : start + int(head[k.H_ROWS]) * int(head[k.H_WIDTH])]
+
+    @property
+    def gram(self) -> Floats:
+        """Weighted sum of x x' of every arm, packed, (N, L): a view, after folding in what is queued."""
+        k.drain_all(self.buffer)
+        return self._gram
 
     def reset(self, arms: range) -> None:
         """Return the given arms to the cold start: no evidence, cov = I / ridge, theta = prior."""

@@ -1,12 +1,17 @@
 """Compiled kernels: plain functions over arrays, the only place that imports numba."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+_STAMP = tuple(
+    (file.name, file.stat().st_mtime_ns, file.stat().st_size)
+    for file in sorted(Path(__file__).parent.glob("*.py"))
+)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -23,18 +28,29 @@ def short_kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function, nogil=False)
 
 
+def part(function: Callable[..., Any]) -> Any:
+    """As `kernel`, for what only other kernels call: compiled into them and cached with them, never on its own."""
+    return _compiled(function, nogil=True, cache=False)
+
+
 def inlined(function: Callable[..., Any]) -> Any:
-    """As `kernel`, for parts of kernels: always inlined, since an array argument costs seven words per call."""
-    return _compiled(function, nogil=True, forceinline=True)
+    """As `part`, and always inlined: an array argument costs seven words per call."""
+    return _compiled(function, nogil=True, cache=False, forceinline=True)
 
 
-def _compiled(function: Callable[..., Any], **given: Any) -> Any:
+def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any) -> Any:
     njit: Any = numba.njit
     options = {"fastmath": _FAST, "error_model": "numpy", **given}
     try:
-        return njit(cache=True, **options)(function)
+        dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container
         return njit(**options)(function)
+    # numba takes a cached kernel for current as long as its own file is; it is not when a kernel it calls has
+    # changed in another file. So the stamp is that of all kernel files.
+    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = _STAMP
+    return dispatcher
 
 
 def prepare(function: Callable[..., Any], *examples: Any) -> None:

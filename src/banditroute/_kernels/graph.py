@@ -13,8 +13,7 @@ One float64 buffer ``s`` holds everything, so that a call passes one array and t
 ``mark``    (C,)    int64   scratch; never cleared
 ``seen``    (E,)    uint32  scratch: candidates
 ``sums``    (E, 2)  float64 scratch: their sums of w theta and of w^2 spread (or w spread)
-``score``   (E,)    float64 scratch
-``pool``    (E,)    float64 scratch
+``score``   (E,)    float64 scratch; ``pool`` likewise
 ``table``   (2^B,)  uint32  scratch: hash table, 2^B > 4 E
 =========== ======= ======= =============================================================================
 
@@ -58,15 +57,10 @@ def words(s, block, size):
 
 
 @kernel
-def pairs(s, block):
-    # s (B,) -> (E, 2) f8
-    return floats(s, block, 2 * int(s[H_ROOM])).reshape((int(s[H_ROOM]), 2))
-
-
-@kernel
-def triples(s, block):
-    # s (B,) -> (E, 3) f8
-    return floats(s, block, 3 * int(s[H_ROOM])).reshape((int(s[H_ROOM]), 3))
+def rows(s, block, width):
+    # s (B,) -> (E, width) f8
+    room = int(s[H_ROOM])
+    return floats(s, block, width * room).reshape((room, width))
 
 
 @kernel
@@ -93,8 +87,8 @@ def gather(s, clusters, weights):
     room = int(s[H_ROOM])
     squared = s[H_SQUARED] != 0.0
     first, size = ints(s, H_FIRST), ints(s, H_SIZE)
-    items, view = words(s, H_ITEMS, room), pairs(s, H_VIEW)
-    seen, sums = words(s, H_SEEN, room), pairs(s, H_SUMS)
+    items, view = words(s, H_ITEMS, room), rows(s, H_VIEW, 2)
+    seen, sums = words(s, H_SEEN, room), rows(s, H_SUMS, 2)
     total = 0
     for i in range(clusters.shape[0]):
         if weights[i] > TINY:
@@ -155,17 +149,15 @@ def descend(a):
 @kernel
 def largest(score, k, a):
     # score (n,), 1 <= k <= n; a (n,): scratch -> the k-th largest score
-    #
     # A heap of k took 0.5 (k = 1) to 50 ns a candidate (k = n / 4), nearly all of it mispredicted branches; this
     # takes 0.4 to 5 ns: what passes a threshold guessed from 16 scores, then quickselect without branches.
-    n = score.shape[0]
+    n, m = score.shape[0], 0
     if k == 1:
         best, other = score[0], score[n - 1]  # two chains: a comparison need not wait for the last one
         for i in range(1, n, 2):
             best = max(best, score[i - 1])
             other = max(other, score[i])
         return max(best, other)
-    m = 0
     if n >= 64 and 4 * k <= n:
         for i in range(16):
             a[i] = score[i * (n // 16)]
@@ -177,23 +169,15 @@ def largest(score, k, a):
     if m < k:
         a[:n] = score
         m = n
-    low = 0
-    high = m
+    low, high = 0, m
     while high - low > 16:
         step = (high - low) // 8
         x, y, z = a[low + step], a[low + 4 * step], a[low + 7 * step]
-        share = 4 * (k - 1 - low) // (high - low)
-        if share == 0:
-            pivot = max(x, y, z)
-        elif share == 3:
-            pivot = min(x, y, z)
-        else:
-            pivot = max(min(x, y), min(max(x, y), z))
+        pivot = max(min(x, y), min(max(x, y), z))
         m = low
         for i in range(low, high):
             x = a[i]
-            a[i] = a[m]
-            a[m] = x
+            a[i], a[m] = a[m], x
             m += x > pivot
         if k - 1 < m:
             high = m
@@ -201,8 +185,7 @@ def largest(score, k, a):
         low = m
         for i in range(m, high):
             x = a[i]
-            a[i] = a[low]
-            a[low] = x
+            a[i], a[low] = a[low], x
             low += x == pivot
         if k - 1 < low:
             return pivot
@@ -213,7 +196,7 @@ def largest(score, k, a):
 @kernel
 def rank(s, n, k, alpha):
     # sums (n, 2), k <= n -> score (n,); returns the k-th score, how many are above it, how many equal it
-    sums = pairs(s, H_SUMS)
+    sums = rows(s, H_SUMS, 2)
     score = floats(s, H_SCORE, n)
     if alpha == 0.0:  # the mean alone, also where the width is infinite
         for i in range(n):
@@ -225,8 +208,7 @@ def rank(s, n, k, alpha):
         for i in range(n):
             score[i] = sums[i, 0] + alpha * sums[i, 1]
     least = largest(score, k, floats(s, H_POOL, n))
-    above = 0
-    equal = 0
+    above = equal = 0
     for i in range(n):
         above += score[i] > least
         equal += score[i] == least
@@ -274,8 +256,7 @@ def slate(s, clusters, weights, k, alpha, noise, items, scores):
     least, above, equal = rank(s, n, k, alpha)
     seen, score = words(s, H_SEEN, int(s[H_ROOM])), floats(s, H_SCORE, n)
     ties = words(s, H_TABLE, int(s[H_TABLE_SIZE]))  # has served, and is longer than n
-    m = 0
-    t = 0
+    m = t = 0
     for i in range(n):
         if score[i] > least:
             items[m] = i
@@ -309,12 +290,11 @@ def derived(d, b, s, precision, squared):
 
 @kernel
 def derive(s):
-    # s (B,) -> view of every edge from its truth
-    first, size, truth, view = ints(s, H_FIRST), ints(s, H_SIZE), triples(s, H_TRUTH), pairs(s, H_VIEW)
-    precision, squared = s[H_PRECISION], s[H_SQUARED] != 0.0
-    for c in range(first.shape[0]):
-        for e in range(first[c], first[c] + size[c]):
-            view[e, 0], view[e, 1] = derived(truth[e, 0], truth[e, 1], truth[e, 2], precision, squared)
+    # s (B,) -> view of every edge from its truth, of gaps too
+    truth, view = rows(s, H_TRUTH, 3), rows(s, H_VIEW, 2)
+    for e in range(truth.shape[0]):
+        d, b, w = truth[e, 0], truth[e, 1], truth[e, 2]
+        view[e, 0], view[e, 1] = derived(d, b, w, s[H_PRECISION], s[H_SQUARED] != 0.0)
 
 
 @kernel
@@ -341,10 +321,12 @@ def locate_rows(s, clusters, chosen, places):
 
 
 @kernel
-def learn(s, clusters, weights, item, reward, weight):
-    # clusters i8, weights (K,), admissible -> number of edges that learned
+def credit(s, clusters, weights, item, reward, weight):
+    # clusters i8, weights (K,) -> number of edges that learned, or -1: refused and nothing written
+    if refused(s, clusters, weights):
+        return -1
     first, size, items = ints(s, H_FIRST), ints(s, H_SIZE), words(s, H_ITEMS, int(s[H_ROOM]))
-    truth, view = triples(s, H_TRUTH), pairs(s, H_VIEW)
+    truth, view = rows(s, H_TRUTH, 3), rows(s, H_VIEW, 2)
     precision, squared = s[H_PRECISION], s[H_SQUARED] != 0.0
     count = 0
     for i in range(clusters.shape[0]):
@@ -363,29 +345,29 @@ def learn(s, clusters, weights, item, reward, weight):
 
 
 @kernel
-def credit(s, clusters, weights, item, reward, weight):
-    # clusters i8, weights (K,) -> number of edges that learned, or -1: refused and nothing written
-    if refused(s, clusters, weights):
-        return -1
-    return learn(s, clusters, weights, item, reward, weight)
-
-
-@kernel
 def credit_rows(s, chosen, clusters, weights, rewards, weight, learned):
     # chosen i8, rewards, weight (n,); clusters i8, weights (n, K) -> learned (n,) b1; a refused row, or -1
     for i in range(chosen.shape[0]):
         if refused(s, clusters[i], weights[i]):
             return i
     for i in range(chosen.shape[0]):
-        learned[i] = learn(s, clusters[i], weights[i], chosen[i], rewards[i], weight[i]) > 0
+        learned[i] = credit(s, clusters[i], weights[i], chosen[i], rewards[i], weight[i]) > 0
     return -1
+
+
+@kernel
+def move(e, put, items, truth, view):
+    # items (E,) u4, truth (E, 3), view (E, 2) -> edge e copied to another place
+    items[put] = items[e]
+    truth[put, 0], truth[put, 1], truth[put, 2] = truth[e, 0], truth[e, 1], truth[e, 2]
+    view[put, 0], view[put, 1] = view[e, 0], view[e, 1]
 
 
 @kernel
 def widen(s, c, fresh):
     # fresh (m,) i8: items new to the cluster, ascending, for which there is room -> edges without evidence
     first, size, items = ints(s, H_FIRST), ints(s, H_SIZE), words(s, H_ITEMS, int(s[H_ROOM]))
-    truth, view = triples(s, H_TRUTH), pairs(s, H_VIEW)
+    truth, view = rows(s, H_TRUTH, 3), rows(s, H_VIEW, 2)
     theta, spread = derived(0.0, 0.0, 0.0, s[H_PRECISION], s[H_SQUARED] != 0.0)
     e = first[c] + size[c] - 1
     size[c] += fresh.shape[0]
@@ -393,11 +375,7 @@ def widen(s, c, fresh):
     f = fresh.shape[0] - 1
     while f >= 0:
         if e >= first[c] and items[e] > fresh[f]:
-            items[put] = items[e]
-            for column in range(3):
-                truth[put, column] = truth[e, column]
-            for column in range(2):
-                view[put, column] = view[e, column]
+            move(e, put, items, truth, view)
             e -= 1
         else:
             items[put] = fresh[f]
@@ -408,20 +386,14 @@ def widen(s, c, fresh):
 
 
 @kernel
-def sweep(s, rows, live):
-    # rows (m,) i8: clusters; live (N,) u1 -> their edges closed up over EMPTY and over items that do not live
+def sweep(s, clusters, live):
+    # clusters (m,) i8; live (N,) u1 -> their edges closed up over EMPTY and over items that do not live
     first, size, items = ints(s, H_FIRST), ints(s, H_SIZE), words(s, H_ITEMS, int(s[H_ROOM]))
-    truth, view = triples(s, H_TRUTH), pairs(s, H_VIEW)
-    for c in rows:
+    truth, view = rows(s, H_TRUTH, 3), rows(s, H_VIEW, 2)
+    for c in clusters:
         put = first[c]
         for e in range(first[c], first[c] + size[c]):
-            j = items[e]
-            if j == EMPTY or live[j] == 0:
-                continue
-            items[put] = j
-            for column in range(3):
-                truth[put, column] = truth[e, column]
-            for column in range(2):
-                view[put, column] = view[e, column]
-            put += 1
+            if items[e] != EMPTY and live[items[e]] != 0:
+                move(e, put, items, truth, view)
+                put += 1
         size[c] = put - first[c]

@@ -6,7 +6,8 @@ request. The header (``H_*``) comes first, then blocks at the offsets it names. 
 =========== ======== =================================================================================
 ``theta``   (N, D)   derived: A^-1 (b + ridge prior)
 ``cov``     (N, L)   derived: A^-1, A = ridge I + S
-``gram``    (N, L)   truth: S, the weighted sum of x x'
+``gram``    (N, L)   truth: S, the weighted sum of x x', together with ``queue``
+``queue``   (8 N, D) truth: the last few sqrt(weight) x of each arm, folded into S eight at a time
 ``moment``  (N, D)   truth: b, the weighted sum of reward x
 ``prior``   (N, D)   mean towards which each arm is shrunk
 ``arm``     (8, N)   truth: count, weight, sum of weighted reward^2; derived: radius, spread, error
@@ -24,7 +25,7 @@ import math
 
 import numpy as np
 
-from banditroute._kernels import inlined, kernel, short_kernel
+from banditroute._kernels import inlined, kernel, part, short_kernel
 
 # fmt: off
 H_ARMS, H_DIM, H_PAD, H_PACK = 0, 1, 2, 3            # N, d, D, L
@@ -38,9 +39,10 @@ H_LEARNED, H_REFRESH = 24, 25                        # updates so far; next refr
 H_POOLED, H_POOL_RIDGE, H_AUTO = 26, 27, 28
 H_SIGMA2, H_PROPENSITY, H_EVALUATED = 29, 30, 31
 H_AUTO_RIDGE = 32
+H_QUEUE = 33                                         # offset: contexts not yet folded into gram
 HEADER = 40
 
-A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN = 0, 1, 2, 3, 4, 5, 6
+A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN, A_QUEUED = 0, 1, 2, 3, 4, 5, 6, 7
 ARM_SLOTS = 8
 
 # What a kernel answers instead of an arm or of zero; the Python side builds the message.
@@ -48,6 +50,7 @@ BAD_SHAPE, BAD_CONTEXT, NO_NOISE, BAD_PRICES, NONE_ELIGIBLE = -1, -2, -3, -4, -5
 BAD_ARM, BAD_REWARD, BAD_WEIGHT = -6, -7, -8
 # fmt: on
 
+QUEUE = 8  # contexts an arm keeps before they go into gram: one pass over S for eight updates
 ROWS = 32  # contexts per block of `predict_rows`
 EPSILON = 2.220446049250313e-16
 TINY = 1e-40  # contexts with a smaller mean square tell no scale: a ridge in proportion would overflow
@@ -69,7 +72,7 @@ def dot(a, b):
     return total
 
 
-@kernel
+@part
 def means(theta, x, out):
     """theta: (N * D,), x: (D,), out: (N,) -> out[a] = theta_a' x, eight arms per pass over x.
 
@@ -112,7 +115,7 @@ def means(theta, x, out):
         out[a + 4], out[a + 5], out[a + 6], out[a + 7] = t4, t5, t6, t7
 
 
-@kernel
+@part
 def quadratic(p, x):
     """p: (L,) packed or (D,) diagonal, x: (D,) -> x' P x, clipped at zero."""
     n = x.size
@@ -156,7 +159,7 @@ def quadratic(p, x):
     return max(total, 0.0)
 
 
-@kernel
+@part
 def product(p, x, out):
     """p: (L,) packed or (D,) diagonal, x: (D,), out: (D,) -> out = P x."""
     n = x.size
@@ -227,7 +230,7 @@ def product(p, x, out):
         out[m + 7] += t7 / 2
 
 
-@kernel
+@part
 def add_outer(p, u, sign):
     """p: (L,) packed or (D,) diagonal, u: (D,), sign: 1 or -1 -> P += sign u u'.
 
@@ -253,7 +256,59 @@ def add_outer(p, u, sign):
         o += m + 8
 
 
+@part
+def drain(s, a):
+    """s: buffer, a: arm -> folds the queued contexts into gram."""
+    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    slot = int(s[H_ARM]) + A_QUEUED * arms + a
+    queued = int(s[slot])
+    if queued == 0:
+        return
+    s[slot] = 0.0
+    o = int(s[H_QUEUE]) + a * QUEUE * n
+    s[o + queued * n : o + QUEUE * n] = 0.0
+    q0, q1, q2, q3 = s[o : o + n], s[o + n : o + 2 * n], s[o + 2 * n : o + 3 * n], s[o + 3 * n : o + 4 * n]
+    o += 4 * n
+    q4, q5, q6, q7 = s[o : o + n], s[o + n : o + 2 * n], s[o + 2 * n : o + 3 * n], s[o + 3 * n : o + 4 * n]
+    o = int(s[H_GRAM]) + a * size
+    for i in range(n):
+        m = 8 * (i // 8)
+        row, tile = s[o : o + m], s[o + m : o + m + 8]
+        c0, c1, c2, c3, c4, c5, c6, c7 = q0[i], q1[i], q2[i], q3[i], q4[i], q5[i], q6[i], q7[i]
+        for j in range(m):
+            row[j] += 2.0 * (
+                c0 * q0[j]
+                + c1 * q1[j]
+                + c2 * q2[j]
+                + c3 * q3[j]
+                + c4 * q4[j]
+                + c5 * q5[j]
+                + c6 * q6[j]
+                + c7 * q7[j]
+            )
+        for j in range(8):
+            k = m + j
+            tile[j] += (
+                c0 * q0[k]
+                + c1 * q1[k]
+                + c2 * q2[k]
+                + c3 * q3[k]
+                + c4 * q4[k]
+                + c5 * q5[k]
+                + c6 * q6[k]
+                + c7 * q7[k]
+            )
+        o += m + 8
+
+
 @kernel
+def drain_all(s):
+    """s: buffer -> `drain` of every arm."""
+    for a in range(int(s[H_ARMS])):
+        drain(s, a)
+
+
+@part
 def cholesky_inverse(full, inverse, n, floor):
     """full, inverse: (n * n,) -> inverse = full^-1 of a symmetric matrix whose eigenvalues are >= floor.
 
@@ -331,7 +386,7 @@ def pack(full, p, n):
         o += m + 8
 
 
-@kernel
+@part
 def _regularised_inverse(gram, cov, ridge, n, full, inverse):
     """gram, cov: (L,) -> cov = (ridge I + gram)^-1; full, inverse: (n * n,) scratch."""
     if gram.size == n:
@@ -345,7 +400,7 @@ def _regularised_inverse(gram, cov, ridge, n, full, inverse):
     pack(inverse, cov, n)
 
 
-@kernel
+@part
 def _solve(s, a):
     """s: buffer, a: arm -> theta = cov (moment + ridge prior)."""
     n, size = int(s[H_PAD]), int(s[H_PACK])
@@ -363,6 +418,7 @@ def _solve(s, a):
 @kernel
 def rebuild(s, a):
     """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
+    drain(s, a)
     n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
     o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
     g, c = int(s[H_GRAM]) + a * size, int(s[H_COV]) + a * size
@@ -383,13 +439,13 @@ def rebuild(s, a):
     _solve(s, a)
 
 
-@kernel
+@part
 def loosen(s, a):
     """s: buffer, a: arm -> the radius that holds for any statistics."""
     s[int(s[H_ARM]) + A_RADIUS * int(s[H_ARMS]) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(s[H_RIDGE])
 
 
-@kernel
+@part
 def tighten(s, a):
     """s: buffer, a: arm -> a smaller radius from lambda_max(M)^4 <= sum of the squares of the entries of M^2 M^2.
 
@@ -421,7 +477,7 @@ def tighten(s, a):
     s[arm + A_RADIUS * arms] = min(s[arm + A_RADIUS * arms], radius * (1.0 + 1e-9))
 
 
-@kernel
+@part
 def noise_scale(s):
     """s: buffer -> the noise variance that best explains the rewards, given the ridge.
 
@@ -453,7 +509,7 @@ def noise_scale(s):
     return total / weight if weight > 0.0 else 0.0
 
 
-@kernel
+@part
 def _prior_variance(s):
     """s: buffer -> mean square, per determined coefficient, of what sets an arm apart from its prior.
 
@@ -474,7 +530,7 @@ def _prior_variance(s):
     return total / max(determined, 1e-12)
 
 
-@kernel
+@part
 def _information(s):
     """s: buffer -> weight of all feedback, and the weighted sum of the mean square component of its contexts."""
     n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
@@ -489,7 +545,7 @@ def _information(s):
     return weight, trace / dim
 
 
-@kernel
+@part
 def _pool(s, ridge):
     """s: buffer, ridge: its precision -> every prior becomes theta0 = (ridge I + sum S)^-1 sum b.
 
@@ -521,7 +577,7 @@ def _pool(s, ridge):
             s[p + j] = mean[j]
 
 
-@kernel
+@part
 def _move_ridge(s, ridge):
     """s: buffer -> takes another ridge; a rebuild costs N cubes of D, so only when the old one is off by a fifth."""
     if 0.8 * ridge <= s[H_RIDGE] <= 1.25 * ridge:
@@ -542,6 +598,7 @@ def refresh(s):
     pooled model counts for one average observation, the ridge starts there, moves by a factor 2 at most and stays
     between a millionth of an observation and all of them.
     """
+    drain_all(s)
     weight, information = _information(s)
     unit = information / weight if weight > 0.0 else 0.0
     unit = unit if unit > TINY else 0.0
@@ -569,6 +626,7 @@ def advance(s, bucket):
     now = s[H_BUCKET]
     if bucket <= now:
         return
+    drain_all(s)
     factor = s[H_DISCOUNT] ** (s[H_SPAN] * (bucket - now))
     n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
     g, m = int(s[H_GRAM]), int(s[H_MOMENT])
@@ -659,7 +717,7 @@ def _offered(s, offers):
     return eligible if eligible > 0 else NONE_ELIGIBLE
 
 
-@kernel
+@part
 def _bounds(s, z, norm, offers, eligible, row, score, bound):
     """s: buffer, z: (D,), score, bound: (N,) -> mean less price, and an upper bound of the score, of every arm.
 
@@ -702,7 +760,7 @@ def _bounds(s, z, norm, offers, eligible, row, score, bound):
     return first
 
 
-@kernel
+@part
 def _scored(s, a, z, row, mean):
     """s: buffer, a: arm, z: (D,), mean: its mean less price -> its exact score."""
     size, c = int(s[H_PACK]), int(s[H_COV])
@@ -714,7 +772,7 @@ def _scored(s, a, z, row, mean):
     return mean + bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
 
 
-@kernel
+@part
 def _settle(s, u, eligible, score, bound, best, ties, chosen):
     """s: buffer, score, bound: (N,) -> the arm played: `chosen`, one of its ties, or one of the uniform share.
 
@@ -746,7 +804,7 @@ def _settle(s, u, eligible, score, bound, best, ties, chosen):
     return chosen
 
 
-@kernel
+@part
 def choose(s, x, offers, prune):
     """s: buffer, x: (d,), offers: (N,) prices, infinite where ineligible, or (0,) -> arm or a code.
 
@@ -849,12 +907,9 @@ def learn(s, a, x, reward, weight, at):
         gain = weight * (reward - dot(theta, z)) / (1.0 + q)
         for j in range(n):
             moment[j] += weight * reward * z[j]
-        if weight != 1.0:  # nothing needs the context itself from here on
-            for j in range(n):
-                z[j] *= math.sqrt(weight)
-        add_outer(gram, z, 1.0)
         if size == n:
             for j in range(n):
+                gram[j] += weight * z[j] * z[j]
                 cov[j] = 1.0 / (s[H_RIDGE] + gram[j])
                 theta[j] = cov[j] * (moment[j] + s[H_RIDGE] * s[int(s[H_PRIOR]) + a * n + j])
         else:
@@ -864,6 +919,14 @@ def learn(s, a, x, reward, weight, at):
             for j in range(n):
                 v[j] *= scale
             add_outer(cov, v, -1.0)
+            queued = int(s[arm + A_QUEUED * arms])
+            o = int(s[H_QUEUE]) + (a * QUEUE + queued) * n
+            row, root = s[o : o + n], math.sqrt(weight)
+            for j in range(n):
+                row[j] = root * z[j]
+            s[arm + A_QUEUED * arms] = queued + 1.0
+            if queued + 1 == QUEUE:
+                drain(s, a)
             # What rounding can do to x' cov x: relative to the largest width that x could have, not to its own.
             radius = s[arm + A_RADIUS * arms]
             s[arm + A_ERROR * arms] += (1.0 + weight * norm2 * radius * radius) * EPSILON

@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._kernels import kernel
+from banditroute._kernels import kernel, part
 from banditroute._kernels.linear import (
     H_ARMS,
     H_BUCKET,
@@ -57,7 +57,7 @@ def forced_share(needs, offers, rate, arm):
     return rate * (needs[arm] / total) if offers[arm] < math.inf else 0.0
 
 
-@kernel
+@part
 def scored_propensity(s, arm, chosen):
     """s: buffer right after `choose` returned `chosen` -> the propensity that `arm` had in that decision."""
     if arm == chosen:

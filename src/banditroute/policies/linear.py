@@ -40,6 +40,7 @@ def compile_kernels() -> None:
     prepare(k.learn_rows, s, np.zeros(1, dtype=np.int64), rows, x)
     prepare(k.advance, s, 0.0)
     prepare(k.refresh, s)
+    prepare(k.drain_all, s)
     prepare(k.rebuild, s, 0)
 
 
@@ -101,6 +102,7 @@ class LinearPolicy(Policy):
             self._state.prior[:, : self.dim] = means
             self._state.theta[:] = self._state.prior
         self._bind()
+        self._draw()
 
     def _bind(self) -> None:
         self._s = self._state.buffer

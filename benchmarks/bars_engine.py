@@ -1,0 +1,234 @@
+"""The engine's bars, one line each: accuracy after a million updates, scan bandwidth, router, simulation, import.
+
+Times are CPU time in alternated blocks, medians, on one core; speed against a numpy reference and against other
+libraries is in run_peers.py.
+
+    python benchmarks/bars_engine.py [--updates 1000000] [--json FILE]
+"""
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+from banditroute import LRU, LinUCB, Polar, Router, simulate, warmup
+from banditroute._kernels import linear as kernels
+from banditroute.stream import Problem, Stream
+
+
+def blocks(pairs: dict, rounds: int = 15) -> dict[str, float]:
+    """Median CPU seconds of each callable, run in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in pairs}
+    gc.disable()
+    for _ in range(rounds):
+        for name, call in pairs.items():
+            start = time.process_time()
+            call()
+            seconds[name].append(time.process_time() - start)
+    gc.enable()
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def width_error(policy: LinUCB, arm: int, contexts: np.ndarray) -> float:
+    """Largest relative error of the width against a fresh solve from the statistics."""
+    fresh = np.sqrt(np.einsum("ni,in->n", contexts, np.linalg.solve(policy.precision(arm), contexts.T)))
+    mine = np.array([policy.scores(x).std[arm] for x in contexts])
+    return float(np.max(np.abs(mine - fresh) / fresh))
+
+
+def stability(updates: int) -> dict[str, float]:
+    """Width errors after many updates, and the windup of directions that nothing excites."""
+    rng = np.random.default_rng(0)
+    out = {}
+    for discount in (1.0, 0.999):
+        policy = LinUCB(2, 32, alpha=0.3, ridge=1.0, prior=None, discount=discount, rng=0)
+        for _ in range(updates // 10_000):
+            x = rng.normal(size=(10_000, 32)) / np.sqrt(32)
+            kernels.learn_rows(policy._s, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
+        out[f"width error, discount {discount:g}"] = width_error(policy, 0, rng.normal(size=(200, 32)))
+    policy = LinUCB(1, 32, alpha=0.3, ridge=1.0, prior=None, rng=0)
+    line = rng.normal(size=32)
+    line /= np.linalg.norm(line)
+    for _ in range(updates // 10_000):
+        x = 1e3 * (line + 1e-3 * rng.normal(size=(10_000, 32)))
+        kernels.learn_rows(policy._s, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
+    probes = np.vstack([rng.normal(size=(200, 32)), 1e3 * (line + 1e-3 * rng.normal(size=(200, 32)))])
+    out["width error, near-collinear, norm 1e3"] = width_error(policy, 0, probes)
+    policy = LinUCB(1, 8, alpha=0.3, ridge=1.0, prior=None, discount=0.99, rng=0)
+    x = np.zeros((10_000, 8))
+    x[:, 0] = 1.0
+    for _ in range(updates // 10_000):
+        kernels.learn_rows(policy._s, np.zeros(10_000, np.int64), x, np.ones(10_000))
+    eye = np.eye(8)
+    widths = np.array([policy.scores(e).std[0] for e in eye])
+    out["windup: largest width off the excited axis less 1 / sqrt(ridge)"] = float(
+        np.max(np.abs(widths[1:] - 1.0))
+    )
+    return out
+
+
+def bandwidth() -> dict[str, float]:
+    """Full scan of all widths over the time of reading the same bytes once (a plain sum)."""
+    out = {}
+    for arms, dim in ((15, 384), (200, 64), (1000, 32), (1000, 128)):
+        policy = LinUCB(arms, dim, alpha=0.3, ridge=1.0, prior=None, rng=0)
+        x = np.random.default_rng(0).normal(size=dim)
+        mean, std = np.empty(arms), np.empty(arms)
+        flat = policy._state.cov.ravel()
+        times = blocks(
+            {"scan": lambda: kernels.predict(policy._s, x, mean, std), "read": lambda: flat.sum()}, 41
+        )
+        out[f"scan at ({arms}, {dim}): share of the read bandwidth"] = times["read"] / times["scan"]
+        out[f"scan at ({arms}, {dim}), GB/s"] = flat.nbytes / times["scan"] / 1e9
+    return out
+
+
+def clustered(arms: int, dim: int, length: int, seed: int = 0) -> Stream:
+    """Unit contexts around twelve centres, each arm best near one of them."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(12, dim))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    x = centres[rng.integers(12, size=length)] + 0.15 * rng.normal(size=(length, dim))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    theta = 0.55 * centres[rng.integers(12, size=arms)] + 0.1 * rng.normal(size=(arms, dim)) / np.sqrt(dim)
+    means = x @ theta.T
+    return Stream(x, means, means + 0.1 * rng.normal(size=(length, 1)), tuple(str(i) for i in range(arms)))
+
+
+def router() -> dict[str, float]:
+    """One decision and its feedback through a Router with residency, prices, ledger and lock at (15, 32)."""
+    stream = clustered(15, 32, 20_000)
+    prices = np.full(15, 0.01)
+    out = {}
+    for name, residency in (("Polar", Polar(4, epoch=10**9)), ("LRU", LRU(4))):
+        routing = Router(LinUCB(15, 32, alpha=0.3, ridge=0.1, rng=0), residency, 0.2)
+        bare = Router(LinUCB(15, 32, alpha=0.3, ridge=0.1, rng=0))
+        rows = [np.ascontiguousarray(x) for x in stream.contexts]
+
+        def pairs(target: Router, rows: list = rows, **given: object) -> None:
+            for x in rows[:2000]:
+                target.update(target.select(x, **given).id, 0.5)
+
+        pairs(routing)
+        times = blocks(
+            {
+                "residency": lambda r=routing: pairs(r),
+                "residency and prices": lambda r=routing: pairs(r, prices=prices),
+                "plain": lambda r=bare: pairs(r),
+            }
+        )
+        out.update({f"Router select + update, {name}, {k}, us": v / 2000 * 1e6 for k, v in times.items()})
+    return out
+
+
+def simulation() -> dict[str, float]:
+    """Steps per second of the compiled loop at (15, 32), one core."""
+    stream = clustered(15, 32, 200_000)
+    problem = Problem(stream, np.full(15, 0.2), np.full(15, 0.2), 4)
+    times = blocks(
+        {
+            "no residency": lambda: simulate(LinUCB(15, 32, alpha=0.3, ridge=0.1, prior=None, rng=0), stream),
+            "Polar, epoch 500": lambda: simulate(
+                LinUCB(15, 32, alpha=0.3, ridge=0.1, prior=None, rng=0),
+                problem,
+                Polar(4, epoch=500, sample=512),
+            ),
+        },
+        5,
+    )
+    return {f"simulated steps per second, {k}": len(stream) / v for k, v in times.items()}
+
+
+def starting() -> dict[str, float]:
+    """Import against its parts, and warmup with an empty and with a full disk cache, in fresh processes."""
+
+    def process(code: str, **env: str) -> float:
+        given = {**os.environ, **env}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    parts = (
+        "import time; t = time.process_time(); import numpy, numba, pydantic; print(time.process_time() - t)"
+    )
+    ours = "import time; t = time.process_time(); import banditroute; print(time.process_time() - t)"
+    warm = "import time, banditroute; t = time.{}(); banditroute.warmup(); print(time.{}() - t)"
+    ratios = [process(ours) / process(parts) for _ in range(9)]
+    with tempfile.TemporaryDirectory() as folder:
+        cold = process(warm.format("process_time", "process_time"), NUMBA_CACHE_DIR=folder)
+        again = [
+            process(warm.format("process_time", "process_time"), NUMBA_CACHE_DIR=folder) for _ in range(5)
+        ]
+    return {
+        "import over numpy + numba + pydantic": float(np.median(ratios)),
+        "warmup, cold cache, CPU s": cold,
+        "warmup, warm cache, CPU s": float(np.median(again)),
+    }
+
+
+def first_call() -> dict[str, float]:
+    """First select and update after `warmup` against the median of the next thousand."""
+    warmup()
+    policy = LinUCB(15, 32, alpha=0.3, ridge=1.0, rng=0)
+    x = np.random.default_rng(0).normal(size=32)
+    spans = []
+    for _ in range(1001):
+        start = time.perf_counter_ns()
+        policy.select(x)
+        policy.update(0, x, 0.5)
+        spans.append(time.perf_counter_ns() - start)
+    return {
+        "first select + update, us": spans[0] / 1e3,
+        "the next thousand, median us": float(np.median(spans[1:])) / 1e3,
+    }
+
+
+def memory() -> dict[str, float]:
+    """Derived state per arm over 1.2 (d^2 / 2 + 8 d) numbers: at most one is the bar."""
+    out = {}
+    for dim in (32, 64, 128, 384):
+        state = LinUCB(2, dim)._state
+        derived = state.pack + 2 * state.pad + 4  # cov, theta, prior, radius, spread, error, tighten
+        out[f"derived numbers per arm at dim {dim}, over the bar"] = derived / (
+            1.2 * (dim * dim / 2 + 8 * dim)
+        )
+    return out
+
+
+def main() -> None:
+    """Print every figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--updates", type=int, default=1_000_000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    figures: dict[str, float] = {}
+    for part in (
+        lambda: stability(given.updates),
+        first_call,
+        memory,
+        bandwidth,
+        router,
+        simulation,
+        starting,
+    ):
+        found = part()
+        for name, value in found.items():
+            print(f"{name:75s} {value:.4g}", flush=True)
+        figures.update(found)
+    if given.json:
+        given.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
