@@ -58,6 +58,7 @@ BAD = {
     "load another kind": lambda p: p.load_state(*_spoiled(p, policy="LinUCB")),
     "load nan": lambda p: p.load_state(*_spoiled(p, truth=np.full((60, 3), np.nan))),
     "load unsorted": lambda p: p.load_state(*_spoiled(p, items=np.zeros(p.n_edges, dtype=int))),
+    "load edges of the retired": lambda p: p.load_state(*_spoiled(p, live=np.zeros(20, dtype=np.uint8))),
     "load a cursor": lambda p: p.load_state(*_spoiled(p, cursor=1024)),
     "load a generator": lambda p: p.load_state(*_spoiled(p, rng={"bit_generator": "MT19937"})),
 }

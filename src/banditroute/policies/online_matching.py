@@ -150,7 +150,7 @@ class GraphDiagLinUCB(LiveGraph):
         """Choose one item uniformly among the top k of one request.
 
         With feedback that comes minutes later, k = 1 would send every request of those minutes to the same
-        items; a larger k spreads them. Costs about 5 ns for each edge of the active clusters and 1 us.
+        items; a larger k spreads them. Costs about 5 ns for each edge of the active clusters, and 1 to 2 us.
 
         Parameters
         ----------
