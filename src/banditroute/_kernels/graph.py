@@ -150,7 +150,7 @@ def descend(a):
 def largest(score, k, a):
     # score (n,), 1 <= k <= n; a (n,): scratch -> the k-th largest score
     # A heap of k took 0.5 (k = 1) to 50 ns a candidate (k = n / 4), nearly all of it mispredicted branches; this
-    # takes 0.4 to 5 ns: what passes a threshold guessed from 16 scores, then quickselect without branches.
+    # takes 0.7 to 4 ns: what passes a threshold guessed from 16 scores, then quickselect without branches.
     n, m = score.shape[0], 0
     if k == 1:
         best, other = score[0], score[n - 1]  # two chains: a comparison need not wait for the last one
