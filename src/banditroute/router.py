@@ -213,13 +213,13 @@ class Router(Durable):
                 offers = policy._offers(prices, eligible) + self._offers
                 if offers.min() == np.inf:
                     raise ValueError("eligible must allow an arm that is not quarantined, got none")
-                if eligible is not None:
-                    self._masked += 1
-                    self._offered |= offers < np.inf
                 if fast is not None:
                     choice = fast._select_offers(context, offers)
                 else:
                     choice = self._choose(context, offers)
+                if eligible is not None:  # not before the choice: it may refuse the context
+                    self._masked += 1
+                    self._offered |= offers < np.inf
             arm, propensity = choice
             hit = True
             if controller is not None:
