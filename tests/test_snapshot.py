@@ -26,6 +26,7 @@ from banditroute import (
     Static,
     UnknownDecision,
 )
+from banditroute import container as box
 from banditroute import snapshot as snap
 from banditroute.policies import DiagLinUCB, EpsilonGreedy, LinTS
 
@@ -200,7 +201,7 @@ def test_torn_files_are_refused_and_change_nothing(tmp_path, length):
         target.load(tmp_path / "torn")
     assert state_of(target) == before
     with pytest.raises(SnapshotError):
-        snap.decode(data + b"x")
+        box.decode(data + b"x")
 
 
 def test_every_flipped_bit_is_refused(tmp_path):
@@ -214,9 +215,9 @@ def test_every_flipped_bit_is_refused(tmp_path):
         bit = 1 << int(rng.integers(8))
         data[at] ^= bit
         with pytest.raises(SnapshotError):
-            snap.decode(bytes(data))
+            box.decode(bytes(data))
         data[at] ^= bit
-    snap.decode(bytes(data))
+    box.decode(bytes(data))
 
 
 def test_sizes_are_checked_before_anything_is_read(tmp_path):
@@ -233,9 +234,9 @@ def test_sizes_are_checked_before_anything_is_read(tmp_path):
 
 def recoded(data, change):
     """A file with valid checksums and another content."""
-    header, arrays = snap.decode(data)
+    header, arrays = box.decode(data)
     change(header, arrays)
-    return snap.encode(header, arrays)
+    return box.encode(header, arrays)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snap.os, "fsync", full)
+    monkeypatch.setattr(box.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         router.save(tmp_path / "state")
     assert (tmp_path / "state").read_bytes() == old

@@ -3,6 +3,7 @@
 from banditroute.cluster_graph import ClusterGraph
 from banditroute.decision import Decision
 from banditroute.errors import BanditRouteError, SnapshotError, UnknownArm, UnknownDecision
+from banditroute.feedback import Source
 from banditroute.paging import EmpiricalPaging, PagingModel, measure_paging
 from banditroute.policies import DiagLinUCB, EpsilonGreedy, GraphDiagLinUCB, LinTS, LinUCB
 from banditroute.policy import Choice, Policy, Scores
@@ -25,6 +26,7 @@ from banditroute.residency import (
 )
 from banditroute.router import Router
 from banditroute.simulate import Run, simulate
+from banditroute.stores import FileStore
 from banditroute.stream import Problem, Stream
 from banditroute.warm import warmup
 
@@ -44,6 +46,7 @@ __all__ = [
     "DiagLinUCB",
     "EmpiricalPaging",
     "EpsilonGreedy",
+    "FileStore",
     "GraphDiagLinUCB",
     "LinTS",
     "LinUCB",
@@ -61,6 +64,7 @@ __all__ = [
     "Run",
     "Scores",
     "SnapshotError",
+    "Source",
     "Static",
     "Stream",
     "UnknownArm",

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute import _validate as check
-from banditroute import journal, snapshot
+from banditroute import container, journal, snapshot
 from banditroute._kernels import linear as k
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError
+from banditroute.replicas import Replica
+from banditroute.stores import StateStore
+from banditroute.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from banditroute.journal import Journal
     from banditroute.policies.linear import LinearPolicy
     from banditroute.policy import Policy
-    from banditroute.replicas import Replica
 
 __all__ = ["Durable"]
 
@@ -78,6 +80,8 @@ class Durable:
         self._reward_sums = [0.0] * count
         self._journal: Journal | None = None
         self._replica: Replica | None = None
+        self._tally: Tally | None = None
+        self._identity: tuple[dict[str, Any], dict[str, Any]] | None = None  # of a replica, from a snapshot
         self._watched = self._spread
         _alive.add(self)
 
@@ -118,11 +122,11 @@ class Durable:
             self._settle()
             header, arrays = snapshot.capture(self)
         target = Path(path)
-        data = snapshot.encode(header, arrays)
-        snapshot.keep_previous(target)
-        snapshot.write(target, data)
+        data = container.encode(header, arrays)
+        container.keep_previous(target)
+        container.write(target, data)
 
-    def load(self, path: str | os.PathLike[str], *, limit_bytes: int = snapshot.LIMIT_BYTES) -> None:
+    def load(self, path: str | os.PathLike[str], *, limit_bytes: int = container.LIMIT_BYTES) -> None:
         """Continue from a file that `save` wrote of a Router with the same settings.
 
         Parameters
@@ -142,7 +146,7 @@ class Durable:
         -----
         Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
         """
-        header, arrays = snapshot.read(path, limit_bytes=limit_bytes)
+        header, arrays = container.read(path, limit_bytes=limit_bytes)
         with self._lock:
             self._alone("load")
             self._settle()
@@ -208,6 +212,72 @@ class Durable:
         """
         return journal.recover(self, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep)
 
+    def join(
+        self,
+        store: StateStore,
+        *,
+        sync_s: float = 1.0,
+        share_decisions: bool = False,
+        background: bool = True,
+    ) -> Replica:
+        """Share this bandit with every other Router that joins the same store.
+
+        Parameters
+        ----------
+        store : StateStore
+            `FileStore`, ``RedisStore`` or your own.
+        sync_s : float
+            Seconds between rounds: how stale the others' evidence is at most.
+        share_decisions : bool
+            Let any replica answer a decision; the first answer wins. Answers to decisions that the store holds are
+            learned a moment later, in the thread, once it has said that no other replica was first: `update` returns
+            True when it has taken them.
+        background : bool
+            Run a thread; otherwise call ``sync()`` and ``exchange()`` of the answer.
+
+        Returns
+        -------
+        Replica
+            For its `sync`, `peers` and `compact`.
+
+        Raises
+        ------
+        TypeError
+            Only linear policies can be shared.
+        ValueError
+            Joined already.
+
+        Notes
+        -----
+        All replicas need the same arms, dimension and settings, and the same statistics from before they join (none,
+        or those of one file). Call `recover` before `join`. What a replica that dies had not published is lost. While
+        the store is down serving goes on and ``store_errors`` counts.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from banditroute import FileStore, LinUCB, Router
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     one, two = Router(LinUCB(2, 2, rng=0)), Router(LinUCB(2, 2, rng=1))
+        ...     first = one.join(FileStore(home), background=False)
+        ...     second = two.join(FileStore(home), background=False)
+        ...     learned = one.update(one.select([1.0, 0.0]).id, 1.0)
+        ...     synced = first.sync(), second.sync()
+        >>> int(two.policy.counts.sum())
+        1
+        """
+        if self._replica is not None:
+            raise ValueError("join must be called once, got a second call")
+        new = Replica(self, store, sync_s=sync_s, share_decisions=share_decisions, background=background)
+        with self._lock:
+            if self._tally is None:
+                assert self._fast is not None
+                self._tally = Tally(self._fast)
+            restored, self._identity = self._identity, None
+            self._replica, self._watched = new, True
+        new.start(restored)
+        return new
+
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.
 
@@ -218,7 +288,7 @@ class Durable:
         SnapshotError
             As for `load`; nothing changed.
         """
-        header, arrays = snapshot.read(path)
+        header, arrays = container.read(path)
         with self._lock:
             self._alone("rollback")
             try:
@@ -277,45 +347,60 @@ class Durable:
 
     def _learn(self, key: int, pending: Pending, reward: float) -> bool:
         """Learn the reward of a decision of this ledger; False when its arm is gone or in quarantine."""
+        if self._replica is not None and self._replica.defers(key, pending, reward):
+            self._ledger.answer(key)
+            self._settled(pending)
+            return True
+        # Before the books: should the policy refuse the reward, the decision stays open.
+        learned = self._absorb(key, pending, reward)
+        self._ledger.answer(key)
+        self._settled(pending)
+        return learned
+
+    def _absorb(self, key: int, pending: Pending, reward: float, *, foreign: bool = False) -> bool:
+        """Learn a reward, whoever made the decision, and record it."""
         arm = self.policy._index.get(pending.arm)
         learns = arm is not None and not self._quarantined[arm]
-        if learns:  # before the books: should the policy refuse the reward, the decision stays open
+        if learns:
             assert arm is not None
             self.policy.update(arm, pending.context, reward, at=pending.at)
-        self._ledger.answer(key)
-        if self._journal is not None:
-            self._journal.feedback(key, reward)
-        if arm is not None:
-            self._pending[arm] -= 1.0
-            if self._spread:
-                self._respread(arm)
-        if not learns:
+            self._count(arm, pending, reward)
+        else:
             self._dropped += 1
-            return False
-        assert arm is not None
-        self._count(arm, pending, reward)
-        return True
+        if self._journal is not None:
+            if foreign:
+                self._journal.foreign(key, pending, reward)
+            else:
+                self._journal.feedback(key, reward)
+        return learns
 
     def _count(self, arm: int, pending: Pending, reward: float) -> None:
         self._learned += 1
         self._answers[arm] += 1
         self._reward_sums[arm] += reward
-        if self._replica is not None:
-            self._replica.learned(arm, pending, reward)
+        if self._tally is not None:
+            self._tally.add(pending.arm, pending.context, reward, at=pending.at)
+
+    def _settled(self, pending: Pending) -> None:
+        """See a decision that is pending no more."""
+        arm = self.policy._index.get(pending.arm)
+        if arm is not None:
+            self._pending[arm] -= 1.0
+            if self._spread:
+                self._respread(arm)
 
     def _forget(self, key: int, pending: Pending) -> None:
         """See a decision expire."""
-        arm = self.policy._index.get(pending.arm)
+        self._settled(pending)
+        reward = self._expired_reward
+        if self._replica is not None and self._replica.defers(key, pending, reward):
+            return
         if self._journal is not None:
             self._journal.expiry(key)
-        if arm is None:
-            return
-        self._pending[arm] -= 1.0
-        if self._expired_reward is not None and not self._quarantined[arm]:
-            self.policy.update(arm, pending.context, self._expired_reward, at=pending.at)
-            self._count(arm, pending, self._expired_reward)
-        if self._spread:
-            self._respread(arm)
+        arm = self.policy._index.get(pending.arm)
+        if arm is not None and reward is not None and not self._quarantined[arm]:
+            self.policy.update(arm, pending.context, reward, at=pending.at)
+            self._count(arm, pending, reward)
 
     def _opened(self, key: int, pending: Pending, arm: int, hit: bool) -> None:
         """See a decision made."""

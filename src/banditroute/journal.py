@@ -20,11 +20,11 @@ from typing import IO, Any
 import numpy as np
 
 from banditroute import _validate as check
-from banditroute import snapshot
+from banditroute import container, snapshot
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError
 
-__all__ = ["Journal", "records", "recover"]
+__all__ = ["Journal", "packed", "records", "recover", "unpacked"]
 
 log = logging.getLogger("banditroute.journal")
 
@@ -33,7 +33,8 @@ FRAME = struct.Struct("<II")
 DECISION = struct.Struct("<BQqdd?H")
 FEEDBACK = struct.Struct("<BQd")
 EXPIRY = struct.Struct("<BQ")
-D, F, X, E = 1, 2, 3, 4  # decision, feedback, expiry, event
+FOREIGN = struct.Struct("<Bd")
+D, F, X, E, A = 1, 2, 3, 4, 5  # decision, feedback, expiry, event, feedback to a decision made elsewhere
 LARGEST = 1 << 24  # bytes of a record: longer lengths are torn or hostile
 BUFFER_LIMIT = 1 << 26  # bytes kept while the disk refuses; beyond it records are dropped and counted
 
@@ -48,8 +49,8 @@ def records(path: str | os.PathLike[str]) -> Iterator[tuple[int, tuple[Any, ...]
     Yields
     ------
     (int, tuple)
-        Bytes up to here, and ``("decision", id, Pending, hit)``, ``("feedback", id, reward)``, ``("expiry", id)`` or
-        ``("event", dict)``.
+        Bytes up to here, and ``("decision", id, Pending, hit)``, ``("feedback", id, reward)``, ``("expiry", id)``,
+        ``("foreign", id, Pending, reward)`` or ``("event", dict)``.
 
     Raises
     ------
@@ -77,6 +78,25 @@ def records(path: str | os.PathLike[str]) -> Iterator[tuple[int, tuple[Any, ...]
             yield end, record
 
 
+def packed(key: int, pending: Pending, hit: bool) -> bytes:
+    """Return a decision as bytes.
+
+    Examples
+    --------
+    >>> unpacked(packed(7, Pending("math", np.ones(2), 1.0, 0.0, 3), True)).arm
+    'math'
+    """
+    name = pending.arm.encode()
+    head = DECISION.pack(D, key, pending.at, pending.time, pending.propensity, hit, len(name))
+    return head + name + pending.context.tobytes()
+
+
+def unpacked(data: bytes) -> Pending | None:
+    """Return the decision that `packed` was given, or None where the bytes are none."""
+    record = _parsed(data)
+    return record[2] if record is not None and record[0] == "decision" else None
+
+
 def _parsed(payload: bytes) -> tuple[Any, ...] | None:
     try:
         kind = payload[0]
@@ -90,6 +110,10 @@ def _parsed(payload: bytes) -> tuple[Any, ...] | None:
             return ("feedback", *FEEDBACK.unpack(payload)[1:])
         if kind == X:
             return "expiry", EXPIRY.unpack(payload)[1]
+        if kind == A:
+            inner = _parsed(payload[FOREIGN.size :])
+            if inner is not None and inner[0] == "decision":
+                return ("foreign", *inner[1:3], FOREIGN.unpack_from(payload)[1])
         if kind == E:
             return "event", dict(json.loads(payload[1:]))
     except (ValueError, IndexError, struct.error, RecursionError):
@@ -130,9 +154,11 @@ class Journal:
 
     def decision(self, key: int, pending: Pending, hit: bool) -> None:
         """Record a decision."""
-        name = pending.arm.encode()
-        head = DECISION.pack(D, key, pending.at, pending.time, pending.propensity, hit, len(name))
-        self._append(head + name + pending.context.tobytes())
+        self._append(packed(key, pending, hit))
+
+    def foreign(self, key: int, pending: Pending, reward: float) -> None:
+        """Record the reward of a decision that another replica made."""
+        self._append(FOREIGN.pack(A, reward) + packed(key, pending, True))
 
     def feedback(self, key: int, reward: float) -> None:
         """Record the reward that answered a decision."""
@@ -224,7 +250,7 @@ class Journal:
                 self._buffered -= len(self._unsent)
             self._unsent, self._file, self._good = b"", fresh, len(MAGIC)
             self._generation = number
-        snapshot.write(self._directory / f"snapshot-{number:012d}", snapshot.encode(header, arrays))
+        container.write(self._directory / f"snapshot-{number:012d}", container.encode(header, arrays))
         self.checkpoints += 1
         oldest = _generations(self._directory, "snapshot")[-self._keep :][0][0]
         for kind in ("snapshot", "journal"):
@@ -319,7 +345,7 @@ def _restore(router: Any, home: Path) -> dict[str, Any]:
     refused, found = [], 0
     for number, path in reversed(snapshots):
         try:
-            header, arrays = snapshot.read(path)
+            header, arrays = container.read(path)
             with router._lock:
                 snapshot.restore(router, header, arrays)
             found = number
@@ -364,6 +390,11 @@ def _replay(router: Any, record: tuple[Any, ...]) -> bool:
                     return False
                 router._learn(record[1], pending, record[2])
                 return True
+            if kind == "foreign":
+                if record[1] in router._ledger.closed:
+                    return False
+                router._ledger._remember(record[1], True)
+                return bool(router._absorb(*record[1:], foreign=True))
             if kind == "expiry":
                 if record[1] not in router._ledger.pending:
                     return False
@@ -401,6 +432,12 @@ def _happened(router: Any, what: str, value: Any) -> bool:
         router._set_quarantine(value, what == "quarantine")
     elif what == "add":
         router.add_arm(value[0], size=value[1], fault=value[2])
+    elif what == "answered":  # on another replica
+        pending = router._ledger.pending.get(value)
+        if pending is None:
+            return False
+        router._ledger.answer(value)
+        router._settled(pending)
     elif what == "remove":
         router.remove_arm(router.policy.arms[value])
     else:

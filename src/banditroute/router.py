@@ -114,9 +114,7 @@ class Router(Durable):
         self.switching = check.unit("switching", switching)
         self._clock = clock
         self._lock = threading.RLock()
-        self._ledger = Ledger(
-            time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=self._forget
-        )
+        self._ledger = Ledger(time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=self._forget)
         self._fast = policy if isinstance(policy, LinearPolicy) else None
         self._sources = None if sources is None else Sources(sources)
         self._start(expired_reward, spread_pending)
@@ -283,10 +281,11 @@ class Router(Durable):
                 if admitted is None:
                     return False
                 value = admitted
-            if self._replica is not None:
-                return self._replica.update(key, value, now)
-            pending = self._ledger.find(key, now=now)
-            return pending is not None and self._learn(key, pending, value)
+            replica = self._replica
+            if replica is None or key in self._ledger.pending or key in self._ledger.closed:
+                pending = self._ledger.find(key, now=now)
+                return pending is not None and self._learn(key, pending, value)
+        return replica.foreign(key, value)  # asks the store, so without the lock
 
     # Residency.
 
@@ -453,7 +452,11 @@ class Router(Durable):
             counts=getattr(self.policy, "counts", None),
             offered=self._offered if self._masked and self._masked == self._index - self._planned else None,
         )
-        self._planned, self._masked, self._offered = self._index, 0, np.zeros_like(self._pending, dtype=np.bool_)
+        self._planned, self._masked, self._offered = (
+            self._index,
+            0,
+            np.zeros_like(self._pending, dtype=np.bool_),
+        )
         return view
 
     def _settle(self) -> None:

@@ -1,0 +1,1 @@
+"""Optional edges to other software; each module needs its extra."""
