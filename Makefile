@@ -29,6 +29,7 @@ bench: demo
 	mkdir -p out
 	$(BIN)/python benchmarks/demo_page.py
 	$(BIN)/python benchmarks/run_peers.py
+	$(BIN)/python benchmarks/bars_engine.py
 	$(BIN)/python -m pytest benchmarks/test_bench_*.py --benchmark-enable --benchmark-only --benchmark-json=out/bench.json
 	$(BIN)/python benchmarks/report.py
 

@@ -3,7 +3,7 @@
 Times are CPU time in alternated blocks, medians, on one core; speed against a numpy reference and against other
 libraries is in run_peers.py.
 
-    python benchmarks/bars_engine.py [--updates 1000000] [--json FILE]
+    python benchmarks/bars_engine.py [--updates 1000000] [--out FILE]
 """
 
 import argparse
@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from machine import machine
 
-from banditroute import LRU, LinUCB, Polar, Router, simulate, warmup
+from banditroute import LRU, DiagLinUCB, LinTS, LinUCB, Polar, Router, simulate, warmup
 from banditroute._kernels import linear as kernels
 from banditroute.stream import Problem, Stream
 
@@ -81,11 +83,9 @@ def bandwidth() -> dict[str, float]:
     for arms, dim in ((15, 384), (200, 64), (1000, 32), (1000, 128)):
         policy = LinUCB(arms, dim, alpha=0.3, ridge=1.0, prior=None, rng=0)
         x = np.random.default_rng(0).normal(size=dim)
-        mean, std = np.empty(arms), np.empty(arms)
+        given = (policy._s, x, np.empty(arms), np.empty(arms))
         flat = policy._state.cov.ravel()
-        times = blocks(
-            {"scan": lambda: kernels.predict(policy._s, x, mean, std), "read": lambda: flat.sum()}, 41
-        )
+        times = blocks({"scan": partial(kernels.predict, *given), "read": flat.sum}, 41)
         out[f"scan at ({arms}, {dim}): share of the read bandwidth"] = times["read"] / times["scan"]
         out[f"scan at ({arms}, {dim}), GB/s"] = flat.nbytes / times["scan"] / 1e9
     return out
@@ -192,6 +192,40 @@ def first_call() -> dict[str, float]:
     }
 
 
+def relatives() -> dict[str, float]:
+    """LinTS, Diag-LinUCB and batches beside LinUCB, microseconds of CPU per decision at t = 10,000."""
+    out = {}
+    for arms, dim in ((15, 32), (1000, 32)):
+        stream = clustered(arms, dim, 12_000)
+        rows = [np.ascontiguousarray(x) for x in stream.contexts[10_000:]]
+        calls = {}
+        for name, policy in (
+            ("LinUCB", LinUCB(arms, dim, alpha=0.3, ridge=1.0, prior=None, rng=0)),
+            ("LinUCB, alpha 1", LinUCB(arms, dim, alpha=1.0, ridge=1.0, prior=None, rng=0)),
+            ("LinTS", LinTS(arms, dim, alpha=0.3, ridge=1.0, prior=None, propensities=False, rng=0)),
+            ("Diag-LinUCB", DiagLinUCB(arms, dim, alpha=0.3, ridge=1.0, prior=None, rng=0)),
+        ):
+            for x, rewards in zip(stream.contexts[:10_000], stream.rewards, strict=False):
+                arm = policy.select(x).arm
+                policy.update(arm, x, float(rewards[arm]))
+            calls[f"{name} select"] = partial(_each, policy.select, rows)
+            calls[f"{name} select_batch"] = partial(policy.select_batch, np.array(rows))
+            other = policy.copy()
+            calls[f"{name} update"] = partial(_each, partial(_update, other), rows)
+        times = blocks(calls, 9)
+        out.update({f"{name} at ({arms}, {dim}), us": v / len(rows) * 1e6 for name, v in times.items()})
+    return out
+
+
+def _each(call: Callable, rows: list) -> None:
+    for x in rows:
+        call(x)
+
+
+def _update(policy: LinUCB, x: np.ndarray) -> None:
+    policy.update(3, x, 0.5)
+
+
 def memory() -> dict[str, float]:
     """Derived state per arm over 1.2 (d^2 / 2 + 8 d) numbers: at most one is the bar."""
     out = {}
@@ -210,24 +244,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--updates", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path)
+    results = Path(__file__).parent / "results"
+    parser.add_argument("--out", type=Path, default=results / "engine.json")
     given = parser.parse_args()
     figures: dict[str, float] = {}
-    for part in (
-        lambda: stability(given.updates),
+    parts = (
+        partial(stability, given.updates),
         first_call,
         memory,
         bandwidth,
+        relatives,
         router,
         simulation,
         starting,
-    ):
+    )
+    for part in parts:
         found = part()
         for name, value in found.items():
             print(f"{name:75s} {value:.4g}", flush=True)
         figures.update(found)
-    if given.json:
-        given.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    place = machine()
+    note = f"{place['processor']}, {place['cores']} cores, load {place['load_average']} at the end; {place['date']}."
+    rows = [[name, value if isinstance(value, str) else float(value)] for name, value in figures.items()]
+    table = {
+        "columns": ["what", "measured"],
+        "rows": rows,
+        "note": "CPU time, medians of alternated blocks. " + note,
+    }
+    result = {"machine": place, "figures": figures, "tables": {"engine": table}}
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
