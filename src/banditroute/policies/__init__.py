@@ -2,8 +2,26 @@
 
 from banditroute.policies.diag import DiagLinUCB
 from banditroute.policies.greedy import EpsilonGreedy
+from banditroute.policies.hybrid import HybridLinUCB
 from banditroute.policies.lints import LinTS
 from banditroute.policies.linucb import LinUCB
 from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies.shared import SharedLinUCB
+from banditroute.policies.simple import EMA, UCB1, BetaThompson, Fixed, GaussianThompson, RoundRobin, Uniform
 
-__all__ = ["DiagLinUCB", "EpsilonGreedy", "GraphDiagLinUCB", "LinTS", "LinUCB"]
+__all__ = [
+    "EMA",
+    "UCB1",
+    "BetaThompson",
+    "DiagLinUCB",
+    "EpsilonGreedy",
+    "Fixed",
+    "GaussianThompson",
+    "GraphDiagLinUCB",
+    "HybridLinUCB",
+    "LinTS",
+    "LinUCB",
+    "RoundRobin",
+    "SharedLinUCB",
+    "Uniform",
+]
