@@ -114,8 +114,8 @@ def controllers(problem: Problem) -> dict[str, Callable[[], Controller]]:
         "Polar": lambda: Polar(capacity),
         "LRU": lambda: LRU(capacity),
         "LFU": lambda: LFU(capacity),
-        "static": lambda: Static(first),
-        "oracle": lambda: Static(linear_set(problem)),
+        "static": lambda: Static(first, capacity),
+        "oracle": lambda: Static(linear_set(problem), capacity),
         "uncached": lambda: Static(()),
     }
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._kernels import loop
 from banditroute.policies.linear import LinearPolicy
-from banditroute.policy import Policy
+from banditroute.policy import LARGEST, Policy
 from banditroute.residency.controller import Controller, View
 from banditroute.residency.resident import ResidentSet
 from banditroute.router import Router
@@ -179,6 +179,10 @@ def _compiled(
         array if array.flags.carray else array.copy()
         for array in (stream.contexts, stream.rewards, available)
     )
+    if np.abs(rewards).max() > LARGEST:
+        raise ValueError(
+            f"problem must have rewards in [-{LARGEST:g}, {LARGEST:g}], got {np.abs(rewards).max():g}"
+        )
     now = 0
     while now < length:
         if controller is not None and now >= controller.next_plan:
