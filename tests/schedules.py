@@ -103,10 +103,14 @@ class Member:
         return max((n for (name, seq), n in self.prefix.items() if base.get(name) == seq), default=0)
 
     def surviving(self, rows):
-        """How much of the log is in the store after this member has died."""
-        seqs = {name: row["seq"] for name, row in rows.items() if name != BASE}
-        seqs |= rows.get(BASE, {}).get("folded", {})
-        return max((n for (name, seq), n in self.prefix.items() if seqs.get(name) == seq), default=0)
+        """What of the log is in the store after this member has died: of each arm up to the version there."""
+        kept = []
+        for arm in range(ARMS):
+            seqs = {name: row["parts"].get(str(arm), 0) for name, row in rows.items() if name != BASE}
+            seqs |= rows.get(BASE, {}).get("folded", {})
+            upto = max((n for (name, seq), n in self.prefix.items() if seqs.get(name) == seq), default=0)
+            kept += [entry for entry in self.log[:upto] if entry[0] == arm]
+        return kept
 
 
 def summed(logs, now, discount):
@@ -178,7 +182,7 @@ def run_schedule(store, seed, *, events=60, discount=1.0, flushes=True):
         for member in live:
             member.sync()
     rows = store.index()
-    logs = [m.log for m in live] + [m.log[: m.surviving(rows)] for m in dead]
+    logs = [m.log for m in live] + [m.surviving(rows) for m in dead]
     for member in live:
         policy = member.router.policy
         state = policy._state

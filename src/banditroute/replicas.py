@@ -248,6 +248,7 @@ class Replica:
         for name, row in rows.items():
             if name not in folded:
                 self._take_in(name, row)
+                self._heal(name, row)
         if self._rows.get(BASE) != base:
             return  # its parts were on the move: next time
         for name in [n for n in self._rows if n in folded]:
@@ -259,6 +260,18 @@ class Replica:
         elif order(mine) < (self._seq, 0):
             self._published.clear()
             self._publish()
+
+    def _heal(self, name: str, row: Row) -> None:
+        """Put back parts that a flushed store has lost and whose owner may not live to put again."""
+        held = self._parts.get(name, {})
+        back = {a: (seq, p) for a, (seq, p) in held.items() if row["parts"].get(a, -1) < seq}
+        if back:
+            beat = float(row["beat"])
+            row = {**row, "beat": beat + (int(beat) + 1 - beat) / 2}  # before the owner's own next one
+            row["parts"] = {**row["parts"], **{a: seq for a, (seq, _) in back.items()}}
+            lacking = row.get("lacking", {})
+            row["lacking"] = {a: v for a, v in lacking.items() if a not in back or back[a][0] != v}
+            self.store.put(name, row, {a: p.encode(a, seq) for a, (seq, p) in back.items()})
 
     def _reconciled(self, base: Row | None) -> Row | None:
         """Return the base to go by: that of the store, unless a flush made it forget replicas that were folded."""
@@ -418,6 +431,8 @@ class Replica:
                 return False
             if any({a: q for a, (q, _) in self._parts[n].items()} != row["parts"] for n, row in gone.items()):
                 return False  # a part is newer than its row: the replica is alive
+            if any(row.get("lacking") for row in gone.values()):
+                return False  # other replicas may still hold what the store has lost
             old = self._rows.get(BASE)
             held = [self._parts.get(BASE, {}), *(self._parts[n] for n in sorted(gone))]
             sums: dict[str, Part] = {}

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 BASE = "base"  # the evidence of replicas that are gone, under a name that no replica has
 
 
-def order(row: Row | None) -> tuple[int, int]:
+def order(row: Row | None) -> tuple[int, float]:
     """Return what tells a newer row from an older one; a missing row is older than any.
 
     Examples
@@ -26,7 +26,7 @@ def order(row: Row | None) -> tuple[int, int]:
     >>> order({"seq": 2, "beat": 5}) > order({"seq": 2, "beat": 4}) > order(None)
     True
     """
-    return (-1, -1) if row is None else (int(row["seq"]), int(row["beat"]))
+    return (-1, -1.0) if row is None else (int(row["seq"]), float(row["beat"]))
 
 
 def actual(old: Row | None, row: Row, given: Mapping[str, bytes]) -> tuple[Row, list[str]]:
@@ -35,13 +35,14 @@ def actual(old: Row | None, row: Row, given: Mapping[str, bytes]) -> tuple[Row, 
     Examples
     --------
     >>> actual(None, {"parts": {"a": 2, "b": 1}}, {"a": b""})
-    ({'parts': {'a': 2}}, ['b'])
+    ({'parts': {'a': 2}, 'lacking': {'b': 1}}, ['b'])
     """
     wanted = row.get("parts", {})
     before = {} if old is None else old.get("parts", {})
     held = {n: v if n in given else before.get(n) for n, v in wanted.items()}
     missing = [n for n, v in wanted.items() if held[n] != v]
-    return {**row, "parts": {n: v for n, v in held.items() if v is not None}}, missing
+    lacking = {**row.get("lacking", {}), **{n: wanted[n] for n in missing}}
+    return {**row, "parts": {n: v for n, v in held.items() if v is not None}, "lacking": lacking}, missing
 
 
 @runtime_checkable
@@ -64,7 +65,8 @@ class StateStore(Protocol):
         """Replace the row and these parts, unless the row there is as new: retries and stragglers do no harm.
 
         ``row["parts"]`` tells the version of every part. The row that is stored tells what the store really has: the
-        given parts, and the others as before. Returns those that it lacks in the wanted version: it has been flushed.
+        given parts, and the others as before; ``lacking`` names the rest with the version wanted. Returns their
+        names: the store has been flushed.
         """
 
     def fetch(self, replica: str, names: Sequence[str]) -> dict[str, bytes]:
@@ -101,8 +103,8 @@ class FileStore:
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     store = FileStore(directory)
     ...     missing = store.put("a", {"seq": 1, "beat": 0}, {"arm": b"bytes"})
-    ...     store.index(), store.fetch("a", ["arm", "other"])
-    ({'a': {'seq': 1, 'beat': 0}}, {'arm': b'bytes'})
+    ...     sorted(store.index()), store.fetch("a", ["arm", "other"])
+    (['a'], {'arm': b'bytes'})
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:

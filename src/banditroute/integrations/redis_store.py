@@ -24,10 +24,11 @@ for i = 4, #ARGV, 2 do
   given[ARGV[i]] = true
 end
 local row, missing = cjson.decode(ARGV[1]), {}
+row.lacking = row.lacking or {}
 for name, version in pairs(row.parts) do
   if not given['part:' .. name] and before[name] ~= version then
     missing[#missing + 1] = name
-    row.parts[name] = before[name]
+    row.parts[name], row.lacking[name] = before[name], version
   end
 end
 redis.call('HSET', KEYS[1], 'row', #missing == 0 and ARGV[1] or cjson.encode(row))
