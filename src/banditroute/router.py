@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,9 @@ from banditroute.policy import Choice, Policy
 from banditroute.residency.backend import AdapterBackend, Exchange
 from banditroute.residency.controller import Controller, View
 from banditroute.residency.resident import ResidentSet
+
+if TYPE_CHECKING:
+    from banditroute.recorder import Recorder
 
 __all__ = ["Router"]
 
@@ -63,6 +66,8 @@ class Router(Durable):
         without feedback does not herd onto one arm. The statistics do not know of it (linear policies).
     sources : mapping of str to Source, optional
         Range, clipping and rate of the rewards from each source; "*" is for all that are not named.
+    recorder : Recorder, optional
+        Writes decisions and learned rewards down as a trace.
     clock : callable
         Returns seconds; injected for tests and simulation.
 
@@ -100,6 +105,7 @@ class Router(Durable):
         expired_reward: float | None = None,
         spread_pending: bool = False,
         sources: Mapping[str, Source] | None = None,
+        recorder: "Recorder | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(policy, Policy):
@@ -119,6 +125,7 @@ class Router(Durable):
         self._ledger = Ledger(time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=self._forget)
         self._fast = policy if isinstance(policy, LinearPolicy) else None
         self._sources = None if sources is None else Sources(sources)
+        self.recorder = recorder
         self._start(expired_reward, spread_pending)
         self._index = 0
         self._epoch = 0
@@ -246,7 +253,10 @@ class Router(Durable):
                 self._opened(key, pending, arm, hit)
             if not self._index & 63:
                 self._ledger.sweep(now, 128)
-            return _new(Decision, (key, name, propensity, hit, self._epoch, now))
+            decision = _new(Decision, (key, name, propensity, hit, self._epoch, now))
+            if self.recorder is not None:
+                self._record(decision, context, offers)
+            return decision
 
     def update(self, decision_id: int, reward: float, *, source: str | None = None) -> bool:
         """Learn the reward that answers a decision; late, out of order and from any thread.
@@ -291,7 +301,10 @@ class Router(Durable):
             replica = self._replica
             if replica is None or key in self._ledger.pending or key in self._ledger.closed:
                 pending = self._ledger.find(key, now=now)
-                return pending is not None and self._learn(key, pending, value)
+                learned = pending is not None and self._learn(key, pending, value)
+                if learned and self.recorder is not None:
+                    self.recorder.answered(key, value)
+                return learned
         return replica.foreign(key, value)  # asks the store, so without the lock
 
     # Residency.
@@ -379,6 +392,8 @@ class Router(Durable):
             gone = self.policy.index(name)
             if self._resident is not None and gone in self._resident.pinned:
                 raise ValueError(f"name must not be pinned, got {name!r}")
+            if np.delete(self._quarantined, gone).all() and len(self._quarantined) > 1:
+                raise ValueError(f"name must not be the last arm that is not in quarantine, got {name!r}")
             if len(self.policy.arms) == 1:
                 raise ValueError(f"the last arm must stay, got {name!r}")
             self._ledger.disown(self.policy.arms[gone])
@@ -409,6 +424,13 @@ class Router(Durable):
             }
 
     # What the public calls are made of.
+
+    def _record(self, decision: Decision, context: Floats, offers: Floats) -> None:
+        assert self.recorder is not None
+        # The array of offers is replaced, never written into: it may be kept.
+        own = offers if offers.any() else None
+        policy = self.policy
+        self.recorder.decided(decision, context, own, policy.arms, type(policy).__name__, self._learned)
 
     def _checked(self, x: ArrayLike, prices: ArrayLike | None, eligible: ArrayLike | None) -> None:
         self.policy._context(x)
