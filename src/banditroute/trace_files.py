@@ -119,7 +119,7 @@ def _plain(trace: Trace, name: str, values: NDArray[Any]) -> list[Any]:
 def _save_jsonl(trace: Trace, path: Path) -> None:
     columns = {_FIELDS[n]: _plain(trace, n, v) for n, v in _present(trace).items()}
     with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({_MARK: _header(trace)}) + "\n")
+        file.write(json.dumps({_MARK: {**_header(trace), "columns": list(columns)}}) + "\n")
         for row in zip(*columns.values(), strict=True):
             file.write(json.dumps(dict(zip(columns, row, strict=True)), separators=(",", ":")) + "\n")
 
@@ -131,7 +131,8 @@ def _load_jsonl(path: Path) -> Trace:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not JSON lines: {error}") from error
     header = rows.pop(0)[_MARK] if rows and _MARK in rows[0] else None
-    fields = list(rows[0]) if rows else list(_FIELDS.values())[2:5:2]
+    # A trace without rows has columns all the same; rows from elsewhere name theirs.
+    fields = [field for row in rows[:1] for field in row] if header is None else header["columns"]
     return _assemble({field: [row.get(field) for row in rows] for field in fields}, header, path)
 
 
