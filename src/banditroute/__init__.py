@@ -1,5 +1,6 @@
 """Online contextual-bandit routing with residency control."""
 
+from banditroute.budget import BudgetPacer, knapsack
 from banditroute.cluster_graph import ClusterGraph
 from banditroute.decision import Decision
 from banditroute.errors import BanditRouteError, SnapshotError, UnknownArm, UnknownDecision
@@ -18,6 +19,8 @@ from banditroute.residency import (
     Controller,
     DecayedLFU,
     Polar,
+    Polaris,
+    PolarPlus,
     Popularity,
     RandomSet,
     ResidentOnly,
@@ -52,6 +55,8 @@ __all__ = [
     "LinUCB",
     "PagingModel",
     "Polar",
+    "PolarPlus",
+    "Polaris",
     "Policy",
     "Popularity",
     "Problem",

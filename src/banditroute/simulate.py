@@ -175,10 +175,10 @@ def _compiled(
     offers, no_needs, no_noise = np.zeros(count), np.zeros(count), np.zeros(0)
     planned = 0
     routing = faults if controller is None else faults + controller.surcharge
-    contexts, rewards, available = (  # read-only arrays are another type to a compiled kernel
-        array if array.flags.carray else array.copy()
-        for array in (stream.contexts, stream.rewards, available)
+    contexts, rewards = (  # read-only arrays are another type to a compiled kernel
+        array if array.flags.carray else array.copy() for array in (stream.contexts, stream.rewards)
     )
+    available = available if available.flags.carray else available.copy()
     if np.abs(rewards).max() > LARGEST:
         raise ValueError(
             f"problem must have rewards in [-{LARGEST:g}, {LARGEST:g}], got {np.abs(rewards).max():g}"
@@ -197,7 +197,10 @@ def _compiled(
             if loaded:
                 run.loads.append((now, float(problem.loads[sorted(loaded)].sum())))
             if loaded or evicted:
-                run.epochs.append((now, frozenset(resident)))
+                if run.epochs[-1][0] == now:  # an insertion that served no request
+                    run.epochs.pop()
+                if not run.epochs or run.epochs[-1][1] != frozenset(resident):
+                    run.epochs.append((now, frozenset(resident)))
         stop = length if controller is None else int(min(length, max(controller.next_plan, now + 1)))
         forcing = controller is not None and controller.rate > 0.0
         needs = controller.needs if controller is not None and forcing else no_needs

@@ -5,6 +5,9 @@ from banditroute.residency.controller import Controller, View, Window
 from banditroute.residency.counting import FTPL, GDSF, LFU, DecayedLFU
 from banditroute.residency.fixed import Popularity, RandomSet, ResidentOnly, Static
 from banditroute.residency.polar import Polar
+from banditroute.residency.polar_plus import PolarPlus
+from banditroute.residency.polaris import Polaris
+from banditroute.residency.reservoir import Reservoir
 from banditroute.residency.resident import ResidentSet
 
 __all__ = [
@@ -17,8 +20,11 @@ __all__ = [
     "Controller",
     "DecayedLFU",
     "Polar",
+    "PolarPlus",
+    "Polaris",
     "Popularity",
     "RandomSet",
+    "Reservoir",
     "ResidentOnly",
     "ResidentSet",
     "Static",

@@ -108,14 +108,18 @@ class Window:
             self.seen += room
             contexts = contexts[1 + room :]
 
-    def sample(self, count: int) -> Floats:
-        """Return at most `count` of the kept contexts, evenly spaced, oldest first, the newest included."""
-        kept = min(self.seen, self.size)
+    def tail(self, count: int) -> Floats:
+        """Return the last `count` contexts, oldest first."""
+        return self.sample(count, count)
+
+    def sample(self, count: int, last: int | None = None) -> Floats:
+        """Return at most `count` of the kept (or `last`) contexts, evenly spaced, oldest first, newest included."""
+        kept = min(self.seen, self.size if last is None else min(last, self.size))
         take = min(count, kept)
         if take == 0:
             return np.empty((0, self._rows.shape[1] if self._rows.size else 0))
-        ages = kept - 1 - (np.arange(take) * kept) // take  # age 0 is the newest
-        index = (self.seen - 1 - np.sort(ages)[::-1]) % self.size
+        ages = np.linspace(kept - 1, 0, take).astype(np.int64) if take > 1 else np.zeros(1, dtype=np.int64)
+        index = (self.seen - 1 - ages) % self.size
         return np.ascontiguousarray(self._rows[index])
 
 
