@@ -196,4 +196,5 @@ def run_schedule(store, seed, *, events=60, discount=1.0, flushes=True):
     for member in [*live, *dead]:
         happened["fenced"] = happened.get("fenced", 0) + member.replica.fenced
         happened["lost"] = happened.get("lost", 0) + member.replica.lost
+        happened["ambiguous"] = happened.get("ambiguous", 0) + member.replica.ambiguous
     return happened

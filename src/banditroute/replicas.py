@@ -56,7 +56,7 @@ class Replica:
         self._background = background
         self.id = secrets.token_hex(8)
         self.errors = self.refused = self.fenced = self.lost = self.foreign_learned = self.syncs = 0
-        self.unshared = 0
+        self.unshared = self.ambiguous = 0
         self._seq = self._beat = 0
         self._part_seqs: dict[str, int] = {}
         self._published: dict[str, int] = {}
@@ -284,7 +284,9 @@ class Replica:
             return base
         held, nested = dict(self._parts[BASE]), all(ours.get(n, -1) >= s for n, s in theirs.items())
         if not nested and ours.keys() & theirs.keys():
-            self.lost += 1  # two compactions on both sides of a flush: they cannot be told apart any more
+            self.ambiguous += (
+                1  # two compactions on both sides of a flush: they cannot be told apart any more
+            )
             return base
         sums = {arm: part for arm, (_, part) in held.items()}
         decisions = int(known["decisions"])
@@ -555,4 +557,5 @@ class Replica:
             "fenced": self.fenced,
             "parts_refused": self.refused,
             "replica_lost": self.lost,
+            "bases_dropped": self.ambiguous,
         }
