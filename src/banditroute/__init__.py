@@ -5,6 +5,7 @@ from banditroute.cluster_graph import ClusterGraph
 from banditroute.decision import Decision
 from banditroute.errors import BanditRouteError, SnapshotError, UnknownArm, UnknownDecision
 from banditroute.feedback import Source
+from banditroute.floor import QualityFloor, cheapest_above
 from banditroute.paging import EmpiricalPaging, PagingModel, measure_paging
 from banditroute.policies import DiagLinUCB, EpsilonGreedy, GraphDiagLinUCB, LinTS, LinUCB
 from banditroute.policy import Choice, Policy, Scores
@@ -41,6 +42,7 @@ __all__ = [
     "LRU",
     "SIEVE",
     "BanditRouteError",
+    "BudgetPacer",
     "Choice",
     "ClusterGraph",
     "Controller",
@@ -60,6 +62,7 @@ __all__ = [
     "Policy",
     "Popularity",
     "Problem",
+    "QualityFloor",
     "RandomSet",
     "Regret",
     "RegretTracker",
@@ -74,6 +77,8 @@ __all__ = [
     "Stream",
     "UnknownArm",
     "UnknownDecision",
+    "cheapest_above",
+    "knapsack",
     "measure_paging",
     "regret",
     "simulate",
