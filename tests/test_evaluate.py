@@ -135,10 +135,12 @@ def test_standard_error_is_that_of_the_influence_and_the_bootstrap_agrees():
 def test_grouped_bootstrap_of_long_traces_has_the_spread_of_the_rows():
     rng = np.random.default_rng(0)
     term = e.ips(rng.standard_normal(50_001), np.ones(50_001))
-    spread = e.bootstrap([term, term], 4000, rng)
+    sums = np.stack([e.grouped(term)] * 2, axis=1)
+    assert sums.shape == (4096, 2) and abs(sums.sum()) < 1e-6
+    spread = e.resample(sums, 50_001, 4000, rng)
     assert (spread[:, 0] == spread[:, 1]).all()  # shared counts
     assert spread[:, 0].std() == pytest.approx(term.std_error, rel=0.06)
-    assert spread[:, 0].mean() == pytest.approx(term.value, abs=5 * term.std_error / np.sqrt(4000))
+    assert abs(spread[:, 0].mean()) < 5 * term.std_error / np.sqrt(4000)
 
 
 def test_snips_ignores_a_constant_and_clipping_lowers():

@@ -14,13 +14,14 @@ from scipy.linalg import solve
 __all__ = [
     "Fit",
     "Term",
-    "bootstrap",
     "clipped",
     "cross_fit",
     "direct",
     "doubly_robust",
+    "grouped",
     "importance",
     "ips",
+    "resample",
     "snips",
 ]
 
@@ -244,26 +245,36 @@ def _solved(gram: Floats, moment: Floats, ridge: float) -> Floats:
     return theta
 
 
-def bootstrap(terms: list[Term], draws: int, rng: np.random.Generator) -> Floats:
-    """Return resampled values, (draws, terms), with the same multinomial counts for every term.
-
-    Because the counts are shared, differences between columns are paired. Traces of more than 4096 rows are resampled
-    in 4096 groups of neighbouring rows: cost O(draws), whatever the length, and dependence within a group is kept.
+def grouped(term: Term) -> Floats:
+    """Return the influence summed over at most 4096 groups of neighbouring rows: what `resample` draws from.
 
     Examples
     --------
-    >>> bootstrap([ips(np.ones(9), np.ones(9))], 3, np.random.default_rng(0)).ravel()
-    array([1., 1., 1.])
+    >>> grouped(ips(np.array([1.0, 3.0]), np.ones(2)))
+    array([-1.,  1.])
     """
-    rows = len(terms[0].influence)
+    rows = len(term.influence)
     groups = min(rows, _GROUPS)
-    starts = np.arange(groups) * rows // groups
-    sums = np.stack([np.add.reduceat(t.influence, starts) for t in terms], axis=1)
-    out = np.empty((draws, len(terms)))
+    sums: Floats = np.add.reduceat(term.influence, np.arange(groups) * rows // groups)
+    return sums
+
+
+def resample(sums: Floats, rows: int, draws: int, rng: np.random.Generator) -> Floats:
+    """Return bootstrap deviations, (draws, m), of m terms from their grouped influence, (groups, m).
+
+    The multinomial counts are the same for every term, so differences between columns are paired. Groups keep the
+    dependence between neighbours, and the cost, O(draws groups), does not grow with the trace.
+
+    Examples
+    --------
+    >>> resample(np.zeros((5, 1)), 5, 2, np.random.default_rng(0)).ravel()
+    array([0., 0.])
+    """
+    groups = len(sums)
+    out = np.empty((draws, sums.shape[1]))
     for start in range(0, draws, 256):
         size = min(256, draws - start)
         drawn = rng.integers(groups, size=(size, groups)) + groups * np.arange(size)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups)
         out[start : start + size] = counts @ sums / rows
-    out += [t.value for t in terms]
     return out

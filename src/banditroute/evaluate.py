@@ -173,6 +173,8 @@ def compare(
     unknown = [name for name in wanted if name not in ESTIMATORS]
     if unknown or not wanted:
         raise ValueError(f"estimators must be of {ESTIMATORS}, got {wanted}")
+    if not targets:
+        raise ValueError("targets must name at least one target, got none")
     level = check.finite("confidence", confidence, low=0.0, high=1.0, open_low=True)
     check.integer("draws", draws, low=2)
     ridge = check.finite("ridge", ridge, low=0.0, open_low=True)
@@ -204,17 +206,20 @@ def compare(
             folds=folds,
         )
     limit = float(np.sqrt(len(log))) if clip is None else check.finite("clip", clip, low=0.0, open_low=True)
-    seed = np.random.default_rng(rng).integers(1 << 62)
     tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
-    found = {}
+    values, sums = {}, []
     for i, (name, w) in enumerate(weights.items()):
         terms = [_term(one, log.rewards, w, limit, fits[i] if fits else None) for one in wanted]
-        # The same seed for every target: the same rows are drawn, so that targets can be compared.
-        low, high = np.quantile(e.bootstrap(terms, draws, np.random.default_rng(seed)), tails, axis=0)
+        values[name] = [(term.value, term.std_error) for term in terms]
+        sums += [e.grouped(term) for term in terms]
+    drawn = e.resample(np.stack(sums, axis=1), len(log), draws, np.random.default_rng(rng))
+    ends = np.quantile(drawn, tails, axis=0).T.reshape(len(weights), len(wanted), 2)
+    found = {}
+    for (name, w), spread in zip(weights.items(), ends.tolist(), strict=True):
         found[name] = Evaluation(
             {
-                one: Estimate(t.value, t.std_error, float(a), float(b))
-                for one, t, a, b in zip(wanted, terms, low, high, strict=True)
+                one: Estimate(value, error, value + low, value + high)
+                for one, (value, error), (low, high) in zip(wanted, values[name], spread, strict=True)
             },
             rows=len(log),
             unanswered=len(trace) - len(log),
