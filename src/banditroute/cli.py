@@ -14,6 +14,8 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "banditroute.demo",
     "study matrix": "banditroute.study_matrix",
+    "study polar": "banditroute.study_polar",
+    "diagnose": "banditroute.cli_diagnose",
 }
 
 
