@@ -28,6 +28,8 @@ MAX_PRICE = 1.0
 def normal_draw(value: float) -> float:
     """Return ``value`` if it can be a standard normal: beyond 40 sigma it is a slip.
 
+    Examples
+    --------
     >>> normal_draw(-1)
     -1.0
     """

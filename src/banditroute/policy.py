@@ -34,7 +34,7 @@ class Choice(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Estimated reward of every arm and its width ``sqrt(x' A^-1 x)`` (unscaled), both of shape (k,).
+    """What a policy believes of every arm: ``mean`` reward and ``std``, the width ``sqrt(x' A^-1 x)``, both (k,).
 
     Examples
     --------

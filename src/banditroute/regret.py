@@ -233,9 +233,10 @@ class RegretTracker:
 
     def load(self, count: int, price: float = 0.0) -> None:
         """Count `count` arms loaded between epochs at a total price, which is part of the regret."""
-        self.page_ins += check.integer("count", count)
-        self.load_price += check.finite("price", price, low=0.0)
-        self.regret += price
+        loads, paid = check.integer("count", count), check.finite("price", price, low=0.0)
+        self.page_ins += loads
+        self.load_price += paid
+        self.regret += paid
 
     def summary(self) -> dict[str, Any]:
         """Return totals, means and latency percentiles as plain numbers; regret is None when nothing was known."""

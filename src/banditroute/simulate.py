@@ -27,6 +27,8 @@ class Run:
 
     Parameters
     ----------
+    length : int
+        Number of requests T.
     arms : (T,) int64
         Arm that served each request.
     propensities : (T,) float64

@@ -45,7 +45,14 @@ def compile_kernels() -> None:
 
 
 class LinearPolicy(Policy):
-    """Linear arms on one packed state; subclasses fix the bonus of an arm. Parameters: see `LinUCB`."""
+    """Linear arms on one packed state; subclasses fix the bonus of an arm. Parameters: see `LinUCB`.
+
+    Examples
+    --------
+    >>> from banditroute import LinTS, LinUCB
+    >>> issubclass(LinUCB, LinearPolicy), issubclass(LinTS, LinearPolicy)
+    (True, True)
+    """
 
     _diagonal = False
     _sampling = False
