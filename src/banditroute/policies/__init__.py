@@ -6,8 +6,10 @@ from banditroute.policies.hybrid import HybridLinUCB
 from banditroute.policies.lints import LinTS
 from banditroute.policies.linucb import LinUCB
 from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies.restart import Restarting
 from banditroute.policies.shared import SharedLinUCB
 from banditroute.policies.simple import EMA, UCB1, BetaThompson, Fixed, GaussianThompson, RoundRobin, Uniform
+from banditroute.policies.window import RarelySwitching, SlidingWindow, Stale
 
 __all__ = [
     "EMA",
@@ -21,7 +23,11 @@ __all__ = [
     "HybridLinUCB",
     "LinTS",
     "LinUCB",
+    "RarelySwitching",
+    "Restarting",
     "RoundRobin",
     "SharedLinUCB",
+    "SlidingWindow",
+    "Stale",
     "Uniform",
 ]
