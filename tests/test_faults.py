@@ -1,7 +1,6 @@
 """Late, lost, repeated and hostile feedback; and any order of calls keeps the books straight."""
 
 import sys
-import threading
 from contextlib import suppress
 
 import numpy as np
@@ -251,7 +250,3 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
-
-
-def test_no_thread_is_left_behind():
-    assert not [t for t in threading.enumerate() if t.name.startswith("banditroute")]

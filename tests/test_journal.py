@@ -240,7 +240,9 @@ def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
     stats = router.stats()
     assert stats["journal_dropped"] > 0 and router._journal._buffered < 2300
     router.close()
-    assert made().recover(tmp_path)["generation"] > 0  # the last checkpoint had everything
+    with made() as again:
+        assert again.recover(tmp_path)["generation"] > 0
+        assert again.stats()["decisions"] == 200  # the last checkpoint had everything
 
 
 def test_a_directory_that_cannot_be_used_is_a_clear_error(tmp_path):
