@@ -3,6 +3,9 @@
 FILE.npz holds a (requests, arms) array of rewards, or a trace of the arms that served, in the order of the requests.
 With contexts the rewards are replaced by what a linear router could expect of them; without, an oracle router is meant.
 With a trace alone each request is taken to need its arm.
+
+For example
+  banditroute diagnose llmrouter9.npz --rewards scores --scale 255 --contexts minilm_pca64
 """
 
 import argparse

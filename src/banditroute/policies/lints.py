@@ -59,16 +59,15 @@ class LinTS(LinearPolicy):
     ) -> Choice:
         """Choose the arm with the largest drawn score; see `LinUCB.select`."""
         choice = super().select(x, prices=prices, eligible=eligible)
-        if not self._exact:
+        if not self._exact or prices is not None or eligible is not None:  # `_select_offers` has filled it in
             return choice
-        given = self.propensities(x, prices=prices, eligible=eligible)
-        return Choice(choice.arm, float(given[choice.arm]))
+        return Choice(choice.arm, float(self.propensities(x)[choice.arm]))
 
-    def _select_offers(self, x: Floats, offers: Floats) -> Choice:
+    def _select_offers(self, x: ArrayLike, offers: Floats) -> Choice:
         choice = super()._select_offers(x, offers)
         if not self._exact:
             return choice
-        return Choice(choice.arm, float(self._integrated(x, offers)[choice.arm]))
+        return Choice(choice.arm, float(self._integrated(self._context(x), offers)[choice.arm]))
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
