@@ -6,9 +6,11 @@ from banditroute.decision import Decision
 from banditroute.errors import BanditRouteError, SnapshotError, UnknownArm, UnknownDecision
 from banditroute.feedback import Source
 from banditroute.floor import QualityFloor, cheapest_above
+from banditroute.heads import Heads
 from banditroute.paging import EmpiricalPaging, PagingModel, measure_paging
 from banditroute.policies import DiagLinUCB, EpsilonGreedy, GraphDiagLinUCB, LinTS, LinUCB
 from banditroute.policy import Choice, Policy, Scores
+from banditroute.prices import Prices, Queues, energy, money
 from banditroute.regret import Regret, RegretTracker, regret
 from banditroute.residency import (
     FIFO,
@@ -29,6 +31,7 @@ from banditroute.residency import (
     Static,
 )
 from banditroute.router import Router
+from banditroute.screening import ArmHealth, screen, stability
 from banditroute.simulate import Run, simulate
 from banditroute.stores import FileStore
 from banditroute.stream import Problem, Stream
@@ -41,6 +44,7 @@ __all__ = [
     "LFU",
     "LRU",
     "SIEVE",
+    "ArmHealth",
     "BanditRouteError",
     "BudgetPacer",
     "Choice",
@@ -53,6 +57,7 @@ __all__ = [
     "EpsilonGreedy",
     "FileStore",
     "GraphDiagLinUCB",
+    "Heads",
     "LinTS",
     "LinUCB",
     "PagingModel",
@@ -61,8 +66,10 @@ __all__ = [
     "Polaris",
     "Policy",
     "Popularity",
+    "Prices",
     "Problem",
     "QualityFloor",
+    "Queues",
     "RandomSet",
     "Regret",
     "RegretTracker",
@@ -78,9 +85,13 @@ __all__ = [
     "UnknownArm",
     "UnknownDecision",
     "cheapest_above",
+    "energy",
     "knapsack",
     "measure_paging",
+    "money",
     "regret",
+    "screen",
     "simulate",
+    "stability",
     "warmup",
 ]

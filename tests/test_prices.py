@@ -1,0 +1,154 @@
+"""Prices add up, equal prices change nothing, and a batch sees its own queues."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banditroute import BudgetPacer, LinUCB, QualityFloor, Router
+from banditroute.heads import Heads
+from banditroute.prices import Prices, Queues, energy, money
+
+
+@given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=6), st.floats(0.0, 2.0))
+def test_money_is_monotone_bounded_and_charges_each_factor_alike(usd, weight):
+    prices = money(usd, weight=weight)
+    assert ((prices >= 0) & (prices <= weight + 1e-12)).all()
+    order = np.argsort(usd)
+    assert (np.diff(prices[order]) >= 0).all()
+    steps = np.diff(money([1e-4, 1e-3, 1e-2, 1e-1], weight=weight))
+    assert steps == pytest.approx(np.full(3, weight / 3))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 5)), min_size=2, max_size=6),
+    st.floats(0.0, 0.95),
+)
+def test_energy_ranks_arms_as_the_combined_reward_does(arms, weight):
+    accuracy, joules = (np.array(column) for column in zip(*arms, strict=True))
+    top = joules.max() or 1.0
+    combined = (1 - weight) * accuracy + weight * (1 - joules / top)
+    priced = accuracy - energy(joules, weight=weight)
+    assert combined == pytest.approx((1 - weight) * priced + weight, abs=1e-9)
+
+
+def test_equal_prices_of_every_kind_change_nothing_to_the_last_bit():
+    plain, priced = LinUCB(3, 2, rng=0), LinUCB(3, 2, rng=0)
+    offer = Prices(
+        money([0.01] * 3),
+        energy([2.0] * 3),
+        Queues([1.5] * 3, per_second=0.3).prices,
+        BudgetPacer(1.0, [0.5] * 3).prices,
+        QualityFloor(0.5, [0.5] * 3).prices,
+        eligible=[np.ones(3, dtype=bool)],
+    )
+    rng = np.random.default_rng(0)
+    for x in rng.normal(size=(300, 2)):
+        one, two = plain.select(x), priced.select(x, prices=offer.prices(x), eligible=offer.eligible(x))
+        assert one == two
+        reward = float(rng.normal())
+        plain.update(one.arm, x, reward)
+        priced.update(two.arm, x, reward)
+    assert np.array_equal(plain.theta, priced.theta)
+
+
+def test_terms_add_up_and_masks_give_way_in_order():
+    down = np.array([True, False, True])
+    offer = Prices(
+        [1.0, 2.0, 3.0],
+        lambda x: np.asarray(x) * 10.0,
+        eligible=[down, lambda x: np.array([False, True, False])],
+    )
+    assert offer.prices([1.0, 0.0, 2.0]).tolist() == [11.0, 2.0, 23.0]
+    assert offer.eligible([0.0]).tolist() == down.tolist()  # the second mask left nothing of the first
+    assert offer.relaxed == 1
+    assert Prices().prices() is None
+    assert Prices().eligible() is None
+
+
+def test_paging_stays_the_price_of_the_router_beside_the_callers():
+    from banditroute import Static
+
+    policy = LinUCB(2, 1, prior=[[0.5], [0.55]], alpha=0.0, rng=0)
+    router = Router(policy, residency=Static(["0"]), paging=0.1)
+    assert router.select([1.0]).arm == "0"
+    assert router.select([1.0], prices=[0.2, 0.0]).arm == "1"
+    assert router.select([1.0], prices=[0.2, 0.2]).arm == "0"
+
+
+def test_a_batch_does_not_herd_onto_one_arm():
+    policy = LinUCB(3, 1, prior=[[0.50], [0.49], [0.48]], alpha=0.0, rng=0)
+    contexts = np.ones((30, 1))
+    queues = Queues([1.0, 1.0, 1.0], per_second=0.05)
+    arms = queues.assign(policy, contexts)
+    assert np.bincount(arms, minlength=3).tolist() == [10, 10, 10]
+    assert queues.depth.tolist() == [10.0, 10.0, 10.0]
+    assert set(policy.select_batch(contexts, prices=np.zeros(3))[0].tolist()) == {
+        0
+    }  # without queues: the herd
+    free = Queues([1.0, 1.0, 1.0], per_second=0.0)
+    assert np.array_equal(free.assign(policy, contexts), policy.select_batch(contexts)[0])
+    for arm in arms:
+        queues.finish(int(arm))
+    assert queues.depth.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_longest_request_of_a_batch_chooses_first():
+    policy = LinUCB(2, 1, prior=[[0.50], [0.48]], alpha=0.0, rng=0)
+    arms = Queues([1.0, 1.0], per_second=0.05).assign(policy, np.ones((2, 1)), work=[1.0, 9.0])
+    assert arms.tolist() == [1, 0]
+
+
+def test_a_refused_batch_leaves_the_queues_alone():
+    policy, queues = LinUCB(2, 1, rng=0), Queues([1.0, 1.0], per_second=0.05)
+    with pytest.raises(ValueError, match="prices"):
+        queues.assign(policy, np.ones((2, 1)), prices=[0.0, np.inf])
+    assert queues.depth.tolist() == [0.0, 0.0]
+
+
+def test_slots_divide_the_wait():
+    queues = Queues([2.0, 2.0], per_second=1.0, slots=[1, 4])
+    for arm in (0, 0, 1, 1):
+        queues.start(arm)
+    assert queues.waits_s().tolist() == [6.0, 3.0]
+
+
+def test_heads_learn_apart_and_a_weight_acts_at_once():
+    rng, policy = np.random.default_rng(0), LinUCB(2, 2, rng=0)
+    heads = Heads(policy.arms, 2, weights={"usd": 0.0, "seconds": 0.0})
+    cost = np.array([[0.1, 0.0], [1.0, 0.5]])
+    for _ in range(400):
+        x = np.array([1.0, rng.uniform(-1, 1)])
+        for arm in (0, 1):
+            policy.update(arm, x, [0.5, 0.8][arm] + 0.05 * rng.normal())
+            heads.update(arm, x, usd=float(cost[arm] @ x) + 0.01 * rng.normal())
+    x = np.array([1.0, 0.5])
+    assert heads.predict("usd", x) == pytest.approx(cost @ x, abs=0.02)
+    before = policy.theta
+    assert policy.select(x, prices=heads.prices(x)).arm == 1
+    heads.weights["usd"] = 0.5  # 0.57 dearer against 0.3 better
+    assert policy.select(x, prices=heads.prices(x)).arm == 0
+    assert np.array_equal(before, policy.theta)
+    pacer = BudgetPacer(1.0, lambda at: heads.predict("usd", at))
+    assert pacer.reserve(1, x) == pytest.approx(1.25, abs=0.02)
+
+
+def test_heads_refuse_all_or_nothing():
+    heads = Heads(2, 1, weights={"usd": 1.0, "seconds": 1.0})
+    for bad in ({"usd": 1.0, "joules": 2.0}, {"usd": 1.0, "seconds": np.nan}):
+        with pytest.raises((KeyError, ValueError)):
+            heads.update(0, [1.0], **bad)
+    assert heads.predict("usd", [1.0]).tolist() == [0.0, 0.0]
+
+
+def test_bad_numbers_are_refused():
+    for call in (
+        lambda: money([-1.0]),
+        lambda: money([1.0], low=1.0, high=1.0),
+        lambda: energy([1.0], weight=1.0),
+        lambda: energy([np.nan]),
+        lambda: Queues([1.0], per_second=-1.0),
+        lambda: Queues([1.0], per_second=1.0, slots=0),
+    ):
+        with pytest.raises(ValueError):
+            call()
