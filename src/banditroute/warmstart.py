@@ -43,8 +43,8 @@ def preference_prior(
     Notes
     -----
     Source: PILOT (arXiv 2508.21141), read in a summary: ``A_a = lambda_a I, b_a = lambda_a theta_pref``. Its bound is
-    no worse than without the prior when ``||theta_pref - theta|| <= ||theta||``; a worse prior costs regret, and nothing
-    here notices. That a less accurate arm is held more firmly is the paper's choice: pass your own numbers otherwise.
+    no worse than without the prior when ``||theta_pref - theta|| <= ||theta||``; a worse prior costs regret, and
+    nothing here notices. That a less accurate arm is held more firmly is the paper's choice: pass your own numbers otherwise.
 
     Examples
     --------
@@ -92,8 +92,8 @@ def warm_start(
     Notes
     -----
     Source: ParetoBandit (arXiv 2604.00136), which scales A and b by n_eff over the count of records (its bias entry)
-    and measures 1,164 as a good n_eff; here the ridge stays unscaled. Scaling leaves the fit and widens the widths: how far
-    offline records resemble what comes is your judgement, and no theory covers a prior from shifted data.
+    and measures 1,164 as a good n_eff; here the ridge stays unscaled. Scaling leaves the fit and widens the widths: how
+    far offline records resemble what comes is your judgement, and no theory covers a prior from shifted data.
 
     Examples
     --------
@@ -198,8 +198,8 @@ def quiz(
 
     Notes
     -----
-    Source: LLM Bandit (arXiv 2502.02743) places a new model with 20 to 50 selected prompts; its selection is not public;
-    the greedy design is ours. All answers are learned or, should `ask` raise, none. Quizzed prompts are no sample of
+    Source: LLM Bandit (arXiv 2502.02743) places a new model with 20 to 50 selected prompts; its selection is not
+    public; the greedy design is ours. All answers are learned or, should `ask` raise, none. Quizzed prompts are no sample of
     the traffic: fit for a linear model that holds, biased averages where it does not.
 
     Examples
