@@ -16,6 +16,7 @@ COMMANDS = {
     "study matrix": "banditroute.study_matrix",
     "study polar": "banditroute.study_polar",
     "diagnose": "banditroute.cli_diagnose",
+    "tune": "banditroute.cli_tune",
 }
 
 

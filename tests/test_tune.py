@@ -1,0 +1,151 @@
+"""Tuning: paired tables that do not depend on what computes them, held-out data, resuming, early stops, the command."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+
+from banditroute import LinUCB, Polar, simulate
+from banditroute.cli import main
+from banditroute.environments import MatrixEnvironment
+from banditroute.regret import regret
+from banditroute.trace import Trace
+from banditroute.tune import Draws, score, sweep, tune
+from banditroute.workloads import homes
+
+
+def matrix(rows=300, noise=0.3):
+    rng = np.random.default_rng(0)
+    contexts = rng.standard_normal((rows, 4))
+    theta = rng.standard_normal((4, 4)) / 4
+    rewards = 0.5 + contexts @ theta.T + noise * rng.standard_normal((rows, 4))
+    return MatrixEnvironment(contexts, rewards, arms=["a", "b", "c", "d"], order="replace")
+
+
+def logged(rows=600):
+    stream = matrix(noise=0.1).stream(rows, 0)
+    arms = np.random.default_rng(1).integers(4, size=rows)
+    return Trace(
+        names=stream.arms,
+        arms=arms,
+        rewards=stream.rewards[np.arange(rows), arms],
+        propensities=np.full(rows, 0.25),
+        contexts=stream.contexts,
+    )
+
+
+def test_score_is_the_reward_net_of_prices():
+    problem = homes(800, 3)
+    run = simulate(LinUCB(15, 10, alpha=0.4, rng=5), problem, Polar(4, epoch=200))
+    earned = [problem.stream.rewards[t, a] - (0.0 if h else problem.faults[a])
+              for t, (a, h) in enumerate(zip(run.arms, run.hits, strict=True))]  # fmt: skip
+    net = (sum(earned) - sum(price for _, price in run.loads)) / 800
+    assert score({"alpha": 0.4, "epoch": 200, "capacity": 4}, problem, 5) == pytest.approx(net, rel=1e-12)
+    assert regret(run, problem).switching[-1] > 0  # loads were paid for
+    stream = problem.stream
+    alone = simulate(LinUCB(15, 10, rng=5), stream).arms
+    assert score({}, stream, 5) == pytest.approx(stream.rewards[np.arange(800), alone].mean(), rel=1e-12)
+
+
+def test_price_weight_changes_decisions_not_charges():
+    problem = homes(800, 3)
+    assert score({"price_weight": 1.0}, problem, 0) == score({}, problem, 0)
+    assert score({"price_weight": 1e-6}, problem, 0) < score({}, problem, 0)  # as if faults were free
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_sweep_is_the_same_table_whatever_computes_it(backend):
+    settings = [{"alpha": 0.1}, {"alpha": 1.0, "ridge": 3.0}, {"discount": 0.99}]
+    draws = Draws(matrix(), 200)
+    table = sweep(settings, draws, range(4), jobs=2, backend=backend)
+    one = sweep(settings, draws, range(4))
+    assert (table == one).all()
+    assert one[1, 2] == score(settings[1], draws(2), 2)
+    assert len(np.unique(one)) > 8  # settings and seeds do differ
+
+
+def test_halves_share_no_row():
+    environment = matrix()
+    first, second = Draws(environment, 50).halves()
+    rows = [{tuple(row) for row in half.environment.contexts} for half in (first, second)]
+    assert not rows[0] & rows[1]
+    assert len(rows[0] | rows[1]) == 300
+    assert first.environment.order == "replace"
+
+
+def test_finds_the_setting_that_matters_and_judges_it_held_out():
+    space = {"mix": [0.0, 0.9], "alpha": [0.1, 0.3]}
+    draws = Draws(matrix(), 600)
+    found = tune(draws, space, trials=8, seeds=6)
+    assert all(trial["stopped"] for trial in found.trials if trial["mix"] == 0.9)
+    table = sweep([found.setting, {}], draws.halves()[1], range(10**6, 10**6 + 20))
+    assert (found.held_out, found.default_held_out) == tuple(table.mean(axis=1))
+    assert found.gain == pytest.approx(found.held_out - found.default_held_out, abs=1e-12)
+    assert found.setting.get("mix", 0.0) == 0.0
+
+
+def test_keeps_the_defaults_when_nothing_beats_them():
+    found = tune(Draws(matrix(), 300), {"mix": [0.8, 0.9]}, trials=3, seeds=4, patience=2)
+    assert found.setting == {}
+    assert found.gain == 0.0
+    assert len(found.trials) == 2  # patience ran out
+
+
+def test_resumes_where_it_ended(tmp_path):
+    journal, draws = tmp_path / "study.journal", Draws(matrix(), 100)
+    options = {"seeds": 4, "storage": journal}
+    first = tune(draws, trials=3, **options)
+    second = tune(draws, trials=5, **options)
+    assert second.trials[:3] == first.trials
+    assert len(second.trials) == 5
+    assert len({trial["alpha"] for trial in second.trials}) == 5
+    assert tune(draws, trials=5, **options) == second
+
+
+def test_same_seed_same_result():
+    draws = Draws(matrix(), 100)
+    assert tune(draws, trials=3, seeds=4, seed=1) == tune(draws, trials=3, seeds=4, seed=1)
+
+
+def test_tunes_on_a_trace_and_on_a_function_of_the_seed():
+    found = tune(logged(), {"mix": [0.0, 0.9]}, trials=3, seeds=4)
+    assert 0.3 < found.held_out < 1.2
+    assert found.setting.get("mix", 0.0) == 0.0
+    found = tune(partial(homes, 300), {"epoch": (50, 200)}, trials=2, seeds=4)
+    assert {type(trial["epoch"]) for trial in found.trials} == {int}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [{"beta": (0, 1)}, {"alpha": (1.0, 0.5)}, {"alpha": (0.0, 1.0, "log")}, {"alpha": []}, {"alpha": 1}],
+)
+def test_bad_spaces_are_refused(space):
+    with pytest.raises(ValueError, match=r"space must name|must be \(low, high\)"):
+        tune(Draws(matrix(), 50), space, trials=1)
+
+
+def test_bad_settings_and_data_are_refused():
+    with pytest.raises(ValueError, match="settings must be"):
+        score({"gamma": 1.0}, homes(50, 0), 0)
+    with pytest.raises(TypeError, match="data must be"):
+        tune(3, trials=1)
+
+
+def test_command(tmp_path, capsys):
+    environment = matrix()
+    np.savez(tmp_path / "m.npz", contexts=environment.contexts, rewards=environment.rewards)
+    options = ["--trials", "2", "--seeds", "4", "--requests", "100"]
+    assert main(["tune", str(tmp_path / "m.npz"), *options]) == 0
+    assert "Held-out reward" in capsys.readouterr().out
+    assert (
+        main(["tune", str(tmp_path / "m.npz"), *options, "--capacity", "2", "--search", "epoch", "--json"])
+        == 0
+    )
+    assert len(json.loads(capsys.readouterr().out)["trials"]) == 2
+    logged().save(tmp_path / "log.csv")
+    assert main(["tune", str(tmp_path / "log.csv"), *options]) == 0
+    capsys.readouterr()
+    assert main(["tune", str(tmp_path / "m.npz"), "--search", "epoch"]) == 1
+    assert "needs --capacity" in capsys.readouterr().err
+    assert main(["tune", str(tmp_path / "none.npz")]) == 1
