@@ -11,6 +11,7 @@ from banditroute.paging import EmpiricalPaging, PagingModel, measure_paging
 from banditroute.policies import DiagLinUCB, EpsilonGreedy, GraphDiagLinUCB, LinTS, LinUCB
 from banditroute.policy import Choice, Policy, Scores
 from banditroute.prices import Prices, Queues, energy, money
+from banditroute.recorder import Recorder
 from banditroute.regret import Regret, RegretTracker, regret
 from banditroute.residency import (
     FIFO,
@@ -35,6 +36,7 @@ from banditroute.screening import ArmHealth, screen, stability
 from banditroute.simulate import Run, simulate
 from banditroute.stores import FileStore
 from banditroute.stream import Problem, Stream
+from banditroute.trace import Trace
 from banditroute.warm import warmup
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "QualityFloor",
     "Queues",
     "RandomSet",
+    "Recorder",
     "Regret",
     "RegretTracker",
     "ResidentOnly",
@@ -82,6 +85,7 @@ __all__ = [
     "Source",
     "Static",
     "Stream",
+    "Trace",
     "UnknownArm",
     "UnknownDecision",
     "cheapest_above",
