@@ -10,7 +10,7 @@ import banditroute
 
 # Parts of a Router and of the commands, used from inside the package: they say what they do and need not show it.
 PARTS = ("container", "journal", "snapshot", "durable", "maintenance", "replicas", "tally")
-PARTS += ("cli", "cli_diagnose", "console", "demo", "study_matrix")
+PARTS += ("cli", "cli_diagnose", "console", "demo", "study_matrix", "study_polar")
 
 
 def public_modules():

@@ -240,6 +240,8 @@ def test_noise_scale_is_the_mean_of_the_scaled_prediction_errors(rng, weights):
     backwards = LinUCB(arms, dim, alpha=0.3, ridge=0.5, prior=prior, rng=0)
     for arm, x, r, w in reversed(feedback):
         backwards.update(arm, x, r, weight=w)
+    k.drain_all(policy._s)
+    k.drain_all(backwards._s)
     for noise_scale in both(k.noise_scale):
         assert noise_scale(policy._s) == pytest.approx(total / mass, rel=1e-10)
         assert noise_scale(backwards._s) == pytest.approx(total / mass, rel=1e-10)

@@ -442,6 +442,16 @@ def test_offsets_are_never_taken_from_outside(slot):
     assert bits(fed(loaded, 20, 3)) == bits(fed(policy, 20, 3))
 
 
+def test_a_queue_from_outside_is_empty():
+    policy = fed(LinUCB(3, 2, rng=1), 53, 2)
+    loaded = LinUCB(3, 2, rng=0)
+    header, arrays = policy.to_state()
+    arrays["arm"] = arrays["arm"].copy()
+    arrays["arm"][:, k.A_QUEUED] = 1e6  # would send the kernel far beyond the buffer
+    loaded.load_state(header, arrays)
+    assert bits(fed(loaded, 20, 3)) == bits(fed(policy, 20, 3))
+
+
 @pytest.mark.parametrize(
     ("slot", "value"), [(k.H_CURSOR, -5.0), (k.H_CURSOR, 1e9), (k.H_SPAN, 0.0), (k.H_RIDGE, np.nan)]
 )

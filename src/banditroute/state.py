@@ -219,12 +219,14 @@ class LinearState:
             rows=int(head[k.H_ROWS]),
             width=int(head[k.H_WIDTH]),
         )
-        layout = state.buffer[: k.H_ROWS].copy()  # offsets are never taken from outside
+        places = [*range(k.H_ROWS), k.H_QUEUE]  # sizes and offsets are never taken from outside
+        layout = state.buffer[places]
         state.buffer[: head.size] = head
-        state.buffer[: k.H_ROWS] = layout
+        state.buffer[places] = layout
         for name in ("theta", "cov", "gram", "moment", "prior", "arm", "noise"):
             block, given = getattr(state, name), np.asarray(arrays[name])
             if given.shape != block.shape:
                 raise ValueError(f"{name} must have shape {block.shape}, got {given.shape}")
             block[...] = given
+        state.arm[:, k.A_QUEUED] = 0.0  # gram came whole
         return state
