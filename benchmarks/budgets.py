@@ -51,17 +51,19 @@ def mixture(spend: float, rewards: np.ndarray, costs: np.ndarray) -> float:
     return float(max([*mixed, *rewards[costs <= spend]], default=-np.inf))
 
 
-def informed(values: np.ndarray, rewards: np.ndarray, costs: np.ndarray, spend: float) -> float:
-    """Reward of the choice that maximises ``values - price * costs`` at the least price that keeps to `spend`."""
+def informed(
+    values: np.ndarray, priced: np.ndarray, rewards: np.ndarray, paid: np.ndarray, spend: float
+) -> float:
+    """Reward of the choice that maximises ``values - price * priced`` at the least price whose pay keeps to `spend`."""
     rows, low, high = np.arange(len(values)), 0.0, 1e5
     best = values.argmax(axis=1)
-    if costs[rows, best].mean() <= spend:
+    if paid[rows, best].mean() <= spend:
         return float(rewards[rows, best].mean())
     for _ in range(60):
         price = (low + high) / 2
-        best = (values - price * costs).argmax(axis=1)
-        low, high = (low, price) if costs[rows, best].mean() <= spend else (price, high)
-    best = (values - high * costs).argmax(axis=1)
+        best = (values - price * priced).argmax(axis=1)
+        low, high = (low, price) if paid[rows, best].mean() <= spend else (price, high)
+    best = (values - high * priced).argmax(axis=1)
     return float(rewards[rows, best].mean())
 
 
@@ -109,8 +111,8 @@ def budgets(requests: int, seeds: int) -> list[dict]:
         for seed in range(seeds):
             run = paced(ceiling, data, requests, seed)
             run |= {"ceiling": ceiling, "seed": seed, "mixture": mixture(run["spend"], means, mean_costs)}
-            run["ridge"] = informed(predicted, rewards, expected, run["spend"])
-            run["oracle"] = informed(rewards, rewards, costs, run["spend"])
+            run["ridge"] = informed(predicted, expected, rewards, costs, run["spend"])
+            run["oracle"] = informed(rewards, costs, rewards, costs, run["spend"])
             run["passed"] = run["largest after 10 %"] <= 1.02 and run["reward"] >= run["mixture"] - 0.005
             shown = (run["spend / ceiling"], run["largest after 10 %"], run["reward"], run["mixture"])
             shown = (*shown, run["reward"] - run["mixture"], run["ridge"], run["oracle"])
@@ -156,7 +158,7 @@ def floored(target: float, data: tuple, requests: int, seed: int, rule: str) -> 
         "quality": quality,
         "cost": cost,
         "fixed": float(fixed),
-        "passed": quality >= target - 0.005 and cost < fixed,
+        "passed": bool(quality >= target - 0.005 and cost < fixed),
     }
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from banditroute import LinUCB
 from banditroute.budget import BudgetPacer, knapsack
+from banditroute.recorded import data_file
 
 COSTS = np.array([0.1, 1.0, 8.0])
 SKILL = np.array([[0.5, 0.1], [0.7, -0.1], [0.9, 0.2]])
@@ -59,6 +60,29 @@ def test_the_reward_is_that_of_the_best_mixture_or_better():
     half = costs[4000:].mean()
     mixture = np.interp(half, COSTS, [0.5, 0.7, 0.9])  # concave: neighbours mix best
     assert rewards[4000:].mean() > mixture - 0.005
+
+
+def test_recorded_models_under_a_ceiling_beat_the_best_fixed_mixture():
+    try:
+        path = data_file("pareto4.npz")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with np.load(path, allow_pickle=False) as file:
+        contexts = np.column_stack([file["minilm_pca64"][:, :16].astype(float), np.ones(len(file["split"]))])
+        rewards, costs = file["rewards"].astype(float), file["cost_usd"].astype(float)
+    budget, n = 3e-4, 12_000  # llama at $2.9e-5 and mistral at $5.0e-4 mix best; seed fixed
+    policy, pacer = LinUCB(4, 17, rng=0), BudgetPacer(budget, costs.mean(axis=0))
+    rows, arms = np.random.default_rng(0).integers(len(contexts), size=n), np.empty(n, dtype=int)
+    for t, row in enumerate(rows):
+        arm = policy.select(contexts[row], prices=pacer.prices(), eligible=pacer.eligible()).arm
+        held = pacer.reserve(arm)
+        policy.update(arm, contexts[row], float(rewards[row, arm]))
+        pacer.settle(arm, float(costs[row, arm]), held)
+        arms[t] = arm
+    paid, got = costs[rows, arms], rewards[rows, arms]
+    assert paid.sum() <= 1.02 * budget * n
+    mixed = np.interp(paid[n // 2 :].mean(), costs.mean(axis=0)[:2], rewards.mean(axis=0)[:2])
+    assert got[n // 2 :].mean() > mixed - 0.005
 
 
 def test_an_infinite_budget_is_the_plain_policy():
