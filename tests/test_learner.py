@@ -28,7 +28,9 @@ def test_the_queue_learns_what_learning_at_once_does():
     with Learner(router) as learner:
         shares = np.array_split(order, 4)
         threads = [
-            threading.Thread(target=lambda share: [learner.put(ids[i], rewards[i]) for i in share], args=(share,))
+            threading.Thread(
+                target=lambda share: [learner.put(ids[i], rewards[i]) for i in share], args=(share,)
+            )
             for share in shares
         ]
         for thread in threads:

@@ -156,10 +156,25 @@ def test_reward_recovers_from_a_change(name):
 
 
 def test_feedback_of_an_arm_that_left_is_dropped_from_what_waits():
-    for make in (lambda: SlidingWindow(UCB1(3, 1, rng=0), 50), lambda: RarelySwitching(UCB1(3, 1, rng=0), 1e9)):
+    for make in (
+        lambda: SlidingWindow(UCB1(3, 1, rng=0), 50),
+        lambda: RarelySwitching(UCB1(3, 1, rng=0), 1e9),
+    ):
         policy = make()
         for t in range(30):
             policy.update(t % 3, [1.0], (t % 3) / 2.0, at=t)
         policy.remove_arm("0")
         policy.advance(47)
         np.testing.assert_allclose(policy.scores([1.0]).mean, [0.5, 1.0])
+
+
+def test_state_of_another_kind_is_refused():
+    policy = Stale(LinUCB(3, 2, rng=0))
+    header, arrays = policy.to_state()
+    for bad in ({**header, "policy": "other"}, {**header, "arms": ["a", "b", "c"]}):
+        with pytest.raises(ValueError, match="must be"):
+            policy.load_state(bad, arrays)
+    with pytest.raises(TypeError, match="linear"):
+        Stale(UCB1(3, 2))
+    with pytest.raises(TypeError, match="Policy"):
+        SlidingWindow("LinUCB")

@@ -16,6 +16,7 @@ from banditroute.policies.simple import (
     RoundRobin,
     Uniform,
 )
+from banditroute.policies.squarecb import SquareCB
 
 TASTE = {"1": [0.0, 1.0], "2": [1.0, 0.0], "3": [0.5, 0.5]}
 
@@ -26,6 +27,7 @@ def features(name, x):
 
 
 POLICIES = {
+    "SquareCB": lambda rng: SquareCB(LinUCB(4, 3, rng=rng)),
     "Uniform": lambda rng: Uniform(4, 3, rng=rng),
     "Fixed": lambda rng: Fixed(4, 3, arm=2, mix=0.1, rng=rng),
     "RoundRobin": lambda rng: RoundRobin(4, 3, rng=rng),
@@ -37,7 +39,10 @@ POLICIES = {
     "HybridLinUCB": lambda rng: HybridLinUCB(4, 3, rng=rng),
     "HybridLinUCB-features": lambda rng: HybridLinUCB(4, 3, features=features, mix=0.1, rng=rng),
 }
-MATRICES = {"cold_start_is_exact", "online_equals_batch"}  # need matrices per arm; compared with numpy below instead
+MATRICES = {
+    "cold_start_is_exact",
+    "online_equals_batch",
+}  # need matrices per arm; compared with numpy below instead
 LEFT_OUT = {
     "Fixed": {"arm_order_does_not_matter"},
     "SharedLinUCB": {"arm_order_does_not_matter"},
@@ -48,7 +53,9 @@ LEFT_OUT = {
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", POLICIES)
 def test_policy_passes(name, check):
-    assert check(POLICIES[name]) is (check.__name__ not in MATRICES | LEFT_OUT.get(name, set()))
+    assert check(POLICIES[name]) is (
+        check.__name__ not in (MATRICES if name != "SquareCB" else set()) | LEFT_OUT.get(name, set())
+    )
 
 
 def lessons(rng, n, arms, dim):
@@ -90,7 +97,9 @@ def test_hybrid_is_ridge_on_the_joint_features(shared_ridge):
     rows = np.array([joint(a, x) for a in range(k)])
     mean, std = policy.scores(x)
     np.testing.assert_allclose(mean, rows @ solution, atol=1e-9)
-    np.testing.assert_allclose(std, np.sqrt(np.einsum("ai,ij,aj->a", rows, np.linalg.inv(A), rows)), atol=1e-9)
+    np.testing.assert_allclose(
+        std, np.sqrt(np.einsum("ai,ij,aj->a", rows, np.linalg.inv(A), rows)), atol=1e-9
+    )
 
 
 def test_shared_is_ridge_on_all_feedback():
@@ -184,7 +193,7 @@ def test_yardsticks_ignore_prices(make):
     np.testing.assert_array_equal(make().propensities([1.0], prices=[5.0, 0.0, 1.0]), np.full(3, 1 / 3))
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"SquareCB"}))
 def test_state_of_another_kind_is_refused(name):
     policy = POLICIES[name](0)
     header, arrays = policy.to_state()
@@ -194,3 +203,13 @@ def test_state_of_another_kind_is_refused(name):
             policy.load_state(bad, arrays)
     with pytest.raises(ValueError, match="must have shape"):
         policy.load_state(header, {**arrays, first: np.zeros((9, 9, 9))})
+
+
+def test_squarecb_is_inverse_gap_weighting():
+    policy = SquareCB(UCB1(4, 1, rng=0), scale=2.0)
+    for a, r in enumerate([0.2, 0.9, 0.5, 0.9]):
+        policy.update(a, [1.0], r)
+    share = 1.0 / (3.0 + 2.0 * np.sqrt(3 * 4.0) * np.array([0.7, 0.4]))
+    wanted = np.array([share[0], 1.0 - share.sum(), share[1], 0.0])
+    given = policy.propensities([1.0], eligible=[True, True, True, False])
+    np.testing.assert_allclose(given, wanted, rtol=1e-12)

@@ -42,7 +42,9 @@ def test_records_count_as_the_effective_sample_and_no_more():
         gram = own.T @ own * (20.0 / len(own))
         np.testing.assert_allclose(policy.precision(arm), 0.5 * np.eye(4) + gram, rtol=1e-12)
         moment = r[a == arm] @ own * (20.0 / len(own))
-        np.testing.assert_allclose(policy.theta[arm], np.linalg.solve(0.5 * np.eye(4) + gram, moment), rtol=1e-9)
+        np.testing.assert_allclose(
+            policy.theta[arm], np.linalg.solve(0.5 * np.eye(4) + gram, moment), rtol=1e-9
+        )
     few = LinUCB(3, 4, rng=0, **TEXTBOOK)
     warm_start(few, x[:30], a[:30], r[:30], effective=1e9)  # never blown up
     np.testing.assert_array_equal(few.counts, np.bincount(a[:30], minlength=3))

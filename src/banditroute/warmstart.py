@@ -44,7 +44,8 @@ def preference_prior(
     -----
     Source: PILOT (arXiv 2508.21141), read in a summary: ``A_a = lambda_a I, b_a = lambda_a theta_pref``. Its bound is
     no worse than without the prior when ``||theta_pref - theta|| <= ||theta||``; a worse prior costs regret, and
-    nothing here notices. That a less accurate arm is held more firmly is the paper's choice: pass your own numbers otherwise.
+    nothing here notices. That a less accurate arm is held more firmly is the paper's choice: pass your own numbers
+    otherwise.
 
     Examples
     --------
@@ -120,7 +121,9 @@ def warm_start(
     _add(policy, grams, moments, weights, squares)
 
 
-def from_averages(policy: LinearPolicy, counts: ArrayLike, averages: ArrayLike, *, constant: int = -1) -> None:
+def from_averages(
+    policy: LinearPolicy, counts: ArrayLike, averages: ArrayLike, *, constant: int = -1
+) -> None:
     """Take over a phase without context: each arm is known to earn its average where the constant component is 1.
 
     Parameters
@@ -161,7 +164,13 @@ def from_averages(policy: LinearPolicy, counts: ArrayLike, averages: ArrayLike, 
     at = check.integer("constant", constant, low=-policy.dim, high=policy.dim - 1)
     unit = np.zeros(policy.dim)
     unit[at] = 1.0
-    _add(policy, seen[:, None, None] * np.outer(unit, unit), np.outer(seen * means, unit), seen, seen * means**2)
+    _add(
+        policy,
+        seen[:, None, None] * np.outer(unit, unit),
+        np.outer(seen * means, unit),
+        seen,
+        seen * means**2,
+    )
 
 
 def quiz(
@@ -199,8 +208,8 @@ def quiz(
     Notes
     -----
     Source: LLM Bandit (arXiv 2502.02743) places a new model with 20 to 50 selected prompts; its selection is not
-    public; the greedy design is ours. All answers are learned or, should `ask` raise, none. Quizzed prompts are no sample of
-    the traffic: fit for a linear model that holds, biased averages where it does not.
+    public; the greedy design is ours. All answers are learned or, should `ask` raise, none. Quizzed prompts are no
+    sample of the traffic: fit for a linear model that holds, biased averages where it does not.
 
     Examples
     --------

@@ -9,6 +9,7 @@ from banditroute.policies.online_matching import GraphDiagLinUCB
 from banditroute.policies.restart import Restarting
 from banditroute.policies.shared import SharedLinUCB
 from banditroute.policies.simple import EMA, UCB1, BetaThompson, Fixed, GaussianThompson, RoundRobin, Uniform
+from banditroute.policies.squarecb import SquareCB
 from banditroute.policies.window import RarelySwitching, SlidingWindow, Stale
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RoundRobin",
     "SharedLinUCB",
     "SlidingWindow",
+    "SquareCB",
     "Stale",
     "Uniform",
 ]

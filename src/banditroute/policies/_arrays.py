@@ -74,7 +74,12 @@ class ArrayPolicy(Policy):
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays."""
-        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim, "clock": self._clock}
+        header = {
+            "policy": type(self).__name__,
+            "arms": list(self.arms),
+            "dim": self.dim,
+            "clock": self._clock,
+        }
         arrays = {name: array.copy() for name, array in {**self._own, **self._common}.items()}
         return {**header, "rng": self._rng.bit_generator.state}, arrays
 
@@ -99,5 +104,6 @@ class ArrayPolicy(Policy):
     def _resize(self, keep: list[int | None]) -> None:
         cold = self._cold()
         self._own = {
-            name: np.array([row if a is None else self._own[name][a] for a in keep]) for name, row in cold.items()
+            name: np.array([row if a is None else self._own[name][a] for a in keep])
+            for name, row in cold.items()
         }

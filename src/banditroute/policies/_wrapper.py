@@ -92,7 +92,9 @@ class Wrapper(Policy):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy everything; the generator stays that of the base."""
         new = object.__new__(type(self))
-        new.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items() if name != "_rng"})
+        new.__dict__.update(
+            {name: deepcopy(value, memo) for name, value in self.__dict__.items() if name != "_rng"}
+        )
         new._rng = new.base._rng
         return new
 
@@ -107,6 +109,10 @@ class Wrapper(Policy):
         """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
         if header["policy"] != type(self).__name__:
             raise ValueError(f"state must be of {type(self).__name__}, got {header['policy']}")
+        if tuple(header["arms"]) != tuple(header["base"]["arms"]):
+            raise ValueError(
+                f"arms must be those of the base, {header['base']['arms']}, got {header['arms']}"
+            )
         own = {name: np.array(arrays[name], dtype=np.float64) for name in self._kept}
         clock = int(header["clock"])
         inner = {name[5:]: array for name, array in arrays.items() if name.startswith("base.")}

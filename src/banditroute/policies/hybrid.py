@@ -123,7 +123,9 @@ class HybridLinUCB(ArrayPolicy):
         z = featured(self.features, self.arms, row, self._size)
         u = z - np.einsum("i,aij->aj", row, self._own["link"])
         mean = np.einsum("aj,j->a", u, self._beta) + np.einsum("ai,i->a", self._own["alone"], row)
-        width = np.einsum("i,aij,j->a", row, self._own["cov"], row) + np.einsum("ai,ij,aj->a", u, self._cov0, u)
+        width = np.einsum("i,aij,j->a", row, self._own["cov"], row) + np.einsum(
+            "ai,ij,aj->a", u, self._cov0, u
+        )
         return Scores(mean, np.sqrt(np.maximum(width, 0.0)))
 
     def _indices(self, x: Floats) -> Floats:
