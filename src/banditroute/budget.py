@@ -45,7 +45,7 @@ class BudgetPacer:
     Notes
     -----
     Total spend never exceeds ``budget * (requests + burst)`` by more than what actual costs exceed expected ones in
-    one request plus what the cheapest arm spends above the budget. The dual price and its clipping follow
+    the requests under way plus what the cheapest arm spends above the budget. The dual price and its clipping follow
     ParetoBandit (arXiv 2604.00136), which takes an additive step on a smoothed cost and prices the logarithm of the
     cost; here the price is linear in the cost, the Lagrangian of the constraint, and the step multiplicative. No regret
     bound is claimed: the arms are learned while they are priced. Costs O(k) a call; not thread-safe.
