@@ -133,8 +133,10 @@ def speed():
     contexts = rng.standard_normal((rows, dim))
     theta = rng.standard_normal((count, dim)) / dim
     arms = rng.integers(count, size=rows)
-    rewards = np.einsum("ij,ij->i", contexts, theta[arms]) + 0.1 * rng.standard_normal(rows)
-    target = (contexts @ theta.T).argmax(axis=1)
+    means = contexts @ theta.T
+    rewards = means[np.arange(rows), arms] + 0.1 * rng.standard_normal(rows)
+    target = means.argmax(axis=1)
+    del means
     trace = Trace(
         names=[str(i) for i in range(count)], arms=arms, rewards=rewards, contexts=contexts,
         propensities=np.full(rows, 1.0 / count), times=np.arange(rows) * 1.0, ids=np.arange(rows).astype(np.uint64),
@@ -155,11 +157,13 @@ def speed():
             middle = time.perf_counter()
             again = Trace.load(path)
             end = time.perf_counter()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             assert (again.rewards == trace.rewards).all()
             del again
-            print(f"{suffix}: save {middle - start:.2f} s, load {end - middle:.2f} s (bar 2 together, npz)")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"peak memory of the process {peak / 1e6:.0f} MB, {peak / size:.2f} times the arrays (bar 3)")
+            print(
+                f"{suffix}: save {middle - start:.2f} s, load {end - middle:.2f} s (bar 2 together, npz); peak of "
+                f"the process, with two traces, {peak / 1e6:.0f} MB, {peak / size:.2f} times the arrays (bar 3, npz)"
+            )
 
 
 def tuning():
