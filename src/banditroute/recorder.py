@@ -43,8 +43,8 @@ class Recorder:
     Notes
     -----
     Give it to one Router as ``recorder=``. A decision costs a few microseconds more, a row the context plus 0.4 kB. A
-    reward is recorded when it was learned: what the Router drops stays unanswered here. With ``mix=0`` and no forcing the
-    propensities of most policies are 1, and such a log cannot be evaluated off-policy: record with ``mix > 0``.
+    reward is recorded when it was learned: what the Router drops stays unanswered here. With ``mix=0`` and no forcing
+    the propensities of most policies are 1, and such a log cannot be evaluated off-policy: record with ``mix > 0``.
 
     Examples
     --------

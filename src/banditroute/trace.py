@@ -116,7 +116,9 @@ class Trace:
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
         """Return the trace of some rows: a slice, a mask or indices."""
-        chosen: dict[str, Any] = {name: None if (a := getattr(self, name)) is None else a[rows] for name in self.columns()}
+        chosen: dict[str, Any] = {
+            name: None if (a := getattr(self, name)) is None else a[rows] for name in self.columns()
+        }
         return type(self)(names=self.names, policies=self.policies, **chosen)
 
     @classmethod
