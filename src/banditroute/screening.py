@@ -22,8 +22,21 @@ State = Literal["up", "degraded", "down"]
 def stability(load: ArrayLike, latency_s: ArrayLike, available: ArrayLike = True) -> Floats:
     """Return ``0.4 (1 - load) + 0.4 (1 - latency / 2 s) + 0.2 available``, (k,), each part clipped to [0, 1].
 
+    Parameters
+    ----------
+    load : (k,) array
+        Share of the arm's capacity in use.
+    latency_s : (k,) array
+        Recent latency, seconds.
+    available : (k,) bool array
+        Whether the arm answers.
+
+    Notes
+    -----
     Source: the code of Symphony-Coord (arXiv 2602.00966).
 
+    Examples
+    --------
     >>> stability([0.0, 1.0], [0.0, 4.0]).tolist()
     [1.0, 0.2]
     """
