@@ -89,6 +89,12 @@ def beliefs(policy: Policy) -> Floats:
     return np.array([[*policy.scores(x), policy.propensities(x)] for x in contexts(policy, 8, 9)])
 
 
+def starts_alike(policy: Policy) -> bool:
+    """Tell whether a new policy believes the same of every arm."""
+    cold = beliefs(policy)
+    return bool((cold == cold[:, :, :1]).all())
+
+
 def requests(policy: Policy, n: int, seed: int = 5) -> list[tuple[Floats, Floats | None, Mask | None]]:
     """Contexts with and without prices and masks; prices come from a short list, so that ties occur."""
     rng, count = np.random.default_rng(seed), len(policy.arms)

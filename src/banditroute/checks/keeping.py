@@ -18,6 +18,7 @@ from banditroute.checks._material import (
     new,
     require,
     same,
+    starts_alike,
     taught,
     teach,
 )
@@ -116,7 +117,8 @@ def arms_come_and_go(factory: Factory) -> bool:
     same("beliefs after learning by name", beliefs(policy), beliefs(twin))
     policy.add_arm(names[0])
     policy.add_arm("other")
-    same("scores of an arm that came back", told(policy, names[:1]), told(policy, ["other"]))
+    if starts_alike(new(factory)):
+        same("scores of an arm that came back", told(policy, names[:1]), told(policy, ["other"]))
 
     full, thin = Router(taught(factory)), Router(taught(factory))
     decisions = [(full.select(x), thin.select(x)) for x in contexts(policy, 40)]
@@ -143,8 +145,7 @@ def arm_order_does_not_matter(factory: Factory) -> bool:
     True
     """
     policy, other = new(factory), new(factory)
-    cold = beliefs(policy)
-    if not (cold == cold[:, :, :1]).all():
+    if not starts_alike(policy):
         return False
     order = np.random.default_rng(3).permutation(len(policy.arms))
     course = lessons(policy)
