@@ -53,7 +53,7 @@ def threads(scale):
 
 def kill(scale):
     rounds = max(1, int(200 * scale))
-    with tempfile.TemporaryDirectory() as home:
+    with fast_directory() as home:
         place = Path(home)
         learned = test_journal.killed(place / "home", place / "board", rounds, np.random.default_rng(1))
     return f"kill -9 at {rounds} moments: all recovered, {learned:,} rewards in the end, each counted once"

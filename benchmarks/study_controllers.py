@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,17 @@ OURS: dict[str, Callable[[Problem], Controller]] = {
 HINDSIGHT = {"popularity": popular, "oracle": None}
 
 
+@lru_cache(maxsize=1)  # the controllers of a family and seed are run one after the other
+def posed(family: str, seed: int, length: int, scale: float) -> tuple[Problem, tuple[int, ...]]:
+    """Return the problem and its best fixed set."""
+    problem = homes(length, seed, scale=scale) if family == "gaps" else FAMILIES[family](length, seed)
+    return problem, best_static_set(problem.stream, problem.capacity, problem.faults, sizes=problem.sizes)
+
+
 def cell(family: str, name: str, seed: int, length: int, scale: float = 1.0) -> dict[str, Any]:
     """Run one controller on one family and seed."""
-    problem = homes(length, seed, scale=scale) if family == "gaps" else FAMILIES[family](length, seed)
+    problem, best = posed(family, seed, length, scale)
     stream = problem.stream
-    best = best_static_set(stream, problem.capacity, problem.faults, sizes=problem.sizes)
     policy = LinUCB(stream.arms, stream.dim, rng=seed)
     start = time.process_time()
     if name == "random":
@@ -165,7 +171,8 @@ def table(path: Path) -> None:
             bad.append(family)
         shown = "".join(f"{mean[n]:8.0f}" for n in ("oracle", "Polar", "PolarPlus", "Polaris", "LRU"))
         print(
-            f"{family:22s} {len(seeds):5d}{shown}{mean[base]:8.0f} {base:12s} {excess:8.1f} [{low:.1f}, {high:.1f}]{mark}"
+            f"{family:22s} {len(seeds):5d}{shown}{mean[base]:8.0f} {base:12s} "
+            f"{excess:8.1f} [{low:.1f}, {high:.1f}]{mark}"
         )
     known = [r for r in ratios if np.isfinite(r)]
     print(f"Polaris over LRU, median family (of {len(known)} where LRU has regret): {np.median(known):.2f}")

@@ -74,7 +74,9 @@ def main() -> int:
         figures = {n: list(v) for n, v in table.items()}
         json.dump({"us": figures, "ratio": ratio, "calm_us": calm, "plans": plans}, sys.stdout)
         return 0
-    print(f"select, microseconds; {blocks * BLOCK} requests each, {ARMS} arms, d = {DIM}, epoch {given.epoch}")
+    print(
+        f"select, microseconds; {blocks * BLOCK} requests each, {ARMS} arms, d = {DIM}, epoch {given.epoch}"
+    )
     print(f"{'':12}" + "".join(f"{f'p{p:g}':>10}" for p in POINTS))
     for name, row in table.items():
         print(f"{name:12}" + "".join(f"{v:10.1f}" for v in row))

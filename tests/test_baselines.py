@@ -202,12 +202,36 @@ def test_decayed_counts_survive_rescaling():
 def test_hand_computed_traces():
     # Start {0, 1, 2}, then 0 hit, 3 fault, 0, 4 fault, 1 fault.
     requests = [0, 3, 0, 4, 1]
-    assert [sorted(s) for s in drive(LRU(3), requests)] == [[0, 1, 2], [0, 2, 3], [0, 2, 3], [0, 3, 4], [0, 1, 4]]
-    assert [sorted(s) for s in drive(FIFO(3), requests)] == [[0, 1, 2], [1, 2, 3], [0, 2, 3], [0, 3, 4], [0, 1, 4]]
+    assert [sorted(s) for s in drive(LRU(3), requests)] == [
+        [0, 1, 2],
+        [0, 2, 3],
+        [0, 2, 3],
+        [0, 3, 4],
+        [0, 1, 4],
+    ]
+    assert [sorted(s) for s in drive(FIFO(3), requests)] == [
+        [0, 1, 2],
+        [1, 2, 3],
+        [0, 2, 3],
+        [0, 3, 4],
+        [0, 1, 4],
+    ]
     # SIEVE: 0 marked; the hand clears 0, evicts 1; 0 marked again; the hand is at 2 and evicts it; then 3 goes.
-    assert [sorted(s) for s in drive(SIEVE(3), requests)] == [[0, 1, 2], [0, 2, 3], [0, 2, 3], [0, 3, 4], [0, 1, 4]]
+    assert [sorted(s) for s in drive(SIEVE(3), requests)] == [
+        [0, 1, 2],
+        [0, 2, 3],
+        [0, 2, 3],
+        [0, 3, 4],
+        [0, 1, 4],
+    ]
     # LFU: 3 used once beats 1 unused; 4 beats 2; 1 (once) does not beat 3 (once).
-    assert [sorted(s) for s in drive(LFU(3), requests)] == [[0, 1, 2], [0, 2, 3], [0, 2, 3], [0, 3, 4], [0, 3, 4]]
+    assert [sorted(s) for s in drive(LFU(3), requests)] == [
+        [0, 1, 2],
+        [0, 2, 3],
+        [0, 2, 3],
+        [0, 3, 4],
+        [0, 3, 4],
+    ]
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -225,7 +249,11 @@ def test_pins_stay_and_sizes_fit(name):
     sets = drive(make(), trace(4), sizes=sizes, pinned=[7])
     assert all(7 in s for s in sets)
     assert len(set(sets)) > 3
-    if name not in ("LFU", "DecayedLFU", "FTPL"):  # a large arm would have to be used more than all its victims
+    if name not in (
+        "LFU",
+        "DecayedLFU",
+        "FTPL",
+    ):  # a large arm would have to be used more than all its victims
         assert any(6 in s for s in sets)
 
 
@@ -322,9 +350,7 @@ def test_popularity_counts_a_prefix_and_pays_once():
 
 
 def test_popularity_of_given_shares_per_size():
-    router = Router(
-        LinUCB(3, 2), Popularity(3.0, [0.5, 0.3, 0.2]), 0.1, sizes=[3.0, 1.0, 1.0]
-    )
+    router = Router(LinUCB(3, 2), Popularity(3.0, [0.5, 0.3, 0.2]), 0.1, sizes=[3.0, 1.0, 1.0])
     assert router.resident == ("1", "2")
     router = Router(LinUCB(3, 2), Popularity(2, [0.5, 0.3, 0.2], pinned=["2"]), 0.1)
     assert router.resident == ("0", "2")
@@ -394,7 +420,12 @@ CONTROLLERS = {
 def test_engines_agree(name, family):
     problem = family(1500, 3)
     runs = [
-        simulate(LinUCB(len(problem.stream.arms), problem.stream.dim, rng=4), problem, CONTROLLERS[name](problem), engine=e)
+        simulate(
+            LinUCB(len(problem.stream.arms), problem.stream.dim, rng=4),
+            problem,
+            CONTROLLERS[name](problem),
+            engine=e,
+        )
         for e in ("compiled", "router")
     ]
     one, two = runs

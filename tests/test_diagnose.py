@@ -61,7 +61,9 @@ def test_segments_as_defined(trace, window):
     arms = 5
     for slots in range(1, arms + 1):
         assert segment_cache(trace, window, arms)[slots - 1] == pytest.approx(slow_sch(trace, window, slots))
-        assert segment_hits(trace, window, arms)[slots - 1] == pytest.approx(slow_hits(trace, window, slots, arms))
+        assert segment_hits(trace, window, arms)[slots - 1] == pytest.approx(
+            slow_hits(trace, window, slots, arms)
+        )
     width = min(window, len(trace))
     assert segment_routing(trace, width, arms)[0] == pytest.approx(slow_srp(trace, width, arms))
 
@@ -187,7 +189,9 @@ def test_command_prints_a_table_and_json(tmp_path, capsys):
     assert command(path, "--contexts", "x", "--scale", 255, "--json", "--profile", "llama-3.1-8b/disk") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["arms"] == 3 and found["enough"] == 3 and found["window"] == 120
-    assert command(path, "--rewards", "none", "--trace", "served", "--json", "--slots", 1, "--window", 40) == 0
+    assert (
+        command(path, "--rewards", "none", "--trace", "served", "--json", "--slots", 1, "--window", 40) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["hits"] == [1.0] and found["fixed"] == [pytest.approx(1 / 3)] == found["coverage"]
     with pytest.raises(ValueError, match="no array 'scores'; it holds rewards, x, served"):

@@ -39,7 +39,9 @@ def brute(problem, epoch, loads):
     length = len(stream)
     epochs = [range(start, min(start + epoch, length)) for start in range(0, length, epoch)]
     value = {
-        (e, s): sum(max(means[t, i] - (0 if i in s else problem.faults[i]) for i in range(count)) for t in rows)
+        (e, s): sum(
+            max(means[t, i] - (0 if i in s else problem.faults[i]) for i in range(count)) for t in rows
+        )
         for e, rows in enumerate(epochs)
         for s in sets
     }
@@ -153,7 +155,9 @@ def test_the_relaxation_can_be_strict():
 
 
 def test_nothing_to_gain():
-    problem = Problem(Stream(np.ones((4, 1)), np.ones((4, 2)), np.ones((4, 2)), ("a", "b")), [0, 0], [0, 0], 1)
+    problem = Problem(
+        Stream(np.ones((4, 1)), np.ones((4, 2)), np.ones((4, 2)), ("a", "b")), [0, 0], [0, 0], 1
+    )
     assert joint_bound(problem, epoch=2) == earned(joint_optimum(problem), problem) == 4.0
 
 

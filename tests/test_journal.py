@@ -3,10 +3,13 @@
 import errno
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -251,11 +254,20 @@ def test_a_directory_that_cannot_be_used_is_a_clear_error(tmp_path):
         made().recover(tmp_path / "file")
 
 
+# One process that has imported everything forks a worker for each line it reads: a tenth of a second each, not two.
 WORKER = """
-import mmap, struct, sys, threading
+import mmap, os, signal, struct, sys, threading
 import numpy as np
 from banditroute import LinUCB, Polar, Router
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 home, board = sys.argv[1], sys.argv[2]
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        break
+    print(child, flush=True)
+else:
+    sys.exit()
 file = open(board, "r+b")
 shared = mmap.mmap(file.fileno(), 64)
 router = Router(LinUCB(3, 4, mix=0.2, rng=0), Polar(2, epoch=200), 0.1, pending_limit=500)
@@ -288,31 +300,45 @@ def killed(home, board, rounds, rng):
     with board.open("r+b") as file:
         shared = mmap.mmap(file.fileno(), 64)
     found = 0
-    for _ in range(rounds):
-        shared[16:24] = bytes(8)
-        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(home), str(board)])
-        while shared[16:24] == bytes(8):
-            assert worker.poll() is None
-            time.sleep(0.002)
-        time.sleep(float(rng.uniform(0.0, 0.3)))
-        worker.kill()
-        worker.wait()
-        sure, tried = struct.unpack("<QQ", shared[0:16])
-        router = Router(LinUCB(3, 4, mix=0.2, rng=0), Polar(2, epoch=200), 0.1, pending_limit=500)
-        report = router.recover(home, checkpoint_s=60.0)
-        stats = router.stats()
-        assert sure <= stats["learned"] <= tried, (sure, stats["learned"], tried)
-        assert not report["refused"]
-        # Each reward is 1 and each context a unit vector: sums must count every feedback once.
-        assert router.policy.counts.sum() == stats["learned"]
-        state = router.policy._state
-        assert sum(np.trace(state.full(g)) for g in state.gram) == stats["learned"]
-        assert state.moment.sum() == stats["learned"]
-        assert stats["pending"] <= 500
-        found = stats["learned"]
-        router.close()
+    command = [sys.executable, "-c", WORKER, str(home), str(board)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
+        for _ in range(rounds):
+            found = one_kill(nursery, home, shared, rng)
+        nursery.stdin.close()
     return found
 
 
-def test_kill_nine(tmp_path):
-    assert killed(tmp_path / "home", tmp_path / "board", 4, np.random.default_rng(0)) > 0
+def one_kill(nursery, home, shared, rng):
+    shared[16:24] = bytes(8)
+    nursery.stdin.write("\n")
+    nursery.stdin.flush()
+    worker = int(nursery.stdout.readline())
+    while shared[16:24] == bytes(8):
+        os.kill(worker, 0)
+        time.sleep(0.002)
+    time.sleep(float(rng.uniform(0.0, 0.3)))
+    os.kill(worker, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(worker, 0)
+            time.sleep(0.002)
+    sure, tried = struct.unpack("<QQ", shared[0:16])
+    router = Router(LinUCB(3, 4, mix=0.2, rng=0), Polar(2, epoch=200), 0.1, pending_limit=500)
+    report = router.recover(home, checkpoint_s=60.0)
+    stats = router.stats()
+    assert sure <= stats["learned"] <= tried, (sure, stats["learned"], tried)
+    assert not report["refused"]
+    # Each reward is 1 and each context a unit vector: sums must count every feedback once.
+    assert router.policy.counts.sum() == stats["learned"]
+    state = router.policy._state
+    assert sum(np.trace(state.full(g)) for g in state.gram) == stats["learned"]
+    assert state.moment.sum() == stats["learned"]
+    assert stats["pending"] <= 500
+    router.close()
+    return stats["learned"]
+
+
+def test_kill_nine():
+    # In memory where there is such a place: what a killed process had written is there on any file system.
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as home:
+        assert killed(Path(home) / "home", Path(home) / "board", 10, np.random.default_rng(0)) > 0

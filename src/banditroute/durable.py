@@ -347,7 +347,9 @@ class Durable:
 
     def _learn(self, key: int, pending: Pending, reward: float) -> bool:
         """Learn the reward of a decision of this ledger; False when its arm is gone or in quarantine."""
-        if not self._watched and self._tally is None:  # nobody else to tell: the same in one piece, and faster
+        if (
+            not self._watched and self._tally is None
+        ):  # nobody else to tell: the same in one piece, and faster
             arm = self.policy._index.get(pending.arm)
             if arm is not None and not self._quarantined[arm]:
                 self.policy.update(arm, pending.context, reward, at=pending.at)
