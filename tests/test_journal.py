@@ -261,6 +261,9 @@ import numpy as np
 from banditroute import LinUCB, Polar, Router
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 home, board = sys.argv[1], sys.argv[2]
+warm = Router(LinUCB(3, 4, mix=0.2, rng=0), Polar(2, epoch=10), 0.1)
+for _ in range(50):
+    warm.update(warm.select(np.ones(4)).id, 1.0)
 for _ in sys.stdin:
     child = os.fork()
     if not child:
