@@ -71,11 +71,15 @@ def same_run(one, two):
 def same_policy(one, two):
     a, b = one.to_state(), two.to_state()
     assert a[0] == b[0]
-    for name in a[1]:
-        if name != "header":
-            assert np.array_equal(a[1][name], b[1][name]), name
-    for slot in (k.H_CURSOR, k.H_CLOCK, k.H_BUCKET, k.H_LEARNED, k.H_ALPHA, k.H_RIDGE):
+    # Inlined in the loop, a kernel may be vectorised otherwise than on its own, in a way that depends on what was
+    # compiled and what came from the cache: sums may differ in their last bit, counts and randomness may not.
+    for name in ("theta", "cov", "gram", "moment", "prior", "arm"):
+        np.testing.assert_allclose(a[1][name], b[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
+    assert np.array_equal(a[1]["noise"], b[1]["noise"])
+    assert np.array_equal(one.counts, two.counts)
+    for slot in (k.H_CURSOR, k.H_CLOCK, k.H_BUCKET, k.H_LEARNED):
         assert a[1]["header"][slot] == b[1]["header"][slot]
+    np.testing.assert_allclose([one.alpha, one.ridge], [two.alpha, two.ridge], rtol=1e-9)
 
 
 CONTROLLERS = {
