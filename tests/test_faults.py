@@ -28,6 +28,12 @@ def made(**options):
 ONE = np.array([1.0, 0.0])
 
 
+@pytest.mark.parametrize("stated", [1e31, -1e200, np.nan])
+def test_a_reward_of_expiry_that_no_policy_would_learn_is_refused_at_once(stated):
+    with pytest.raises(ValueError, match="expired_reward"):
+        made(expired_reward=stated)
+
+
 @pytest.mark.parametrize(("stated", "learned", "moment"), [(None, 0, 0.0), (-2.0, 3, -6.0), (0.0, 3, 0.0)])
 def test_expired_decisions_are_forgotten_or_count_as_stated(stated, learned, moment):
     router = made(feedback_limit_s=10.0, expired_reward=stated)

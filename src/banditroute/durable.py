@@ -66,7 +66,9 @@ class Durable:
     def _start(self, expired_reward: float | None, spread_pending: bool) -> None:
         count = len(self.policy.arms)
         self._expired_reward = (
-            None if expired_reward is None else check.finite("expired_reward", expired_reward)
+            None
+            if expired_reward is None
+            else check.finite("expired_reward", expired_reward, low=-k.LARGEST, high=k.LARGEST)
         )
         self._spread = bool(spread_pending)
         if self._spread and self._fast is None:
