@@ -23,6 +23,7 @@ LAYERS = {
     "_validate": 1,
     "state": 1,
     "container": 1,
+    "locks": 1,
     "feedback": 1,
     "popularity": 1,
     "cluster_graph": 1,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from banditroute.journal import Journal
     from banditroute.policies.linear import LinearPolicy
     from banditroute.policy import Policy
+    from banditroute.recorder import Recorder
 
 __all__ = ["Durable"]
 
@@ -59,6 +60,7 @@ class Durable:
         _dropped: int
         _pending: NDArray[np.float64]
         _worker: Any
+        recorder: Recorder | None
 
         def _reprice(self) -> None: ...
         def _settle(self) -> None: ...
@@ -500,6 +502,8 @@ def _after_fork_in_child() -> None:
             for arm in range(len(router.policy.arms)):
                 router._respread(arm)
         router._journal = None
+        if router.recorder is not None:
+            router.recorder._lock = threading.Lock()
         if router._replica is not None:
             router._replica = router._replica.reborn()
         if router._worker is not None:

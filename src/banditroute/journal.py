@@ -5,7 +5,6 @@ good snapshot and replays its journal and every later one. A record is ``length 
 reading stops at the first that does not check, so a torn tail costs the records in it and nothing else.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from banditroute import _validate as check
 from banditroute import container, snapshot
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError
+from banditroute.locks import lock
 
 __all__ = ["Journal", "packed", "records", "recover", "unpacked"]
 
@@ -316,9 +316,9 @@ def recover(
         raise ValueError(f"recover must come before the first decision, got {router._index} decisions")
     home = Path(directory)
     home.mkdir(parents=True, exist_ok=True)
-    lock_file = open(home / "lock", "ab")  # noqa: SIM115 - held as long as the journal is
+    lock_file = open(home / "lock", "ab", buffering=0)  # noqa: SIM115 - held as long as the journal is
     try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(lock_file, wait=False)
     except OSError:
         lock_file.close()
         raise ValueError(f"directory must not be in use by another process, got {home}") from None

@@ -1,15 +1,15 @@
 """Where replicas meet: the store protocol, and a store of plain files on a shared volume."""
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from banditroute import container
+from banditroute.locks import locked
 
 __all__ = ["BASE", "FileStore", "Row", "StateStore", "actual", "order"]
 
@@ -113,11 +113,8 @@ class FileStore:
             (self._home / name).mkdir(parents=True, exist_ok=True)
         self._kept = 0
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with open(self._home / "lock", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._home / "lock")
 
     def _place(self, replica: str) -> Path:
         return self._home / "replicas" / replica.encode().hex()

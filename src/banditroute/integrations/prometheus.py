@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from banditroute.locks import lock
+
 __all__ = ["export"]
 
 # What only grows is a counter; the rest is a gauge.
@@ -111,7 +113,7 @@ class _Shared(_Collector):
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._write_s = directory, write_s
         self._file = open(directory / f"{os.getpid()}.json", "w+b", buffering=0)  # noqa: SIM115 - held for its lock
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        lock(self._file)
         self._guard, self._stopped = threading.Lock(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._run, name="banditroute-metrics", daemon=True)
