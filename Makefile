@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench study soak clean
+.PHONY: demo test lint bench study soak docs linkcheck clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
@@ -38,6 +38,17 @@ study: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python benchmarks/soak.py
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs]'
+	touch $@
+
+# The site, notebooks executed, into out/docs/html; any warning is an error. Links to other sites: make linkcheck.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d out/docs/doctrees docs out/docs/html
+
+linkcheck: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -b linkcheck -d out/docs/doctrees docs out/docs/links
 
 clean:
 	rm -rf $(VENV) out

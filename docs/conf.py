@@ -1,0 +1,50 @@
+"""Settings of the documentation site: ``make docs`` builds it into out/docs/html."""
+
+import os
+from importlib.metadata import version as installed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+project = "banditroute"
+author = "The banditroute authors"
+copyright = author
+version = release = installed("banditroute")
+language = "en_GB"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "images"]
+suppress_warnings = ["toc.empty_glob"]  # the list of studies may be empty
+
+# Pages are plain Markdown that also reads well on a code forge.
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+
+# Notebooks are text with no outputs in the repository; the build executes what changed and keeps the results.
+nb_execution_mode = "cache"
+nb_execution_cache_path = os.environ.get("BANDITROUTE_DOCS_CACHE", str(ROOT / "out" / "docs" / "cache"))
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# Docstrings are numpydoc; a word in single backticks is a link where it names something.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "inherited-members": "tuple", "show-inheritance": True}
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = f"banditroute {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_show_copyright = False
+linkcheck_timeout = 20
+linkcheck_anchors = False
