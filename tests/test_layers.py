@@ -68,6 +68,7 @@ LAYERS = {
     "estimators": 5,
     "replay": 5,
     "evaluate": 5,
+    "forecast": 5,
     "tune": 5,
 }
 EDGE = 6
