@@ -233,6 +233,7 @@ def name_ends(axes: Axes, drawn: list[tuple[str, float, str]]) -> None:
         short = np.maximum(0.06 - np.diff(heights), 0.0) / 2
         heights[:-1] -= short
         heights[1:] += short
+        np.clip(heights, 0.02, 0.98, out=heights)
     for (name, _, colour), height in zip(ordered, heights, strict=True):
         axes.text(1.02, height, name, color=colour, transform=axes.transAxes, va="center", fontweight="bold")
 

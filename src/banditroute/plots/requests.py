@@ -266,7 +266,7 @@ def latency_distribution(
         p50, p99 = np.quantile(own, [0.5, 0.99])
         style = {**canvas.look(i), "color": ("#333333", COLOURS[0], COLOURS[1])[i]}
         axes.step(
-            at, slower, where="pre", lw=1.8, label=f"{name}: p50 {p50:,.3g} ms, p99 {p99:,.3g} ms", **style
+            at, slower, where="pre", lw=1.8, label=f"{name}: p50 {_ms(p50)} ms, p99 {_ms(p99)} ms", **style
         )
         parts.append({"name": name, "latency_ms": at, "share_slower": slower})
     _tail_axes(axes, len(waits[known]))
@@ -321,6 +321,10 @@ def weight_distribution(weights: Mapping[str, ArrayLike], *, ax: Axes | None = N
     canvas.legend_below(axes)
     canvas.behind(axes, **canvas.joined(parts))
     return axes
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.3g}"
 
 
 def _survival(ordered: Floats) -> tuple[Floats, Floats]:
