@@ -5,6 +5,7 @@ from banditroute.policies.greedy import EpsilonGreedy
 from banditroute.policies.hybrid import HybridLinUCB
 from banditroute.policies.lints import LinTS
 from banditroute.policies.linucb import LinUCB
+from banditroute.policies.logistic import LogisticUCB
 from banditroute.policies.online_matching import GraphDiagLinUCB
 from banditroute.policies.restart import Restarting
 from banditroute.policies.shared import SharedLinUCB
@@ -24,6 +25,7 @@ __all__ = [
     "HybridLinUCB",
     "LinTS",
     "LinUCB",
+    "LogisticUCB",
     "RarelySwitching",
     "Restarting",
     "RoundRobin",
