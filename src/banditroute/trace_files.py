@@ -4,9 +4,11 @@ import csv
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ _TYPES: dict[str, Any] = {
     "eligible": np.bool_,
 }
 _MARK = "banditroute trace"
+_BLOCK = 1 << 20  # bytes summed at once
 
 
 def save(trace: Trace, path: Path) -> Path:
@@ -88,7 +91,9 @@ def _header(trace: Trace) -> dict[str, Any]:
 
 
 def _save_npz(trace: Trace, path: Path) -> None:
-    arrays: dict[str, Any] = {"header": np.array(json.dumps(_header(trace))), **_present(trace)}
+    columns = _present(trace)
+    header = {**_header(trace), "columns": list(columns)}  # a directory can lose an entry and look whole
+    arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), **columns}
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -96,22 +101,46 @@ def _save_npz(trace: Trace, path: Path) -> None:
 def _load_npz(path: Path) -> Trace:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not an .npz file")
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if "header" not in members:
-            raise ValueError(f"{path} is not a trace: it holds {', '.join(members)}")
-        header = json.loads(str(_member(file, members["header"])))
-        columns = {name: _member(file, info) for name, info in members.items() if name in _FIELDS}
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if "header" not in members:
+                raise ValueError(f"it is not a trace, it holds {', '.join(members)}")
+            arrays = {name: _member(file, info) for name, info in members.items()}
+            header = json.loads(str(arrays["header"]))
+        missing = {"arms", "rewards", *header.get("columns", ())} - set(arrays)
+        if missing:
+            raise ValueError(f"it is damaged: {min(missing)} is missing")
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    columns = {name: array for name, array in arrays.items() if name in _FIELDS}
     return Trace(names=header["names"], policies=header["policies"], **columns)
 
 
-def _member(file: BinaryIO, info: zipfile.ZipInfo) -> Any:
-    """Read an array straight from its place: numpy's own way through the archive copies and sums every byte."""
+def _member(file: BufferedReader, info: zipfile.ZipInfo) -> Any:
+    """Read an array straight from its place: numpy's own way through the archive copies every byte.
+
+    The checksum comes first, over a small buffer: what is then read is what was written, and no damaged length asks
+    for memory.
+    """
+    name = info.filename
     if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("arrays of a trace must not be compressed")
+        raise ValueError(f"{name} must not be compressed")
+    if info.header_offset < 0:
+        raise ValueError(f"{name} is damaged: its place is not in the file")
     file.seek(info.header_offset + 26)  # lengths of name and extra field, at the end of the local header
-    name, extra = struct.unpack("<HH", file.read(4))
-    file.seek(name + extra, 1)
+    title, extra = struct.unpack("<HH", file.read(4))
+    if file.read(title) != name.encode():
+        raise ValueError(f"{name} is damaged: it has another name in its place")
+    file.seek(extra, 1)
+    start, left, total = file.tell(), info.file_size, 0
+    buffer = memoryview(bytearray(_BLOCK))
+    while left > 0 and (count := file.readinto(buffer[: min(left, _BLOCK)])):
+        total = zlib.crc32(buffer[:count], total)
+        left -= count
+    if left or total != info.CRC:
+        raise ValueError(f"{name} is damaged: its checksum is not the one written")
+    file.seek(start)
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
