@@ -25,12 +25,16 @@ def same(one, other):
 
 
 def test_every_byte_counts_or_does_no_harm(tmp_path):
-    """Every byte of the file inverted in turn: an error that says so, or the very trace (dates of the archive)."""
+    """Bytes inverted in turn: an error that says so, or the very trace (dates of the archive).
+
+    All bytes of the directory at the end, every seventh elsewhere.
+    """
     path = trace().save(tmp_path / "log.npz")
     whole, original = path.read_bytes(), Trace.load(path)
     assert same(original, trace())
     refused = 0
-    for at in range(len(whole)):
+    directory = whole.find(b"PK\x01\x02")
+    for at in (*range(0, directory, 7), *range(directory, len(whole))):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         try:
             read = Trace.load(path)
@@ -38,7 +42,7 @@ def test_every_byte_counts_or_does_no_harm(tmp_path):
             refused += "log.npz" in str(error)
         else:
             assert same(read, original), at
-    assert refused > 0.9 * sum(
+    assert refused > 0.9 / 7 * sum(
         getattr(original, n).nbytes for n in ("arms", "rewards", "contexts", "times", "ids")
     )
 
