@@ -14,7 +14,6 @@ language = "en_GB"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "images"]
-suppress_warnings = ["toc.empty_glob"]  # the list of studies may be empty
 
 # Pages are plain Markdown that also reads well on a code forge.
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -27,6 +26,12 @@ nb_execution_cache_path = os.environ.get("BANDITROUTE_DOCS_CACHE", str(ROOT / "o
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+
+# Kernels read no settings of whoever builds, and keep their notes about sockets to themselves.
+kernels = ROOT / "out" / "docs" / "ipython"
+(kernels / "profile_default").mkdir(parents=True, exist_ok=True)
+(kernels / "profile_default" / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+os.environ["IPYTHONDIR"] = str(kernels)
 
 # Docstrings are numpydoc; a word in single backticks is a link where it names something.
 default_role = "py:obj"
