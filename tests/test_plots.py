@@ -47,6 +47,10 @@ DRAWINGS = {
          "gemini-2.5-pro": (1.5e-2, 0.926), "routed": ([1e-3, 1.2e-3], [0.94, 0.95])},
         ax=ax,
     ),
+    "value_intervals": lambda ax: plots.value_intervals(
+        {"llama-3.1-8b": (0.79, 0.77, 0.81), "learned": (0.94, 0.92, 0.95), "uniform": (0.89, 0.86, 0.93)},
+        reference=0.9, truth={"learned": 0.93}, ax=ax,
+    ),
     "width_decay": lambda ax: plots.width_decay(1.0 / np.sqrt(1 + np.arange(800) // 8), np.arange(800) % 8, NAMES, ax=ax),
     "calibration": lambda ax: plots.calibration(rows(500), rows(500), ax=ax),
     "interval_coverage": lambda ax: plots.interval_coverage({"x": (rows(200), 0.2, 0.5), "y": (rows(200), 0.6, 0.5)}, ax=ax),
@@ -89,7 +93,9 @@ def test_a_drawing_has_titles_units_and_stays_on_its_sheet(name, sheet):
     figure.canvas.draw()
     assert sheet.get_title(loc="left")
     assert sheet.get_xlabel()
-    assert sheet.get_ylabel() or name.startswith(("residency", "arm_shares"))  # ticks there say what they are
+    assert sheet.get_ylabel() or name.startswith(
+        ("residency", "arm_shares", "value")
+    )  # ticks there say what they are
     page = figure.bbox
     texts = shown_texts(sheet)
     assert len(texts) > 6
@@ -121,6 +127,11 @@ def test_the_table_behind_a_drawing_is_tidy_and_what_the_lines_show(name, sheet)
     table = plots.data(sheet)
     assert len({len(column) for column in table.values()}) == 1
     assert all(column.ndim == 1 for column in table.values())
+    if name == "value_intervals":
+        assert (
+            sheet.containers[0].lines[0].get_xdata().tolist() == table["value"].tolist() == [0.94, 0.89, 0.79]
+        )
+        return
     x, y = VALUES[name]
     known = np.isfinite(np.asarray(table[y], dtype=np.float64))
     wanted = np.column_stack([table[x][known], table[y][known]]).astype(np.float64)
@@ -182,6 +193,7 @@ PICTURES: dict[str, str] = {
     "hit_rate_by_slots": "27ca9034442034775afdab946189defhib4094dgghlhga2074deihfec95054gigee9777303cbbc954440011046752010",
     "regret_by_slots": "09992000000034410013421063767bedfc8486eggikjga2075hiiffb997377ba98632220045311212120010146851010",
     "quality_cost": "08a850000000220010030010733356582220820010683220610000210000622320210010125333221221000356893040",
+    "value_intervals": "008999700220001000000110052000000153052000035420001000000100443530000100001141512315002466655700",
     "width_decay": "1aa990000000044000000000623311100000520320000000720042010000421015230000132222565555117679310000",
     "calibration": "06b600000003010000000230830010104201830010330101610013100000630330100101024121211212000796957811",
     "interval_coverage": "25acbb232352843401011251966101220371851111015b008421026c8100854abc7201015595322222210133186b0423",

@@ -16,11 +16,11 @@ from banditroute.plots.requests import (
 from banditroute.plots.studies import (
     alpha_sweep,
     hit_rate_by_slots,
-    quality_cost,
     regret_bands,
     regret_by_slots,
     regret_slope,
 )
+from banditroute.plots.values import quality_cost, value_intervals
 
 __all__ = [
     "COLOURS",
@@ -42,6 +42,7 @@ __all__ = [
     "regret_slope",
     "residency_timeline",
     "svg",
+    "value_intervals",
     "weight_distribution",
     "width_decay",
 ]

@@ -1,4 +1,4 @@
-"""Pictures of studies: regret and how it grows, sweeps over alpha and slots, quality against cost."""
+"""Pictures of studies: regret and how it grows, sweeps over alpha and slots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute import _validate as check
 from banditroute.plots import canvas
-from banditroute.plots.canvas import COLOURS
 from banditroute.regret import bands, interval
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "alpha_sweep",
     "hit_rate_by_slots",
-    "quality_cost",
     "regret_bands",
     "regret_by_slots",
     "regret_slope",
@@ -235,64 +233,6 @@ def regret_by_slots(regrets: Mapping[str, ArrayLike], slots: ArrayLike, *, ax: A
     canvas.few_ticks(axes.yaxis, 5)
     canvas.name_ends(axes, drawn)
     return axes
-
-
-def quality_cost(points: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ax: Axes | None = None) -> Axes:
-    """Draw mean reward against mean cost, and the front of those that no other beats in both.
-
-    Parameters
-    ----------
-    points
-        Per arm or policy its cost and its reward per request: numbers, or (seeds,) arrays that get 95 % intervals.
-    ax
-        Where to draw; the current Axes when not given.
-
-    Raises
-    ------
-    ValueError
-        A cost is not above zero: the axis is logarithmic.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from banditroute.plots import data, page
-    >>> with tempfile.TemporaryDirectory() as folder, page(1, 1, path=folder + "/a.png") as (ax,):
-    ...     data(quality_cost({"small": (1e-4, 0.7), "large": (1e-2, 0.9), "odd": (2e-2, 0.8)}, ax=ax))["on_front"]
-    array([ True,  True, False])
-    """
-    axes = canvas.given(ax)
-    names = list(points)
-    costs, rewards = (np.array([interval(np.atleast_1d(points[n][i])) for n in names]) for i in (0, 1))
-    check.vector("costs", costs[:, 0], len(names))
-    if costs[:, 0].min() <= 0.0:
-        raise ValueError(f"costs must be > 0, got {costs[:, 0].min():g}")
-    order = np.lexsort((-rewards[:, 0], costs[:, 0]))
-    best = np.maximum.accumulate(rewards[order, 0])
-    first = np.append(True, np.diff(best) > 0.0)
-    front = np.isin(np.arange(len(names)), order[first])
-    axes.set_xscale("log")
-    axes.step(costs[order[first], 0], best[first], where="post", color=COLOURS[0], lw=1.4, alpha=0.5)
-    for i in range(len(names)):
-        colour = COLOURS[0] if front[i] else "#888888"
-        axes.errorbar(
-            costs[i, 0], rewards[i, 0], xerr=_arms(costs[i]), yerr=_arms(rewards[i]), color=colour, capsize=2,
-            marker="o", ms=6, mfc=colour if front[i] else "none", lw=1.2,
-        )  # fmt: skip
-    axes.margins(x=0.12, y=0.15)
-    canvas.titles(axes, "Quality and cost", "mean cost per request", "mean reward per request")
-    canvas.plain_log(axes.xaxis, 5)
-    canvas.few_ticks(axes.yaxis, 5)
-    canvas.name_points(
-        axes, names, costs[:, 0], rewards[:, 0], [COLOURS[0] if f else "#888888" for f in front]
-    )
-    canvas.behind(axes, name=names, cost=costs[:, 0], reward=rewards[:, 0], on_front=front)
-    return axes
-
-
-def _arms(figures: Floats) -> Floats | None:
-    """Return how far the interval reaches to both sides, (2, 1), or None where there is none."""
-    mean, low, high = figures
-    return np.array([[mean - low], [high - mean]]) if np.isfinite(low) else None
 
 
 def _bands(
