@@ -44,11 +44,12 @@ class BudgetPacer:
 
     Notes
     -----
-    Total spend never exceeds ``budget * (requests + burst)`` by more than what actual costs exceed expected ones in
-    the requests under way plus what the cheapest arm spends above the budget. The dual price and its clipping follow
-    ParetoBandit (arXiv 2604.00136), which takes an additive step on a smoothed cost and prices the logarithm of the
-    cost; here the price is linear in the cost, the Lagrangian of the constraint, and the step multiplicative. No regret
-    bound is claimed: the arms are learned while they are priced. Costs O(k) a call; not thread-safe.
+    Total spend never exceeds ``budget * (requests + burst)`` by more than what actual costs exceed expected ones in the
+    requests under way plus what the cheapest arm spends above the budget. The dual price and its clipping follow
+    ParetoBandit (arXiv 2604.00136; equation numbers not checked against the text), which takes an additive step on a
+    smoothed cost and prices the logarithm of the cost; here the price is linear in the cost, the Lagrangian of the
+    constraint, and the step multiplicative. No regret bound is claimed: the arms are learned while they are priced.
+    Costs O(k) a call; not thread-safe.
 
     Examples
     --------
@@ -159,10 +160,10 @@ def knapsack(estimates: ArrayLike, costs: ArrayLike, used: float, *, low: float,
     Notes
     -----
     Source: the threshold of Zhou, Chakrabarty and Lukose, "Budget constrained bidding in keyword auctions and online
-    knapsack problems" (WINE 2008), as PILOT (arXiv 2508.21141) uses it. Their bound, a factor ``1 + ln(high / low)`` of
-    the optimum, is for known values of items small beside the budget; estimates are not covered. Against a long run of
-    like requests `BudgetPacer` is the better tool. PILOT splits Q requests into bins of their own budget that roll
-    over, so that money is left for the last ones.
+    knapsack problems" (WINE 2008), as PILOT (arXiv 2508.21141) uses it (equation numbers not checked against the text).
+    Their bound, a factor ``1 + ln(high / low)`` of the optimum, is for known values of items small beside the budget;
+    estimates are not covered. Against a long run of like requests `BudgetPacer` is the better tool. PILOT splits Q
+    requests into bins of their own budget that roll over, so that money is left for the last ones.
 
     Examples
     --------

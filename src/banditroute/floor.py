@@ -99,8 +99,9 @@ def cheapest_above(scores: Scores, target: float, costs: ArrayLike, *, width: fl
 
     Notes
     -----
-    Source: the AVR threshold policy (arXiv 2603.12823) with predictions replaced by confidence bounds. The paper
-    projects its savings analytically; bounds that are learned from the choices they steer have no guarantee here.
+    Source: the AVR threshold policy (arXiv 2603.12823; equation numbers not checked against the text) with predictions
+    replaced by confidence bounds. The paper projects its savings analytically; bounds that are learned from the choices
+    they steer have no guarantee here.
 
     Examples
     --------

@@ -37,11 +37,12 @@ class Learner:
 
     Notes
     -----
-    Source: AMRO-S (arXiv 2603.12933), read in a summary: serving never writes, a sampled share of feedback is judged
-    and learned in the background. Its gate lets good answers through only, which is right for pheromones and
-    selection bias for a regression; this one must not. Policies keep sums over feedback, so the result is that of
-    synchronous learning of the same measurements, whatever order they were learned in. Estimated scales and the
-    pooled prior follow the moments at which they were refreshed: equal in the end only after `LinearPolicy.refresh`.
+    Source: AMRO-S (arXiv 2603.12933), read in a summary (equation numbers not checked against the text): serving never
+    writes, a sampled share of feedback is judged and learned in the background. Its gate lets good answers through
+    only, which is right for pheromones and selection bias for a regression; this one must not. Policies keep sums over
+    feedback, so the result is that of synchronous learning of the same measurements, whatever order they were learned
+    in. Estimated scales and the pooled prior follow the moments at which they were refreshed: equal in the end only
+    after `LinearPolicy.refresh`.
 
     A full queue refuses instead of blocking, and counts what it refused: an overloaded learner must not slow requests.
 

@@ -42,7 +42,8 @@ def money(usd: ArrayLike, *, low: float = 1e-4, high: float = 0.1, weight: float
 
     Notes
     -----
-    Source: ParetoBandit (arXiv 2604.00136), with its defaults (there per 1,000 tokens). A price such as
+    Source: ParetoBandit (arXiv 2604.00136; equation numbers not checked against the text), with its defaults (there
+    per 1,000 tokens). A price such as
     ``1 / (1 + usd)`` hardly tells $0.01 from $0.0001.
 
     Examples
@@ -73,8 +74,8 @@ def energy(joules: ArrayLike, *, weight: float = 0.5, largest: float | None = No
 
     Notes
     -----
-    Source: GreenServ (arXiv 2601.17551), which also clips the reward and subtracts the smallest energy; a price that is
-    equal for all arms changes nothing.
+    Source: GreenServ (arXiv 2601.17551; equation numbers not checked against the text), which also clips the reward and
+    subtracts the smallest energy; a price that is equal for all arms changes nothing.
 
     Examples
     --------
@@ -103,8 +104,9 @@ class Queues:
 
     Notes
     -----
-    RouteBalance (arXiv 2606.17949) prices latency and load when it chooses the model, and counts its own assignments
-    until the next report of the servers; so does `assign`. Here depth enters through the wait alone.
+    RouteBalance (arXiv 2606.17949; equation numbers not checked against the text) prices latency and load when it
+    chooses the model, and counts its own assignments until the next report of the servers; so does `assign`. Here depth
+    enters through the wait alone.
 
     Examples
     --------

@@ -42,10 +42,10 @@ def preference_prior(
 
     Notes
     -----
-    Source: PILOT (arXiv 2508.21141), read in a summary: ``A_a = lambda_a I, b_a = lambda_a theta_pref``. Its bound is
-    no worse than without the prior when ``||theta_pref - theta|| <= ||theta||``; a worse prior costs regret, and
-    nothing here notices. That a less accurate arm is held more firmly is the paper's choice: pass your own numbers
-    otherwise.
+    Source: PILOT (arXiv 2508.21141), read in a summary (equation numbers not checked against the text):
+    ``A_a = lambda_a I, b_a = lambda_a theta_pref``. Its bound is no worse than without the prior when
+    ``||theta_pref - theta|| <= ||theta||``; a worse prior costs regret, and nothing here notices. That a less accurate
+    arm is held more firmly is the paper's choice: pass your own numbers otherwise.
 
     Examples
     --------

@@ -18,11 +18,12 @@ class DiagLinUCB(LinearPolicy):
 
     Notes
     -----
-    Source: Online Matching (arXiv 2307.15893), Eq. 7-9 as summarised by third parties; the sparse form over a graph
-    of user clusters and items is `GraphDiagLinUCB`. Exact when contexts have one non-zero component; otherwise the
-    misfit of the missing off-diagonal part does not vanish: the estimate of a component absorbs what correlated
-    components explain, and regret grows linearly in the end. With weights that sum to one over several components
-    the mean is inflated by a factor common to all arms, so ranking survives and prices and thresholds do not.
+    Source: Online Matching (arXiv 2307.15893), as summarised by third parties, who call it Eq. 7-9 (equation numbers
+    not checked against the text); the sparse form over a graph of user clusters and items is `GraphDiagLinUCB`. Exact
+    when contexts have one non-zero component; otherwise the misfit of the missing off-diagonal part does not vanish:
+    the estimate of a component absorbs what correlated components explain, and regret grows linearly in the end. With
+    weights that sum to one over several components the mean is inflated by a factor common to all arms, so ranking
+    survives and prices and thresholds do not.
 
     Examples
     --------

@@ -44,7 +44,8 @@ class HybridLinUCB(ArrayPolicy):
     Notes
     -----
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation"
-    (WWW 2010), Algorithm 2 (recalled). A new arm starts from the shared part. The paper gives no regret bound for the
+    (WWW 2010), Eq. 6 and Algorithm 2: coefficients as its lines 5 and 12, width as line 13, updates as lines 17 to 23,
+    with a ridge that need not be 1. A new arm starts from the shared part. The paper gives no regret bound for the
     hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and independent rewards. Removing an arm
     keeps what it taught the shared part.
 

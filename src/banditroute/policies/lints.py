@@ -35,9 +35,10 @@ class LinTS(LinearPolicy):
 
     Notes
     -----
-    Source: Agrawal and Goyal, "Thompson sampling for contextual bandits with linear payoffs" (ICML 2013), whose bound
-    needs an alpha inflated by sqrt(dim); with alpha near the noise scale, as used in practice, it does not apply.
-    A decision draws one uniform and k normal numbers, whatever its outcome.
+    Source: Agrawal and Goyal, "Thompson sampling for contextual bandits with linear payoffs" (ICML 2013; equation
+    numbers not checked against the text), whose bound needs an alpha inflated by sqrt(dim); with alpha near the noise
+    scale, as used in practice, it does not apply. A decision draws one uniform and k normal numbers, whatever its
+    outcome.
 
     Examples
     --------

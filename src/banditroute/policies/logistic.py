@@ -49,7 +49,7 @@ class LogisticUCB(ArrayPolicy):
     Source: the model, its Gaussian approximation at the optimum and the quadratic in the place of older data are
     Chapelle and Li, "An empirical evaluation of Thompson sampling" (NIPS 2011), Algorithm 3; the bound in place of the
     draw follows Filippi, Cappe, Garivier and Szepesvari, "Parametric bandits: the generalized linear case" (NIPS 2010),
-    and widens the log odds instead of the chance.
+    Algorithm 1, line 6, but widens the log odds instead of the chance.
 
     Where the paper keeps a diagonal and folds every batch, an arm here keeps the whole curvature and its last
     ``memory / 2`` to ``memory`` rewards: up to `memory` the fit is the exact optimum in whatever order feedback comes,

@@ -108,8 +108,8 @@ class GraphDiagLinUCB(LiveGraph):
 
     References
     ----------
-    Online Matching: A Real-time Bandit System for Large-scale Recommendations, arXiv 2307.15893, Eq. 7-9, as
-    summarised by third parties; "mean" is our own.
+    Online Matching: A Real-time Bandit System for Large-scale Recommendations, arXiv 2307.15893, as
+    summarised by third parties, who call it Eq. 7-9 (equation numbers not checked against the text); "mean" is our own.
 
     Examples
     --------

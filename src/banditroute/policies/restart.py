@@ -34,11 +34,11 @@ class Restarting(Wrapper):
     Notes
     -----
     Source: Page, "Continuous inspection schemes" (Biometrika 41, 1954), for the sums; Liu, Lee and Shroff (AAAI 2018)
-    for restarting single arms of a bandit (recalled). The scale is the root mean square surprise over all arms, which a
-    change inflates, hence the clipping. In 20,000 rewards of five stationary arms, normal or 0 / 1, the defaults made
-    no mistake. The bounds assume piecewise constant rewards, forced uniform exploration and changes far
-    enough apart; estimated predictions, contexts and late feedback are not covered, and restarts depend on the order in
-    which feedback arrives.
+    for restarting single arms of a bandit (equation numbers not checked against the text). The scale is the root mean
+    square surprise over all arms, which a change inflates, hence the clipping. In 20,000 rewards of five stationary
+    arms, normal or 0 / 1, the defaults made no mistake. The bounds assume piecewise constant rewards, forced uniform
+    exploration and changes far enough apart; estimated predictions, contexts and late feedback are not covered, and
+    restarts depend on the order in which feedback arrives.
 
     Examples
     --------

@@ -41,11 +41,12 @@ class SharedLinUCB(ArrayPolicy):
 
     Notes
     -----
-    Source: Li, Chu, Langford and Schapire (WWW 2010), whose hybrid model without its own part this is; Symphony-Coord
-    (arXiv 2602.00966) uses it with six features of an agent. Regret does not grow with the number of arms, O(m sqrt(T))
-    up to logarithms, and a new arm starts with everything known of arms like it. The bound assumes that the reward is
-    linear in the features: what distinguishes two arms beyond them is never learned and costs regret for ever. It holds
-    for immediate feedback and a width of its own, neither of which applies here.
+    Source: Li, Chu, Langford and Schapire (WWW 2010), whose hybrid model (Eq. 6) without its own part this is;
+    Symphony-Coord (arXiv 2602.00966; equation numbers not checked against the text) uses it with six features of an
+    agent. Regret does not grow with the number of arms, O(m sqrt(T)) up to logarithms, and a new arm starts with
+    everything known of arms like it. The bound assumes that the reward is linear in the features: what distinguishes
+    two arms beyond them is never learned and costs regret for ever. It holds for immediate feedback and a width of its
+    own, neither of which applies here.
 
     `select` costs O(k m^2), `update` O(m^3).
 

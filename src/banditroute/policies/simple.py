@@ -148,7 +148,7 @@ class UCB1(_Tally):
     Notes
     -----
     Source: Auer, Cesa-Bianchi and Fischer, "Finite-time analysis of the multiarmed bandit problem" (Machine Learning
-    47, 2002), Figure 1 (recalled). t is the weight of all feedback, n that of the arm; arms without any come first.
+    47, 2002), Figure 1. t is the weight of all feedback, n that of the arm; arms without any come first.
     The bound holds for rewards in [0, 1], independent of the context and of time, with immediate feedback and no
     prices; against a policy that uses the context regret is linear.
 
@@ -212,8 +212,8 @@ class BetaThompson(_Thompson):
     Notes
     -----
     Source: Thompson (Biometrika 25, 1933); Agrawal and Goyal, "Analysis of Thompson sampling for the multi-armed bandit
-    problem" (COLT 2012), Algorithm 1 (recalled). A reward between 0 and 1 counts as that share of a success, where the
-    paper tosses a coin: the same mean, less noise, but not covered by its proof; nor are prices. A decision draws from
+    problem" (COLT 2012), Algorithm 1. A reward between 0 and 1 counts as that share of a success, where Algorithm 2
+    tosses a coin: the same mean, less noise, but not covered by its proof; nor are prices. A decision draws from
     the exact chances of being largest, found by quadrature in about half a millisecond.
 
     Examples
@@ -266,9 +266,10 @@ class GaussianThompson(_Thompson):
 
     Notes
     -----
-    Source: Agrawal and Goyal, "Further optimal regret bounds for Thompson sampling" (AISTATS 2013), Section 2
-    (recalled), where sigma is 1 and the prior 0. The bound holds for rewards in [0, 1] with sigma 1; a sigma of the
-    size of the noise explores less than it asks for, and prices are not covered. Propensities are integrated.
+    Source: Agrawal and Goyal, "Further optimal regret bounds for Thompson sampling" (AISTATS 2013; equation numbers not
+    checked against the text), where sigma is 1 and the prior 0. The bound holds for rewards in [0, 1] with sigma 1; a
+    sigma of the size of the noise explores less than it asks for, and prices are not covered. Propensities are
+    integrated.
 
     Examples
     --------
@@ -321,10 +322,11 @@ class EMA(ArrayPolicy):
 
     Notes
     -----
-    Source: ORCH (arXiv 2602.01797), reconstructed from its abstract; cost and latency enter as prices. Evidence ages by
-    the clock of decisions, so that late feedback lands where it belongs in any order: the recursion above holds exactly
-    while an arm is played at every decision, and an arm that rested forgets faster than the recursion would. There is
-    no regret guarantee; without `mix` it can stay on one arm for ever.
+    Source: ORCH (arXiv 2602.01797), reconstructed from its abstract (equation numbers not checked against the text);
+    cost and latency enter as prices. Evidence ages by the clock of decisions, so that late feedback lands where it
+    belongs in any order: the recursion above holds exactly while an arm is played at every decision, and an arm that
+    rested forgets faster than the recursion would. There is no regret guarantee; without `mix` it can stay on one arm
+    for ever.
 
     Examples
     --------

@@ -26,10 +26,10 @@ class SquareCB(Wrapper):
     Notes
     -----
     Source: Foster and Rakhlin, "Beyond UCB: optimal and efficient contextual bandits with regression oracles" (ICML
-    2020), Algorithm 1 (recalled); inverse gap weighting is due to Abe and Long (ICML 1999). Values are means less
-    prices, k counts eligible arms. Every eligible arm keeps a positive probability, so logs can be evaluated
-    off-policy. The paper fixes g from the horizon and the regret of the oracle; a growing g, rewards outside [0, 1],
-    late feedback and the estimated scales of `LinUCB` are outside its theorem.
+    2020; equation numbers not checked against the text); inverse gap weighting is due to Abe and Long (ICML 1999).
+    Values are means less prices, k counts eligible arms. Every eligible arm keeps a positive probability, so logs can
+    be evaluated off-policy. The paper fixes g from the horizon and the regret of the oracle; a growing g, rewards
+    outside [0, 1], late feedback and the estimated scales of `LinUCB` are outside its theorem.
 
     Examples
     --------

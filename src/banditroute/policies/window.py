@@ -30,12 +30,12 @@ class SlidingWindow(Wrapper):
 
     Notes
     -----
-    Source: Garivier and Moulines (ALT 2011) without context; Cheung, Simchi-Levi and Zhu (AISTATS 2019) for linear
-    arms (recalled). At the end of a bucket the policy is learned afresh from what the window holds, with nothing
-    subtracted, so rounding does not pile up: about ten updates per decision in all, O(window dim) memory, and nothing
-    at all before the window is full. The bounds need a window matched to the speed of change, which nobody knows;
-    estimated scales and the pooled prior of `LinUCB` are not covered. An arm that left the window is cold, and explored
-    again.
+    Source: Garivier and Moulines (ALT 2011) without context; Cheung, Simchi-Levi and Zhu (AISTATS 2019) for linear arms
+    (equation numbers not checked against the text). At the end of a bucket the policy is learned afresh from what the
+    window holds, with nothing subtracted, so rounding does not pile up: about ten updates per decision in all, O(window
+    dim) memory, and nothing at all before the window is full. The bounds need a window matched to the speed of change,
+    which nobody knows; estimated scales and the pooled prior of `LinUCB` are not covered. An arm that left the window
+    is cold, and explored again.
 
     Examples
     --------
@@ -142,10 +142,10 @@ class Stale(Wrapper):
 
     Notes
     -----
-    Source: ParetoBandit (arXiv 2604.00136), whose authors state that no sqrt(T) guarantee survives the inflation: one
-    known to be bad is tried again and again, at a rate that the bounded factor keeps low. A rest counts from the newest
-    decision whose reward is known to the newest one of all, so pending feedback does not hide an arm. The means do not
-    change; `scores` reports widths without the inflation.
+    Source: ParetoBandit (arXiv 2604.00136; equation numbers not checked against the text), whose authors state that no
+    sqrt(T) guarantee survives the inflation: one known to be bad is tried again and again, at a rate that the bounded
+    factor keeps low. A rest counts from the newest decision whose reward is known to the newest one of all, so pending
+    feedback does not hide an arm. The means do not change; `scores` reports widths without the inflation.
 
     Examples
     --------
@@ -221,7 +221,8 @@ class RarelySwitching(Wrapper):
     Notes
     -----
     Source: Abbasi-Yadkori, Pal and Szepesvari, "Improved algorithms for linear stochastic bandits" (NIPS 2011),
-    Section 5.1 (recalled). Widths come from the A in use, so the sum bounds the growth of log det A: learning
+    the rule of its section "Saving computation": refresh when det A exceeds 1 + growth times that of the last refresh.
+    Widths come from the A in use, so the sum bounds the growth of log det A: learning
     happens no later than the paper's rule would, O(d log T) times in all, at a regret that grows by sqrt(1 + growth).
     That holds for fixed ridge and width. `advance` and `flush` learn at once, off the request path.
 
