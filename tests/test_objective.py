@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banditroute._kernels import facility, facility_exact
-from banditroute.residency.objective import best_set, coverage, gains, gap, objective
+from banditroute.residency.objective import Look, best_set, coverage, gains, gap, objective
 from naive_facility import best_value, climb, clustered, feasible_sets, isotropic, low_rank, value
 
 INTERPRETED = bool(os.environ.get("NUMBA_DISABLE_JIT"))
@@ -231,6 +231,38 @@ def test_coverage_and_gap_are_their_definitions():
         gap(*large, 4)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_members_are_worth_is_what_leaving_them_out_loses(seed):
+    rng = np.random.default_rng(seed)
+    utilities, faults = (clustered, isotropic)[seed % 2](rng, 9, 40)
+    members = sorted(rng.choice(9, rng.integers(1, 6), replace=False).tolist())
+    look, mask = Look(utilities, faults), np.isin(np.arange(9), members)
+    whole = value(utilities, faults, members) / 40
+    slow = [whole - value(utilities, faults, [i for i in members if i != m]) / 40 for m in members]
+    assert look.losses(members) == pytest.approx(slow, abs=1e-12)
+    floor = (utilities - faults).max(axis=1)
+    assert (look.worth(mask) - floor).mean() == pytest.approx(whole, abs=1e-12)
+    slots = np.array(members, np.int64)
+    loss, rows = np.empty(len(members)), np.array([floor, floor, floor])
+    facility.losses.py_func(utilities, rows, slots, len(members), loss)
+    assert loss / 40 == pytest.approx(slow, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_search_of_a_look_is_that_of_best_set(seed):
+    rng = np.random.default_rng(seed)
+    utilities, faults = isotropic(rng, 9, 60)
+    sizes = np.ones(9) if seed % 2 else rng.uniform(0.5, 2.0, 9)
+    loads, capacity = rng.uniform(0.0, 0.1, 9), 4.0
+    before, pinned = rng.random(9) < 0.3, np.arange(9) == seed % 3
+    chosen = Look(utilities, faults).best(capacity, sizes, pinned, previous=before, loads=loads)
+    slow = best_set(
+        utilities, faults, capacity, previous=np.flatnonzero(before).tolist(), loads=loads, sizes=sizes,
+        pinned=[seed % 3], method="swap",
+    )  # fmt: skip
+    assert tuple(np.flatnonzero(chosen).tolist()) == slow
+
+
 def test_kernels_compiled_and_interpreted_agree():
     if INTERPRETED:
         pytest.skip("NUMBA_DISABLE_JIT is set: nothing is compiled")
@@ -238,7 +270,7 @@ def test_kernels_compiled_and_interpreted_agree():
     kernels = [
         (m, n) for m in (facility, facility_exact) for n, k in vars(m).items() if hasattr(k, "py_func")
     ]
-    assert len(kernels) == 15
+    assert len(kernels) == 16
     for trial in range(4):
         utilities, faults = isotropic(rng, 7, 12)
         sizes = np.ones(7) if trial % 2 else rng.uniform(0.5, 2.0, 7)

@@ -5,6 +5,7 @@ import pytest
 
 from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream, regret, simulate
 from banditroute._kernels.shadow import replay
+from banditroute.residency.objective import Look
 from banditroute.residency.polaris import RULES, _left_free, _newest, _worth_holding
 from banditroute.residency.resident import ResidentSet
 from banditroute.stream import best_static_set
@@ -87,10 +88,10 @@ def test_room_for_guests():
 def test_members_must_be_worth_their_load():
     resident = ResidentSet(3, 3, pinned=[2])
     shown = view(constant([0]), constant([0]), [0.5, 0.5, 0.5], resident, loads=[1.0, 1.0, 1.0])
-    utilities = np.array([[0.9, 0.8, 0.0], [0.1, 0.2, 0.0]])
+    look, every = Look(np.array([[0.9, 0.8, 0.0], [0.1, 0.2, 0.0]]), shown.faults), np.arange(3)
     # Without arm 0 the first context loses 0.1, without arm 1 the second does: 0.05 on average, 1 / (2 * 5) is 0.1.
-    assert _worth_holding(utilities, shown, [0, 1, 2], 5).tolist() == [False, False, True]
-    assert _worth_holding(utilities, shown, [0, 1, 2], 11).tolist() == [True, True, True]
+    assert _worth_holding(look, shown, every, 5).tolist() == [False, False, False]
+    assert _worth_holding(look, shown, every, 11).tolist() == [True, True, False]  # pins stay in all the same
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,24 @@ def test_arms_come_and_go():
             router.remove_arm("1" if t == 150 else "3")
     assert len(router.policy.arms) == 5 and len(router.resident) <= 2
     assert router.residency._held.shape == (len(RULES), 5)
+
+
+def test_who_takes_over():
+    # The rule in force yields to one that leads by the scatter of their difference; the first rule needs a lead only.
+    controller, resident = Polaris(2), ResidentSet(4, 2)
+    controller.begin(resident)
+    shown = view(constant([0]), constant([0]), np.full(4, 0.3), resident, loads=np.full(4, 0.5))
+    step = np.zeros(len(RULES))
+    step[2] = 1.0
+    controller._judge(step, shown)  # one epoch: as much doubt as lead
+    assert controller.rule == 0
+    controller._judge(step, shown)  # 2 > sqrt(2)
+    assert controller.rule == 2
+    controller._held[0] = [False, False, True, True]  # loads of 1 to take over
+    controller._judge(-2.4 * step, shown)
+    assert controller._lead[2] == pytest.approx(-0.4) and controller.rule == 2
+    controller._judge(-0.7 * step, shown)
+    assert controller._lead[2] == pytest.approx(-1.1) and controller.rule == 0
 
 
 def test_faults_that_cannot_fit_pass_through():

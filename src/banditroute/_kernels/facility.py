@@ -255,6 +255,17 @@ def drop(U, price, standing, tol, inside, rows, holders, members, arms):
 
 
 @kernel
+def losses(U, rows, members, m, loss):
+    """U (n, N), rows (3, n), members (D,), m -> loss (D,): what the set of the m members loses without each of them."""
+    for k in range(m):
+        loss[k] = 0.0
+    for s in range(U.shape[0]):
+        best, second, holder, _ = top_two(U[s], members, m, rows[0, s])
+        if holder >= 0:
+            loss[holder] += best - second
+
+
+@kernel
 def settle(U, price, sizes, standing, capacity, tol, swaps, inside, rows, holders, members, arms, shared):
     """Shared arguments, swaps bool: from any set that fits to one that no allowed move improves."""
     while True:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 
 import numpy as np
@@ -118,9 +119,13 @@ class Window:
         take = min(count, kept)
         if take == 0:
             return np.empty((0, self._rows.shape[1] if self._rows.size else 0))
-        ages = np.linspace(kept - 1, 0, take).astype(np.int64) if take > 1 else np.zeros(1, dtype=np.int64)
-        index = (self.seen - 1 - ages) % self.size
+        index = (self.seen - 1 - _ages(kept, take)) % self.size
         return np.ascontiguousarray(self._rows[index])
+
+
+@lru_cache(maxsize=8)  # a controller asks for the same few at every plan
+def _ages(kept: int, take: int) -> Ints:
+    return np.linspace(kept - 1, 0, take).astype(np.int64) if take > 1 else np.zeros(1, dtype=np.int64)
 
 
 class Controller(ABC):

@@ -1,6 +1,7 @@
 """POLAR-style epochs: plan the resident set from what the router believes about a sample of contexts."""
 
 from collections.abc import Iterable
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -8,13 +9,14 @@ from numpy.typing import NDArray
 
 from banditroute import _validate as check
 from banditroute.residency.controller import Controller, Rng, View, Window
-from banditroute.residency.objective import best_set, gains
+from banditroute.residency.objective import Look
 from banditroute.residency.reservoir import Reservoir
 
 __all__ = ["Polar"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Index = Literal["mean", "optimistic", "pessimistic"]
 
 
@@ -105,7 +107,8 @@ class Polar(Controller):
             return old
         mean, std = view.scores(contexts)
         width = {"mean": 0.0, "optimistic": view.alpha, "pessimistic": -view.alpha}[self.index]
-        return planned(bar_unoffered(mean + width * std, view), view, self.epoch, self.hysteresis)
+        look = Look(bar_unoffered(mean + width * std, view), view.faults)
+        return set(np.flatnonzero(planned(look, view, self.epoch, self.hysteresis)).tolist())
 
     def resize(self, keep: list[int | None]) -> None:
         """Nothing is kept per arm."""
@@ -120,42 +123,31 @@ def bar_unoffered(utilities: Floats, view: View) -> Floats:
 
 
 def planned(
-    utilities: Floats,
+    look: Look,
     view: View,
     epoch: float,
     hysteresis: float,
     *,
     capacity: float | None = None,
-    previous: NDArray[np.bool_] | None = None,
-    incumbent: NDArray[np.bool_] | None = None,
-) -> set[int]:
-    """Return the best set under `utilities` (n, N), the old one unless the gain clears the hysteresis.
+    previous: Mask | None = None,
+    incumbent: Mask | None = None,
+) -> Mask:
+    """Return the best set under `look`, the old one unless the gain clears the hysteresis; (N,).
 
     The gain is the mean over contexts of the difference between the two sets; one standard error of that paired
     difference, times `hysteresis`, is what a change must be worth (load prices, spread over `epoch`, apart).
     """
     resident = view.resident
-    loaded = np.flatnonzero(resident.mask if previous is None else previous)
-    old = set(np.flatnonzero(resident.mask if incumbent is None else incumbent).tolist())
-    loads = view.loads / epoch
+    loaded = resident.mask if previous is None else previous
+    old = resident.mask.copy() if incumbent is None else incumbent
     room = resident.capacity if capacity is None else capacity
-    equal = bool((resident.sizes == 1.0).all())
-    new = set(
-        best_set(
-            utilities,
-            view.faults,
-            round(room) if equal else room,
-            previous=loaded.tolist(),
-            loads=loads,
-            sizes=None if equal else resident.sizes,
-            pinned=sorted(resident.pinned),
-            method="swap",
-        )
-    )
-    if hysteresis > 0.0 and new != old and resident.sizes[sorted(old)].sum() <= room * (1 + 1e-12):
-        gain = gains(utilities, view.faults, sorted(new)) - gains(utilities, view.faults, sorted(old))
-        error = float(np.std(gain)) / np.sqrt(len(gain))
-        fresh = sorted(new - set(loaded.tolist()))
-        if float(np.mean(gain)) - float(loads[fresh].sum()) <= hysteresis * error:
+    pins = np.zeros_like(old)
+    pins[list(resident.pinned)] = True
+    loads = view.loads / epoch
+    new = look.best(room, resident.sizes, pins, previous=loaded, loads=loads)
+    if hysteresis > 0.0 and (new != old).any() and resident.sizes[old].sum() <= room * (1 + 1e-12):
+        gain = look.worth(new) - look.worth(old)
+        error = float(gain.std()) / sqrt(len(gain))
+        if float(gain.mean()) - float(loads[new & ~loaded].sum()) <= hysteresis * error:
             return old
     return new

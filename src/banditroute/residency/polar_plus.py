@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from banditroute import _validate as check
 from banditroute.residency.controller import Controller, Rng, View
-from banditroute.residency.objective import gains
+from banditroute.residency.objective import Look, gains
 from banditroute.residency.polar import bar_unoffered, planned
 from banditroute.residency.reservoir import Reservoir
 from banditroute.residency.resident import ResidentSet
@@ -130,7 +130,9 @@ class PolarPlus(Controller):
             return set(view.resident)
         mean, std = view.scores(contexts)
         bar_unoffered(mean, view)
-        chosen = planned(mean, view, max(view.clock, 1), self.hysteresis)
+        look = Look(mean, view.faults)
+        best = planned(look, view, max(view.clock, 1), self.hysteresis)
+        chosen = set(np.flatnonzero(best).tolist())
         self._force(view, mean, std, chosen, contexts.shape[1])
         return chosen
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from banditroute import _validate as check
 from banditroute._kernels.shadow import replay
 from banditroute.residency.controller import Controller, Rng, View, Window
+from banditroute.residency.objective import Look
 from banditroute.residency.polar import bar_unoffered, planned
 from banditroute.residency.resident import ResidentSet
 
@@ -31,7 +32,7 @@ class Rule(NamedTuple):
 # abrupt drift is 25 instead of -150; without the others, 175 instead of -450 in bursts.
 RULES = (Rule(1.0, 0.0), Rule(0.125, 0.0), Rule(1.0, 0.25), Rule(1.0, 0.5), Rule(1.0, 1.0))
 FIRST, GROWTH = 32, 0.3  # end of the first epoch; epochs grow by this share of the time up to their cap
-SURE = 1.0  # standard errors by which a rule must lead
+SURE = 1.0  # standard errors of their difference by which a rule must lead the one in force
 SPARE = 2.0  # a member saving less than half its load price in an epoch gives its slot to the arms that fault
 
 
@@ -107,7 +108,12 @@ class Polaris(Controller):
         self.rule = 0  # index in RULES of the one in force
         self.next_plan = min(FIRST, self.epoch)
         self._replayed = 0  # contexts seen at the last plan
-        self._lead, self._square, self._paid = np.zeros((3, len(RULES)))
+        self._lead, self._paid = np.zeros(
+            (2, len(RULES))
+        )  # earned more than the first; loads of the last plan
+        self._square: Floats = np.zeros(
+            (len(RULES), len(RULES))
+        )  # of the differences between rules, epoch by epoch
         # Per rule and arm: held by the plan, resident as a guest, last used in the shadow; per arm: last used indeed.
         self._held: Mask = np.zeros((len(RULES), 0), dtype=np.bool_)
         self._guests: Mask = np.zeros((len(RULES), 0), dtype=np.bool_)
@@ -146,8 +152,8 @@ class Polaris(Controller):
         if view.moot or self.window.seen == 0:
             self.inserts = False
             return set(view.resident)
-        earned = self._earned(view)
-        looks = {r: self._utilities(view, r, self.sample) for r in {rule.recent for rule in RULES}}
+        looks = {recent: self._look(view, recent) for recent in {rule.recent for rule in RULES}}
+        earned = self._earned(view, looks[min(looks)].utilities)
         for k, rule in enumerate(RULES):
             self._replan(k, looks[rule.recent], view, length)
         self._judge(earned, view)
@@ -158,20 +164,28 @@ class Polaris(Controller):
         guests = _newest(resident.mask & ~held, self._used, resident.sizes, room)
         return set(np.flatnonzero(held | guests).tolist())
 
-    def _utilities(self, view: View, recent: float, count: int) -> Floats:
-        contexts = self.window.sample(count, last=ceil(recent * self.window.size))
-        mean, std = view.scores(contexts)
-        return bar_unoffered(mean + view.alpha * std, view)
+    def _look(self, view: View, recent: float) -> Look:
+        contexts = self.window.sample(self.sample, last=ceil(recent * self.window.size))
+        return Look(self._values(view, contexts), view.faults)
 
-    def _earned(self, view: View) -> Floats:
+    def _values(self, view: View, contexts: Floats) -> Floats:
+        mean, std = view.scores(contexts)
+        std *= view.alpha
+        mean += std
+        return bar_unoffered(mean, view)
+
+    def _earned(self, view: View, latest: Floats) -> Floats:
         """Return what each rule would have earned on the requests since the last plan."""
         fresh = min(self.window.seen - self._replayed, self.window.size)
         self._replayed = self.window.seen
         earned = -self._paid
         if fresh == 0:
             return earned
-        mean, std = view.scores(self.window.tail(fresh))
-        values = bar_unoffered(mean + view.alpha * std, view)
+        span = min(ceil(min(rule.recent for rule in RULES) * self.window.size), self.window.seen)
+        if fresh <= len(latest) == span:  # the sample holds the last requests one by one
+            values = latest[-fresh:]
+        else:
+            values = self._values(view, self.window.tail(fresh))
         sizes, faults = view.resident.sizes, np.array(view.faults)
         for k in range(len(RULES)):
             room = view.resident.capacity - float(sizes[self._held[k]].sum())
@@ -190,25 +204,32 @@ class Polaris(Controller):
         self._square *= keep
         return earned
 
-    def _replan(self, k: int, utilities: Floats, view: View, length: int) -> None:
+    def _replan(self, k: int, look: Look, view: View, length: int) -> None:
         resident = view.resident
         before = self._held[k] | self._guests[k]
         room = resident.capacity - _left_free(RULES[k].following, resident)
-        wanted = planned(
-            utilities, view, length, self.hysteresis, capacity=room, previous=before, incumbent=self._held[k]
-        )
-        held = _worth_holding(utilities, view, sorted(wanted), length)
+        held = _mask(resident.pinned, len(before))
+        if room > resident.sizes[held].sum():
+            wanted = planned(
+                look, view, length, self.hysteresis, capacity=room, previous=before, incumbent=self._held[k]
+            )
+            held |= _worth_holding(look, view, np.flatnonzero(wanted), length)
         self._paid[k] = view.loads[held & ~before].sum()
         self._held[k] = held
         free = resident.capacity - resident.sizes[held].sum()
         self._guests[k] = _newest(before & ~held, self._stamps[k], resident.sizes, free)
 
     def _judge(self, earned: Floats, view: View) -> None:
-        lead = earned - earned[0]
-        self._lead += lead
-        self._square += lead**2
-        cost = [view.loads[held & ~view.resident.mask].sum() for held in self._held]
-        self.rule = int(np.argmax(self._lead - SURE * np.sqrt(self._square) - np.array(cost)))
+        now = self.rule
+        self._lead += earned - earned[0]
+        self._square += (earned[:, None] - earned) ** 2
+        cost = np.array([view.loads[held & ~view.resident.mask].sum() for held in self._held])
+        doubt = SURE * np.sqrt(self._square[now])
+        doubt[0] = 0.0
+        ahead = (self._lead - self._lead[now]) - (cost - cost[now]) - doubt
+        best = int(np.argmax(ahead))
+        if ahead[best] > 0.0:
+            self.rule = best
 
     def make_room(self, arm: int, resident: ResidentSet) -> list[int] | None:
         """Return the guests used longest ago that make room for `arm`; None when held arms leave it no room."""
@@ -259,16 +280,7 @@ def _newest(arms: Mask, stamps: Floats, sizes: Floats, room: float) -> Mask:
     return kept
 
 
-def _worth_holding(utilities: Floats, view: View, wanted: list[int], length: int) -> Mask:
+def _worth_holding(look: Look, view: View, wanted: Ints, length: int) -> Mask:
     """Return the members of `wanted` that lose more, were they left out for SPARE epochs, than their load price."""
-    pins = _mask(view.resident.pinned, utilities.shape[1])
-    if not wanted:
-        return pins
-    inside = utilities[:, wanted]
-    rows, best = np.arange(len(inside)), inside.argmax(axis=1)
-    top = inside[rows, best]
-    inside[rows, best] = -np.inf
-    second = np.maximum(inside.max(axis=1), (utilities - view.faults).max(axis=1))
-    loss = np.bincount(best, np.maximum(top - second, 0.0), len(wanted)) / len(inside)
-    chosen = np.array(wanted)
-    return _mask(chosen[loss > view.loads[chosen] / (SPARE * length)].tolist(), len(pins)) | pins
+    worth = look.losses(wanted.tolist()) > view.loads[wanted] / (SPARE * length)
+    return _mask(wanted[worth].tolist(), len(view.loads))
