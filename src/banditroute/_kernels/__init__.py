@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -51,6 +54,33 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
     if file is not None:
         file._source_stamp = _STAMP
     return dispatcher
+
+
+def borrowed(array: Any) -> Any:
+    """Return the array without its owner, so that slices of it are not counted; for arguments of a kernel only.
+
+    numba counts the references of every slice with a locked instruction. Whoever calls a kernel holds its arguments
+    for the length of the call, so a kernel need not. A third of the time of `choose` at (15, 32) was counting.
+    """
+    return array
+
+
+@intrinsic
+def _without_owner(_: Any, array: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        view = make_array(array)(context, builder, values[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        return view._getvalue()
+
+    return array(array), build
+
+
+@overload(borrowed, jit_options={"forceinline": True})
+def _compiled_borrowed(array: Any) -> Any:
+    def compiled(array: Any) -> Any:
+        return _without_owner(array)
+
+    return compiled
 
 
 def prepare(function: Callable[..., Any], *examples: Any) -> None:

@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from banditroute._kernels import inlined, kernel, part, short_kernel
+from banditroute._kernels import borrowed, inlined, kernel, part, short_kernel
 
 # fmt: off
 H_ARMS, H_DIM, H_PAD, H_PACK = 0, 1, 2, 3            # N, d, D, L
@@ -304,6 +304,7 @@ def drain(s, a):
 @kernel
 def drain_all(s):
     """s: buffer -> `drain` of every arm."""
+    s = borrowed(s)
     for a in range(int(s[H_ARMS])):
         drain(s, a)
 
@@ -418,6 +419,7 @@ def _solve(s, a):
 @kernel
 def rebuild(s, a):
     """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
+    s = borrowed(s)
     drain(s, a)
     n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
     o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
@@ -598,6 +600,7 @@ def refresh(s):
     pooled model counts for one average observation, the ridge starts there, moves by a factor 2 at most and stays
     between a millionth of an observation and all of them.
     """
+    s = borrowed(s)
     drain_all(s)
     weight, information = _information(s)
     unit = information / weight if weight > 0.0 else 0.0
@@ -623,6 +626,7 @@ def refresh(s):
 @kernel
 def advance(s, bucket):
     """s: buffer, bucket: index of the current bucket -> ages the statistics and rebuilds what hangs on them."""
+    s = borrowed(s)
     now = s[H_BUCKET]
     if bucket <= now:
         return
@@ -664,6 +668,7 @@ def _load(s, x):
 @short_kernel
 def predict(s, x, mean, std):
     """s: buffer, x: (d,), mean, std: (N,) -> x' theta_a and sqrt(x' cov_a x) of every arm; 0 or a code."""
+    s, x, mean, std = borrowed(s), borrowed(x), borrowed(mean), borrowed(std)
     norm2 = _load(s, x)
     if norm2 < 0.0:
         return int(norm2)
@@ -676,27 +681,38 @@ def predict(s, x, mean, std):
     return 0
 
 
+@part
+def _predict_block(s, contexts, start, stop, block, mean, std):
+    """Rows start .. stop - 1 for `predict_rows`; block: (stop - start or more, D) scratch; 0 or a code."""
+    s, contexts, block = borrowed(s), borrowed(contexts), borrowed(block)
+    mean, std = borrowed(mean), borrowed(std)
+    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
+    t, c = int(s[H_THETA]), int(s[H_COV])
+    for i in range(start, stop):
+        norm2 = _load(s, contexts[i])
+        if norm2 < 0.0:
+            return int(norm2)
+        block[i - start, :dim] = contexts[i]
+        means(s[t : t + arms * n], block[i - start], mean[i])
+    for a in range(arms):
+        matrix = s[c + a * size : c + a * size + size]
+        for i in range(start, stop):
+            std[i, a] = math.sqrt(quadratic(matrix, block[i - start]))
+    return 0
+
+
 @kernel
 def predict_rows(s, contexts, mean, std):
     """s: buffer, contexts: (n, d), mean, std: (n, N) -> `predict` of every row, to the bit; 0 or a code.
 
     A few dozen rows at a time, arm by arm: the matrix of an arm is read from the nearest cache instead of the next.
     """
-    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
-    t, c = int(s[H_THETA]), int(s[H_COV])
-    block = np.zeros((ROWS, n))
+    block = np.zeros((ROWS, int(s[H_PAD])))
     for start in range(0, contexts.shape[0], ROWS):
         stop = min(start + ROWS, contexts.shape[0])
-        for i in range(start, stop):
-            norm2 = _load(s, contexts[i])
-            if norm2 < 0.0:
-                return int(norm2)
-            block[i - start, :dim] = contexts[i]
-            means(s[t : t + arms * n], block[i - start], mean[i])
-        for a in range(arms):
-            matrix = s[c + a * size : c + a * size + size]
-            for i in range(start, stop):
-                std[i, a] = math.sqrt(quadratic(matrix, block[i - start]))
+        code = _predict_block(s, contexts, start, stop, block, mean, std)
+        if code < 0:
+            return code
     return 0
 
 
@@ -812,6 +828,7 @@ def choose(s, x, offers, prune):
     evaluated only when its bound reaches the best exact score so far: the answer is that of the full scan. One noise
     row is used.
     """
+    s, x, offers = borrowed(s), borrowed(x), borrowed(offers)
     eligible = _offered(s, offers)
     if eligible < 0:
         return eligible
@@ -868,6 +885,7 @@ def select_offered(s, x, offers):
 @short_kernel
 def learn(s, a, x, reward, weight, at):
     """s: buffer, a: arm, x: (d,), at: clock index of the decision or < 0 for the next -> 0 or a code."""
+    s, x = borrowed(s), borrowed(x)
     arms = int(s[H_ARMS])
     if a < 0 or a >= arms:
         return BAD_ARM
@@ -940,6 +958,46 @@ def learn(s, a, x, reward, weight, at):
     return 0
 
 
+@part
+def _choose_block(s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities):
+    """Rows start .. start + size - 1 for `choose_rows`; z .. whole: scratch for at least so many rows; 0 or a code."""
+    s, z, score, bound = borrowed(s), borrowed(z), borrowed(score), borrowed(bound)
+    contexts, offers = borrowed(contexts), borrowed(offers)
+    count, dim = score.shape[1], contexts.shape[1]
+    eligible, row, first, chosen, ties = whole[0], whole[1], whole[2], whole[3], whole[4]
+    for i in range(size):
+        given = offers[start + i] if offers.shape[0] > 0 else s[:0]
+        eligible[i] = _offered(s, given)
+        if eligible[i] < 0:
+            return eligible[i]
+        norm2 = _load(s, contexts[start + i])
+        if norm2 < 0.0:
+            return int(norm2)
+        z[i, :dim] = contexts[start + i]
+        row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
+        s[H_CURSOR] += 1.0
+        f = _bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i])
+        score[i, f] = _scored(s, f, z[i], row[i], score[i, f])
+        first[i], chosen[i], best[i], ties[i] = f, f, score[i, f], 1
+    for a in range(count):
+        for i in range(size):
+            if a == first[i] or bound[i, a] == -math.inf:
+                continue
+            if bound[i, a] < best[i]:
+                score[i, a] = -math.inf
+                continue
+            value = _scored(s, a, z[i], row[i], score[i, a])
+            score[i, a] = value
+            if value > best[i]:
+                best[i], chosen[i], ties[i] = value, a, 1
+            elif value == best[i]:
+                ties[i] += 1
+    for i in range(size):
+        arms[start + i] = _settle(s, s[row[i]], eligible[i], score[i], bound[i], best[i], ties[i], chosen[i])
+        propensities[start + i] = s[H_PROPENSITY]
+    return 0
+
+
 @kernel
 def choose_rows(s, contexts, offers, arms, propensities, start):
     """s: buffer, contexts: (n, d), offers: (n or 0, N) -> fills arms, propensities (n,); rows done or a code.
@@ -947,51 +1005,17 @@ def choose_rows(s, contexts, offers, arms, propensities, start):
     The rule of `choose` for a few dozen rows at a time, arm by arm, so that the matrix of an arm is read once a block;
     every number comes from the same functions, hence every decision is that of the loop.
     """
-    count, n, dim = int(s[H_ARMS]), int(s[H_PAD]), int(s[H_DIM])
-    total = contexts.shape[0]
-    z = np.zeros((ROWS, n))
-    score = np.empty((ROWS, count))
-    bound = np.empty((ROWS, count))
-    best = np.empty(ROWS)
-    row = np.empty(ROWS, np.int64)
-    eligible = np.empty(ROWS, np.int64)
-    first = np.empty(ROWS, np.int64)
-    chosen = np.empty(ROWS, np.int64)
-    ties = np.empty(ROWS, np.int64)
+    count, total = int(s[H_ARMS]), contexts.shape[0]
+    z = np.zeros((ROWS, int(s[H_PAD])))
+    score, bound, best = np.empty((ROWS, count)), np.empty((ROWS, count)), np.empty(ROWS)
+    whole = np.empty((5, ROWS), np.int64)
     while start < total and s[H_CURSOR] < s[H_ROWS]:
         size = min(ROWS, total - start, int(s[H_ROWS] - s[H_CURSOR]))
-        for i in range(size):
-            given = offers[start + i] if offers.shape[0] > 0 else s[:0]
-            eligible[i] = _offered(s, given)
-            if eligible[i] < 0:
-                return eligible[i]
-            norm2 = _load(s, contexts[start + i])
-            if norm2 < 0.0:
-                return int(norm2)
-            z[i, :dim] = contexts[start + i]
-            row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
-            s[H_CURSOR] += 1.0
-            f = _bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i])
-            score[i, f] = _scored(s, f, z[i], row[i], score[i, f])
-            first[i], chosen[i], best[i], ties[i] = f, f, score[i, f], 1
-        for a in range(count):
-            for i in range(size):
-                if a == first[i] or bound[i, a] == -math.inf:
-                    continue
-                if bound[i, a] < best[i]:
-                    score[i, a] = -math.inf
-                    continue
-                value = _scored(s, a, z[i], row[i], score[i, a])
-                score[i, a] = value
-                if value > best[i]:
-                    best[i], chosen[i], ties[i] = value, a, 1
-                elif value == best[i]:
-                    ties[i] += 1
-        for i in range(size):
-            arms[start + i] = _settle(
-                s, s[row[i]], eligible[i], score[i], bound[i], best[i], ties[i], chosen[i]
-            )
-            propensities[start + i] = s[H_PROPENSITY]
+        code = _choose_block(
+            s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities
+        )
+        if code < 0:
+            return code
         start += size
     return start
 
@@ -999,6 +1023,7 @@ def choose_rows(s, contexts, offers, arms, propensities, start):
 @kernel
 def learn_rows(s, arms, contexts, rewards):
     """s: buffer, arms: (n,), contexts: (n, d), rewards: (n,) -> `learn` of every row in order; 0 or a code."""
+    s, contexts = borrowed(s), borrowed(contexts)
     for i in range(arms.size):
         code = learn(s, arms[i], contexts[i], rewards[i], 1.0, -1)
         if code < 0:

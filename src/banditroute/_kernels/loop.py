@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._kernels import kernel, part
+from banditroute._kernels import borrowed, kernel, part
 from banditroute._kernels.linear import (
     H_ARMS,
     H_BUCKET,
@@ -91,6 +91,7 @@ def run(
     (0, N), ``protected`` (T,) or (0,). With `halt`, returns right after a fault, for controllers that insert then.
     The code in ``cursors[C_CODE]`` tells why it stopped.
     """
+    s, contexts, offers = borrowed(s), borrowed(contexts), borrowed(offers)
     count = faults.size
     for t in range(start, stop):
         c = cursors[C_FEEDBACK]
