@@ -39,7 +39,7 @@ from banditroute.residency import Controller
 from banditroute.residency.polar_plus import PolarPlus
 from banditroute.residency.polaris import Polaris
 from banditroute.simulate import simulate
-from banditroute.stream import Problem, best_static_set
+from banditroute.stream import Problem, best_static_set, value_with
 from banditroute.workloads import FAMILIES, homes
 
 SCALES = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03)
@@ -102,12 +102,16 @@ def cell(family: str, name: str, seed: int, length: int, scale: float = 1.0) -> 
     run = simulate(policy, problem, controller)
     seconds = time.process_time() - start
     parts = regret(run, problem, best)
-    curve = parts.total[len(stream) // 32 :]
+    total = parts.total
+    times = np.unique(np.geomspace(len(stream) / 128, len(stream), 33).astype(int))
     return {
         "family": family, "controller": name, "seed": seed, "length": length, "scale": scale,
         "regret": parts.final, "route": parts.route[-1], "residency": parts.residency[-1],
         "switching": parts.switching[-1], "hits": float(run.hits.mean()), "page_ins": run.page_ins,
-        "forced": run.forced, "slope": slope(parts.total) if (curve > 0).all() else None, "cpu_s": seconds,
+        "forced": run.forced, "cpu_s": seconds,
+        "slope": slope(total) if (total[len(stream) // 32 :] > 0).all() else None,
+        "value": float(value_with(stream, list(best), problem.faults).sum()),
+        "curve": np.round(total[times - 1], 1).tolist(),
     }  # fmt: skip
 
 

@@ -108,12 +108,10 @@ class Polaris(Controller):
         self.rule = 0  # index in RULES of the one in force
         self.next_plan = min(FIRST, self.epoch)
         self._replayed = 0  # contexts seen at the last plan
-        self._lead, self._paid = np.zeros(
-            (2, len(RULES))
-        )  # earned more than the first; loads of the last plan
-        self._square: Floats = np.zeros(
-            (len(RULES), len(RULES))
-        )  # of the differences between rules, epoch by epoch
+        # Per rule: earned more than the first, discounted; loads of the last plan. Per two rules: the squares of their
+        # differences, epoch by epoch, discounted.
+        self._lead, self._paid = np.zeros((2, len(RULES)))
+        self._scatter: Floats = np.zeros((len(RULES), len(RULES)))
         # Per rule and arm: held by the plan, resident as a guest, last used in the shadow; per arm: last used indeed.
         self._held: Mask = np.zeros((len(RULES), 0), dtype=np.bool_)
         self._guests: Mask = np.zeros((len(RULES), 0), dtype=np.bool_)
@@ -201,7 +199,7 @@ class Polaris(Controller):
             )
         keep = (1.0 - 1.0 / self.memory) ** fresh
         self._lead *= keep
-        self._square *= keep
+        self._scatter *= keep
         return earned
 
     def _replan(self, k: int, look: Look, view: View, length: int) -> None:
@@ -222,9 +220,9 @@ class Polaris(Controller):
     def _judge(self, earned: Floats, view: View) -> None:
         now = self.rule
         self._lead += earned - earned[0]
-        self._square += (earned[:, None] - earned) ** 2
+        self._scatter += (earned[:, None] - earned) ** 2
         cost = np.array([view.loads[held & ~view.resident.mask].sum() for held in self._held])
-        doubt = SURE * np.sqrt(self._square[now])
+        doubt = SURE * np.sqrt(self._scatter[now])
         doubt[0] = 0.0
         ahead = (self._lead - self._lead[now]) - (cost - cost[now]) - doubt
         best = int(np.argmax(ahead))
