@@ -1,0 +1,239 @@
+"""Estimate the same targets on the same rows with Open Bandit Pipeline and Vowpal Wabbit, and compare.
+
+Usage: ``python benchmarks/agreement.py [--json]``. Traces are exported with `to_obp` and `to_dsjson`; the others run in
+an environment of their own (``peers/agreement.txt``), where this file is started again as their worker.
+
+* IPS, SNIPS, DM and DR of obp are the same formulas as ours and get the same predicted rewards, those of our cross-fit:
+  what is left is rounding. obp's ``InverseProbabilityWeighting`` of this version does not clip, so our clipped estimate
+  is compared with theirs on weights cut beforehand.
+* IPS of ``vw --cb_type ips --eval`` is the same formula in single precision, and its value is a cost. It is read from
+  the exported decision-service JSON.
+* DR of ``vw`` uses a regression that it learns online along the log, row by row, ours one on the other folds: both are
+  unbiased and not the same number, so the difference is given in standard errors of IPS. ``vw`` refuses the direct
+  method as biased, and has no SNIPS.
+* Intervals: obp resamples rows, we resample their influence in groups; the ends agree up to the noise of the bootstrap
+  and are given in standard errors of DR.
+
+obp is installed without its dependencies: the version pip finds for this Python asks for a PyYAML that no longer
+builds, and for PyTorch, which it imports but does not need for these estimators; an empty stand-in takes its place.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+OBP = "obp==0.4.1"
+SAME = ("ips", "snips", "dm", "dr", "clipped")  # the same formula on the same numbers
+CLIP = 5.0
+
+
+# In the environment of the others.
+
+
+def absent_torch():
+    """Let obp import PyTorch without having it: every name in it is an empty class."""
+
+    class Absent(type):
+        def __getattr__(cls, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return Absent(name, (), {})
+
+    for name in ("torch", "torch.nn", "torch.optim", "torch.nn.functional", "torch.utils.data"):
+        sys.modules.setdefault(name, Absent(name, (), {}))
+
+
+def obp_values(feedback, target, q):
+    """What obp makes of one target, (n, k) probabilities, its feedback dictionary and predicted rewards, (n, k)."""
+    absent_torch()
+    from obp import ope
+
+    known = {
+        "reward": feedback["reward"],
+        "action": feedback["action"],
+        "pscore": feedback["pscore"],
+        "position": np.zeros(len(target), dtype=int),
+        "action_dist": target[:, :, None],
+        "estimated_rewards_by_reg_model": q[:, :, None],
+    }
+    found = {
+        "ips": ope.InverseProbabilityWeighting(),
+        "snips": ope.SelfNormalizedInverseProbabilityWeighting(),
+        "dm": ope.DirectMethod(),
+        "dr": ope.DoublyRobust(),
+    }
+    values = {name: float(one.estimate_policy_value(**known)) for name, one in found.items()}
+    ends = found["dr"].estimate_interval(**known, alpha=0.05, n_bootstrap_samples=2000, random_state=0)
+    values["dr interval"] = [ends["95.0% CI (lower)"], ends["95.0% CI (upper)"]]
+    # Cut weights are those of a log whose propensities are larger.
+    chosen = target[np.arange(len(target)), feedback["action"]]
+    known["pscore"] = np.maximum(feedback["pscore"], chosen / CLIP)
+    values["clipped"] = float(found["ips"].estimate_policy_value(**known))
+    return values
+
+
+def vw_values(lines, arms, target):
+    """Values by ``vw --eval`` of a target that plays one arm per row, from lines of decision-service JSON."""
+    from vowpalwabbit import Workspace
+
+    values = {}
+    for kind in ("ips", "dr"):
+        workspace = Workspace(f"--cb {arms} --cb_type {kind} --eval --quiet")
+        for line, arm in zip(lines, target, strict=True):
+            event = json.loads(line)
+            features = " ".join(f"{name}:{value}" for name, value in event["c"]["request"].items())
+            label = f"{event['_label_Action']}:{event['_label_cost']}:{event['_label_probability']}"
+            workspace.learn(f"{arm + 1} {label} | {features}")
+        values[f"vw {kind}"] = -workspace.get_sum_loss() / len(lines)
+        workspace.finish()
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # and vw reads the export itself: as many events as there are
+        whole = Path(folder, "log.dsjson")
+        whole.write_text("".join(lines), encoding="utf-8")
+        workspace = Workspace(f"--cb_explore_adf --dsjson --quiet -d {whole}")
+        values["vw events"] = workspace.get_weighted_examples()
+        workspace.finish()
+    return values
+
+
+def worker(folder):
+    """Answer the question that lies in a folder."""
+    with np.load(folder / "rows.npz", allow_pickle=False) as file:
+        feedback = {name: file[name] for name in ("action", "reward", "pscore")}
+        q, targets = file["q"], {name[7:]: file[name] for name in file.files if name.startswith("target:")}
+    lines = (folder / "log.dsjson").read_text(encoding="utf-8").splitlines(keepends=True)
+    answer = {}
+    for name, target in targets.items():
+        answer[name] = obp_values(feedback, target, q)
+        if set(np.unique(target)) <= {0.0, 1.0}:
+            answer[name] |= vw_values(lines, target.shape[1], target.argmax(axis=1))
+    print(json.dumps(answer))
+
+
+# Here.
+
+
+def log(kind, rows=4000, arms=5, dim=6, seed=0):
+    """A linear problem logged uniformly, softly or with skewed shares; and targets on it."""
+    from banditroute.trace import Trace
+
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, dim))
+    means = 0.5 + x @ rng.standard_normal((dim, arms)) / 8
+    soft, halves = np.exp(4.0 * means), 0.5 ** np.arange(arms)
+    shares = {
+        "uniform": np.full((rows, arms), 1.0 / arms),
+        "soft": 0.1 / arms + 0.9 * soft / soft.sum(axis=1, keepdims=True),
+        "skewed": np.broadcast_to(0.1 / arms + 0.9 * halves / halves.sum(), (rows, arms)),
+    }[kind]  # fmt: skip
+    chosen = (rng.random((rows, 1)) > shares.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    each = np.arange(rows)
+    trace = Trace(
+        names=[f"arm {a}" for a in range(arms)], arms=chosen, propensities=shares[each, chosen], contexts=x,
+        rewards=means[each, chosen] + 0.1 * rng.standard_normal(rows),
+    )  # fmt: skip
+    greedy = np.eye(arms)[means.argmax(axis=1)]
+    return trace, {
+        "greedy": greedy,
+        "one arm": np.eye(arms)[np.full(rows, 2)],
+        "mixed": 0.7 * greedy + 0.3 / arms,
+    }
+
+
+def ours(trace, targets):
+    """Our estimates, and the predicted rewards (n, k) behind DM and DR."""
+    from banditroute.estimators import cross_fit
+    from banditroute.evaluate import compare
+
+    found = compare(trace, targets, clip=CLIP, draws=2000)
+    width = len(trace.names)
+    each = [np.full(len(trace), a) for a in range(width)]
+    fits = cross_fit(trace.contexts, trace.arms, trace.rewards, each, width, ridge=1.0, folds=5)
+    return found, np.stack([fit.target for fit in fits], axis=1)
+
+
+def differences(found, theirs, rows):
+    """What is compared, per target: absolute differences, and some in standard errors of ours."""
+    table = []
+    for name, answer in theirs.items():
+        one = found[name]
+        table += [(name, e, abs(answer[e] - one[e].value), "") for e in SAME]
+        ends = (
+            np.abs(np.subtract(answer["dr interval"], [one["dr"].low, one["dr"].high])) / one["dr"].std_error
+        )
+        table.append((name, "dr interval", float(ends.max()), "s.e."))
+        if "vw ips" in answer:
+            table.append((name, "vw ips", abs(answer["vw ips"] - one["ips"].value), ""))
+            table.append(
+                (name, "vw dr", abs(answer["vw dr"] - one["dr"].value) / one["ips"].std_error, "s.e.")
+            )
+            table.append((name, "vw events", abs(answer["vw events"] - rows), "events"))
+    return table
+
+
+def compared(python, kind):
+    """Differences on one kind of log, with the others run by the given Python."""
+    from banditroute.trace_exports import to_dsjson, to_obp
+
+    trace, targets = log(kind)
+    found, q = ours(trace, targets)
+    with tempfile.TemporaryDirectory() as folder:
+        feedback = {n: v for n, v in to_obp(trace).items() if n in ("action", "reward", "pscore")}
+        np.savez(Path(folder, "rows.npz"), q=q, **feedback, **{f"target:{n}": t for n, t in targets.items()})
+        to_dsjson(trace, Path(folder, "log.dsjson"))
+        done = subprocess.run(
+            [python, "-W", "ignore", __file__, "--worker", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the worker failed: {done.stderr.strip()[-2000:]}")
+    return differences(found, json.loads(done.stdout.splitlines()[-1]), len(trace))
+
+
+def others():
+    """Python of an environment that has both, made on first use."""
+    from peers.process import interpreter
+
+    python = interpreter("agreement")
+    if subprocess.run(
+        [python, "-m", "pip", "show", "--quiet", "obp"], capture_output=True, check=False
+    ).returncode:
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", OBP], check=True)
+    return python
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print the differences as JSON")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker is not None:
+        worker(args.worker)
+        return 0
+    python = others()
+    rows = [(kind, *row) for kind in ("uniform", "soft", "skewed") for row in compared(python, kind)]
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    for kind, target, what, value, unit in rows:
+        print(f"{kind:8s} {target:8s} {what:12s} {value:.3g} {unit}")
+    exact = max(value for _, _, what, value, _ in rows if what in SAME)
+    single = max(value for _, _, what, value, _ in rows if what == "vw ips")
+    noisy = max(value for *_, value, unit in rows if unit == "s.e.")
+    print(f"\nlargest absolute difference: {exact:.2g} to obp, {single:.2g} to vw (single precision); "
+          f"fits and intervals of their own: at most {noisy:.2f} standard errors apart")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
