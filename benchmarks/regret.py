@@ -2,7 +2,6 @@
 
     python benchmarks/regret.py run --seeds 20 --length 5000 --out out/regret.jsonl     # resumable
     python benchmarks/regret.py table out/regret.jsonl --save benchmarks/results/regret.json
-    python benchmarks/regret.py recovery --seeds 20 --save benchmarks/results/recovery.json
 
 A figure is the regret of a run against the best arm of every request, in per cent of that of uniform play on the same
 requests: mean over seeds and half the width of a 95 % t interval. A seed draws one stream, on which all policies run,
