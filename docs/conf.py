@@ -36,14 +36,13 @@ os.environ["IPYTHONDIR"] = str(kernels)
 # Docstrings are numpydoc; a word in single backticks is a link where it names something.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "none"  # docstrings tell types in words; annotations would be spelled out down to numpy's parts
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = False
 napoleon_use_param = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-python_use_unqualified_type_names = True
-python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
