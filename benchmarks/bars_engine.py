@@ -151,9 +151,11 @@ def simulation() -> dict[str, float]:
 
 def starting() -> dict[str, float]:
     """Import against its parts, and warmup with an empty and with a full disk cache, in fresh processes."""
+    bytecode = ""
 
     def process(code: str, **env: str) -> float:
-        given = {**os.environ, **env}
+        # With bytecode kept, as an installed package has it.
+        given = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode, **env}
         done = subprocess.run(
             [sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True
         )
@@ -164,8 +166,10 @@ def starting() -> dict[str, float]:
     )
     ours = "import time; t = time.process_time(); import banditroute; print(time.process_time() - t)"
     warm = "import time, banditroute; t = time.{}(); banditroute.warmup(); print(time.{}() - t)"
-    ratios = [process(ours) / process(parts) for _ in range(9)]
     with tempfile.TemporaryDirectory() as folder:
+        bytecode = folder
+        process(ours)
+        ratios = [process(ours) / process(parts) for _ in range(9)]
         cold = process(warm.format("process_time", "process_time"), NUMBA_CACHE_DIR=folder)
         again = [
             process(warm.format("process_time", "process_time"), NUMBA_CACHE_DIR=folder) for _ in range(5)

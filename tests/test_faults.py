@@ -244,7 +244,7 @@ class Books(RuleBasedStateMachine):
         assert stats["decisions"] == self.selected and stats["learned"] == self.learned
         assert len(ledger.pending) <= 8 and len(ledger.closed) <= 8
         pending = [sum(p.arm == a for p in ledger.pending.values()) for a in router.policy.arms]
-        assert router._pending.tolist() == pending
+        assert router._pending == pending
         assert not router._quarantined.all()
         state = router.policy._state
         assert (

@@ -53,6 +53,11 @@ class Pending(NamedTuple):
     at: int
 
 
+def _drawn_ids() -> list[int]:
+    ids: list[int] = np.frombuffer(secrets.token_bytes(8 * 512), dtype=np.uint64).tolist()
+    return ids
+
+
 class Ledger:
     """Decisions awaiting feedback, bounded in time and in number.
 
@@ -96,7 +101,7 @@ class Ledger:
         self.closed: OrderedDict[int, bool] = OrderedDict()  # True: answered, False: expired
         self.expired = self.duplicates = self.late = 0
         self._on_expire = on_expire
-        self._ids: list[int] = []
+        self._ids = _drawn_ids()
 
     def __len__(self) -> int:
         return len(self.pending)
@@ -104,15 +109,17 @@ class Ledger:
     def new_id(self) -> int:
         """Return 64 random bits nobody can guess, drawn from the system in blocks of 512."""
         if not self._ids:
-            self._ids = np.frombuffer(secrets.token_bytes(8 * 512), dtype=np.uint64).tolist()
+            self._ids = _drawn_ids()
         return self._ids.pop()
 
     def open(self, pending: Pending) -> int:
         """Keep a decision; returns its id."""
-        key = self.new_id()
+        key = self._ids.pop() if self._ids else self.new_id()
         while key in self.pending or key in self.closed:
             key = self.new_id()
-        self.put(key, pending)
+        self.pending[key] = pending
+        if len(self.pending) > self.size_limit:
+            self._expire(next(iter(self.pending)))
         return key
 
     def put(self, key: int, pending: Pending) -> None:
@@ -156,7 +163,10 @@ class Ledger:
     def answer(self, key: int) -> None:
         """Take a decision that `find` returned off the books: its feedback has been learned."""
         del self.pending[key]
-        self._remember(key, True)
+        closed = self.closed  # `_remember` without the call: this is the request path
+        closed[key] = True
+        if len(closed) > self.size_limit:
+            closed.popitem(last=False)
 
     def disown(self, arm: str) -> None:
         """Leave the pending decisions of a removed arm without one, lest a later arm of that name learns from them."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute import _validate as check
 from banditroute import container, journal, snapshot
@@ -46,8 +45,8 @@ class Durable:
     _COUNTERS: ClassVar = (
         "index", "others", "epoch", "hits", "learned", "dropped", "forced", "plans", "planned", "masked", "load_price",
     )  # fmt: skip
-    _PER_ARM: ClassVar = ("pending", "offered", "quarantined", "faults", "loads")
-    _PER_ARM_LISTS: ClassVar = ("plays", "answers", "reward_sums")
+    _PER_ARM: ClassVar = ("offered", "quarantined", "faults", "loads")
+    _PER_ARM_LISTS: ClassVar = ("pending", "plays", "answers", "reward_sums")
 
     if TYPE_CHECKING:  # made by Router
         policy: Policy
@@ -58,7 +57,7 @@ class Durable:
         _index: int
         _learned: int
         _dropped: int
-        _pending: NDArray[np.float64]
+        _pending: list[float]
         _worker: Any
         recorder: Recorder | None
 
@@ -358,7 +357,7 @@ class Durable:
             if arm is not None and not self._quarantined[arm]:
                 self.policy.update(arm, pending.context, reward, at=pending.at)
                 self._ledger.answer(key)
-                self._pending[arm] -= 1.0
+                self._pending[arm] -= 1
                 self._learned += 1
                 self._answers[arm] += 1
                 self._reward_sums[arm] += reward
@@ -401,7 +400,7 @@ class Durable:
         """See a decision that is pending no more."""
         arm = self.policy._index.get(pending.arm)
         if arm is not None:
-            self._pending[arm] -= 1.0
+            self._pending[arm] -= 1
             if self._spread:
                 self._respread(arm)
 
@@ -436,7 +435,7 @@ class Durable:
         assert self._fast is not None
         state = self._fast._state
         known = self._fast.ridge + float(state.arm[arm, k.A_WEIGHT])
-        state.arm[arm, k.A_SPREAD] = (known / (known + max(0.0, float(self._pending[arm])))) ** 0.5
+        state.arm[arm, k.A_SPREAD] = (known / (known + max(0.0, self._pending[arm]))) ** 0.5
 
     def _carry(self, keep: list[int | None], size: float, fault: float) -> None:
         """Follow a change of arms; the policy has changed already."""
@@ -497,7 +496,7 @@ def _after_fork_in_child() -> None:
         ledger = router._ledger
         ledger._ids.clear()
         ledger.pending.clear()
-        router._pending[:] = 0.0
+        router._pending = [0.0] * len(router.policy.arms)
         if router._spread:
             for arm in range(len(router.policy.arms)):
                 router._respread(arm)

@@ -420,7 +420,7 @@ def _decided(router: Any, key: int, pending: Pending, hit: bool) -> bool:
             router._insert(arm)
     router._index += 1
     router._hits += hit
-    router._pending[arm] += 1.0
+    router._pending[arm] += 1
     router._plays[arm] += 1
     router._offset = pending.time - router._clock()
     router._ledger.put(key, pending)

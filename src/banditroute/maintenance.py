@@ -70,7 +70,7 @@ class Maintenance:
                 view = self._router._view()
                 resident = copy(view.resident)  # a deep copy takes ten times as long, and the lock is held
                 resident.mask = resident.mask.copy()
-                view = replace(view, resident=resident, pending=view.pending.copy())
+                view = replace(view, resident=resident)
                 self.waiting = []
             plan = None
             try:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute import _validate as check
+from banditroute._kernels import linear as k
+from banditroute._kernels import prepare
 from banditroute.errors import UnknownArm
 
 __all__ = ["Choice", "Policy", "Scores"]
@@ -17,7 +19,13 @@ __all__ = ["Choice", "Policy", "Scores"]
 Floats = NDArray[np.float64]
 Rng = int | np.random.SeedSequence | np.random.Generator | None
 
-LARGEST = 1e30  # rewards, weights and prices beyond it are refused: products of them would overflow
+LARGEST = k.LARGEST  # rewards, weights and prices beyond it are refused: products of them would overflow
+NOTHING, EVERYONE = np.empty(0), np.empty(0, dtype=np.bool_)  # what `fold` takes for no prices and no mask
+
+
+def compile_kernels() -> None:
+    """Compile what checks prices and masks; every policy does so when it is made."""
+    prepare(k.fold, NOTHING, EVERYONE, NOTHING, NOTHING)
 
 
 class Choice(NamedTuple):
@@ -77,10 +85,16 @@ class Policy(ABC):
     def __init__(
         self, arms: int | Iterable[str], dim: int, *, max_norm: float = 1e6, rng: Rng = None
     ) -> None:
+        compile_kernels()
         self._name(check.names("arms", arms))
         self.dim = check.integer("dim", dim, low=1)
         self.max_norm = check.finite("max_norm", max_norm, low=0.0, high=LARGEST, open_low=True)
         self._rng = np.random.default_rng(rng)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what pickling left, as a process does that receives a policy."""
+        self.__dict__.update(state)
+        compile_kernels()
 
     def _name(self, arms: tuple[str, ...]) -> None:
         self.arms = arms
@@ -243,9 +257,18 @@ class Policy(ABC):
             raise ValueError(f"x must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
         return row
 
-    def _offers(self, prices: ArrayLike | None, eligible: ArrayLike | None) -> Floats:
-        """Fold prices and the mask into one array: prices, infinite where not eligible."""
+    def _offers(self, prices: ArrayLike | None, eligible: ArrayLike | None, base: Floats = NOTHING) -> Floats:
+        """Fold prices and the mask into one new array: prices, infinite where not eligible, plus those of `base`."""
         count = len(self.arms)
+        out = np.empty(count)
+        try:
+            left = k.fold(
+                NOTHING if prices is None else prices, EVERYONE if eligible is None else eligible, base, out
+            )
+        except TypeError:  # not arrays as the kernel takes them
+            left = k.BAD_PRICES
+        if left > 0:
+            return out
         offers = np.zeros(count) if prices is None else check.vector("prices", prices, count, limit=LARGEST)
         if eligible is not None:
             mask = np.asarray(eligible)
@@ -256,6 +279,10 @@ class Policy(ABC):
             if not mask.any():
                 raise ValueError("eligible must allow at least one arm, got none")
             offers = np.where(mask, offers, np.inf)
+        if base.size:
+            offers = offers + base
+            if offers.min() == np.inf:
+                raise ValueError("eligible must allow an arm that is not quarantined, got none")
         return offers
 
     def _reward(self, reward: Any, weight: Any) -> tuple[float, float]:

@@ -131,7 +131,7 @@ class Router(Durable):
         self._epoch = 0
         self._hits = self._learned = self._dropped = self._forced = self._plans = 0
         self._load_price = 0.0
-        self._pending = np.zeros(len(policy.arms))
+        self._pending = [0.0] * len(policy.arms)
         self._planned, self._masked, self._offered = 0, 0, np.zeros(len(policy.arms), dtype=np.bool_)
         self.paging: Paging | None = None
         self._resident: ResidentSet | None = None
@@ -189,8 +189,9 @@ class Router(Durable):
         """
         with self._lock:
             now = self._clock() + self._offset
+            index, policy, fast = self._index, self.policy, self._fast
             controller, worker = self.residency, self._worker
-            if controller is not None and self._index >= controller.next_plan:
+            if controller is not None and index >= controller.next_plan:
                 assert worker is not None
                 if self.maintenance == "background":
                     worker.wake()
@@ -198,8 +199,7 @@ class Router(Durable):
                     # A refused request must change nothing, so it is looked at before the plan.
                     self._checked(x, prices, eligible)
                     worker.run()
-            policy, fast = self.policy, self._fast
-            at = self._index + self._others
+            at = index + self._others
             if policy.span and at >= self._boundary:
                 self._checked(x, prices, eligible)
                 policy.advance(at)
@@ -217,9 +217,7 @@ class Router(Durable):
                 else:
                     choice = self._choose(context, offers)
             else:
-                offers = policy._offers(prices, eligible) + self._offers
-                if offers.min() == np.inf:
-                    raise ValueError("eligible must allow an arm that is not quarantined, got none")
+                offers = policy._offers(prices, eligible, self._offers)
                 if fast is not None:
                     choice = fast._select_offers(context, offers)
                 else:
@@ -245,13 +243,14 @@ class Router(Durable):
             name = policy.arms[arm]
             pending = _new(Pending, (name, context, propensity, now, at))
             key = self._ledger.open(pending)
-            self._index += 1
-            self._hits += hit
-            self._pending[arm] += 1.0
+            self._index = index + 1
+            if hit:
+                self._hits += 1
+            self._pending[arm] += 1
             self._plays[arm] += 1
             if self._watched:
                 self._opened(key, pending, arm, hit)
-            if not self._index & 63:
+            if not index & 63:
                 self._ledger.sweep(now, 128)
             decision = _new(Decision, (key, name, propensity, hit, self._epoch, now))
             if self.recorder is not None:
@@ -298,13 +297,19 @@ class Router(Durable):
                 if admitted is None:
                     return False
                 value = admitted
-            replica = self._replica
-            if replica is None or key in self._ledger.pending or key in self._ledger.closed:
-                pending = self._ledger.find(key, now=now)
+            replica, ledger = self._replica, self._ledger
+            pending = ledger.pending.get(key)
+            if pending is None or pending.time <= now - ledger.time_limit:
+                known = pending is not None or replica is None or key in ledger.closed
+                pending = ledger.find(key, now=now) if known else None
+            else:
+                known = True
+            if known:
                 learned = pending is not None and self._learn(key, pending, value)
                 if learned and self.recorder is not None:
                     self.recorder.answered(key, value)
                 return learned
+        assert replica is not None
         return replica.foreign(key, value)  # asks the store, so without the lock
 
     # Residency.
@@ -464,7 +469,12 @@ class Router(Durable):
             for victim in victims:
                 self._resident.evict(victim)
             self._resident.load(arm)
-            self._reprice()
+            offers = self._offers.copy()  # not written into: a recorder may keep it
+            for a in (*victims, arm):
+                closed = inf if self._quarantined[a] else 0.0
+                there = a in self._resident
+                offers[a] = closed if there else self._faults[a] + self.residency.surcharge + closed
+            self._offers = offers
 
     def _view(self) -> View:
         """Return what a plan may see, and start counting anew what is counted between plans."""
@@ -477,14 +487,14 @@ class Router(Durable):
             faults=self._faults,
             loads=self._loads,
             resident=self._resident,
-            pending=self._pending,
+            pending=np.array(self._pending),
             counts=getattr(self.policy, "counts", None),
             offered=self._offered if self._masked and self._masked == self._index - self._planned else None,
         )
         self._planned, self._masked, self._offered = (
             self._index,
             0,
-            np.zeros_like(self._pending, dtype=np.bool_),
+            np.zeros(len(self._pending), dtype=np.bool_),
         )
         return view
 
@@ -537,7 +547,6 @@ class Router(Durable):
         def carried(old: Floats, new: float) -> Floats:
             return np.array([new if a is None else old[a] for a in keep])
 
-        self._pending = carried(self._pending, 0.0)
         self._carry(keep, size, fault)
         self._offered = np.zeros(len(keep), dtype=np.bool_)
         self._masked, self._planned = 0, self._index

@@ -6,6 +6,7 @@ from banditroute.policies.linucb import LinUCB
 from banditroute.policies.online_matching import compile_kernels
 from banditroute.residency.objective import best_set
 from banditroute.residency.polar import Polar
+from banditroute.router import Router
 from banditroute.simulate import simulate
 from banditroute.stream import Problem, Stream
 
@@ -33,3 +34,8 @@ def warmup() -> None:
     for method in ("swap", "exact"):
         best_set(np.eye(3), np.ones(3), 1, method=method)
     compile_kernels()
+    # Once along the path of a request, so that the first real one finds its code in memory and specialised.
+    router = Router(LinUCB(3, 2, rng=0), Polar(1), 0.1)
+    for x in contexts:
+        router.update(router.select(x, prices=np.zeros(3)).id, 0.0)
+        router.update(router.select(x).id, 0.0)

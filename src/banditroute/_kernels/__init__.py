@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
-from numba.np.arrayobj import make_array
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -65,14 +63,19 @@ def borrowed(array: Any) -> Any:
     return array
 
 
-@intrinsic
-def _without_owner(_: Any, array: Any) -> Any:
+def _drop_owner(_: Any, array: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        view = make_array(array)(context, builder, values[0])
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        from numba.np import arrayobj  # loaded by now anyway; at the top it would slow our own import
+
+        arrays: Any = arrayobj
+        view = arrays.make_array(array)(context, builder, values[0])
+        view.meminfo = view.meminfo.type(None)
         return view._getvalue()
 
     return array(array), build
+
+
+_without_owner: Any = intrinsic(_drop_owner)
 
 
 @overload(borrowed, jit_options={"forceinline": True})

@@ -733,6 +733,29 @@ def _offered(s, offers):
     return eligible if eligible > 0 else NONE_ELIGIBLE
 
 
+@short_kernel
+def fold(prices, eligible, base, out):
+    """prices, base: (N,) or (0,), eligible: (N,) bool or (0,), out: (N,) -> out = prices + base, infinite where closed.
+
+    Returns the number of eligible arms, or a code where prices are not within LARGEST or a size is wrong.
+    """
+    arms = out.size
+    if prices.size % arms or eligible.size % arms or max(prices.size, eligible.size) > arms:
+        return BAD_PRICES
+    count = 0
+    for a in range(arms):
+        price = prices[a] if prices.size > 0 else 0.0
+        if not abs(price) <= LARGEST:
+            return BAD_PRICES
+        if base.size > 0:
+            price += base[a]
+        if eligible.size > 0 and not eligible[a]:
+            price = math.inf
+        out[a] = price
+        count += price < math.inf
+    return count
+
+
 @part
 def _bounds(s, z, norm, offers, eligible, row, score, bound):
     """s: buffer, z: (D,), score, bound: (N,) -> mean less price, and an upper bound of the score, of every arm.

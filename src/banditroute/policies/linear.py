@@ -132,7 +132,7 @@ class LinearPolicy(Policy):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebind what was left out."""
-        self.__dict__.update(state)
+        super().__setstate__(state)
         compile_kernels()
         self._bind()
 

@@ -40,6 +40,7 @@ class ResidentSet:
         self.sizes = np.ones(count) if sizes is None else check.vector("sizes", sizes, count)
         if (self.sizes <= 0).any():
             raise ValueError(f"sizes must be positive, got {self.sizes.min():g}")
+        self._whole = bool((self.sizes == np.floor(self.sizes)).all())  # then running sums of sizes are exact
         self.mask: NDArray[np.bool_] = np.zeros(count, dtype=np.bool_)
         self.used = 0.0
         self.page_ins = self.evictions = 0
@@ -68,7 +69,7 @@ class ResidentSet:
         if self.mask[arm] or not self.fits(arm):
             return False
         self.mask[arm] = True
-        self.used = float(self.sizes[self.mask].sum())
+        self.used = self._filled(float(self.sizes[arm]))
         self.page_ins += 1
         return True
 
@@ -77,9 +78,12 @@ class ResidentSet:
         if not self.mask[arm] or arm in self.pinned:
             return False
         self.mask[arm] = False
-        self.used = float(self.sizes[self.mask].sum())
+        self.used = self._filled(-float(self.sizes[arm]))
         self.evictions += 1
         return True
+
+    def _filled(self, change: float) -> float:
+        return self.used + change if self._whole else float(self.sizes[self.mask].sum())
 
     def replace(self, wanted: Iterable[int]) -> tuple[set[int], set[int]]:
         """Make the set equal to `wanted` plus the pins; returns (loaded, evicted).
