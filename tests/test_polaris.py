@@ -1,5 +1,7 @@
 """Polaris: shadows, the rule in force, and what it leaves to the arms that fault."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -174,6 +176,22 @@ def test_arms_come_and_go():
             router.remove_arm("1" if t == 150 else "3")
     assert len(router.policy.arms) == 5 and len(router.resident) <= 2
     assert router.residency._held.shape == (len(RULES), 5)
+
+
+def test_requests_in_the_short_look_are_not_scored_again():
+    rng = np.random.default_rng(4)
+    controller, resident = Polaris(2, epoch=40, window=640, sample=80), ResidentSet(5, 2)
+    controller.begin(resident)
+    controller.observe_many(np.zeros(700, dtype=int), rng.random((700, 5)), np.ones(700, dtype=bool))
+    controller._replayed = 660
+    scored = []
+    mean = lambda x: scored.append(len(x)) or x.copy()  # noqa: E731 - the rewards are the context
+    shown = view(mean, lambda x: np.zeros_like(x), np.full(5, 0.3), resident)
+    fresh = deepcopy(controller)._earned(shown, np.empty((0, 5)))
+    assert scored == [40]
+    short = controller._look(shown, 0.125).utilities  # the last 80 of 640, each of them
+    assert np.allclose(controller._earned(shown, short), fresh, atol=1e-12)
+    assert scored == [40, 80]
 
 
 def test_who_takes_over():
