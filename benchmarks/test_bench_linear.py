@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinTS, LinUCB
-from banditroute._kernels import linear as k
+from banditroute._kernels import derived
 
 SHAPES = ((15, 32), (50, 64), (15, 128))
 
@@ -53,10 +53,10 @@ def test_update(benchmark, arms, dim):
 
 
 @pytest.mark.parametrize(("arms", "dim"), SHAPES)
-@pytest.mark.parametrize("kernel", [k.rebuild, k.refresh, k.drain_all])
+@pytest.mark.parametrize("kernel", [derived.rebuild, derived.refresh, derived.drain_all])
 def test_maintenance(benchmark, kernel, arms, dim):
     policy, _ = learned(LinUCB, arms, dim)
-    given = (policy._s, 0) if kernel is k.rebuild else (policy._s,)
+    given = (policy._s, 0) if kernel is derived.rebuild else (policy._s,)
     benchmark(kernel, *given)
     assert np.isfinite(policy.theta).all()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from banditroute import Choice, DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Scores
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.checks import CHECKS, check_policy
 
 MEANS = np.random.default_rng(0).standard_normal((4, 3))
@@ -112,7 +112,7 @@ class LogsAnotherPropensity(LinUCB):
 
 class LearnsFromScoring(LinUCB):
     def scores(self, x):
-        self._state.arm[:, k.A_COUNT] += 1.0
+        self._state.arm[:, layout.A_COUNT] += 1.0
         return super().scores(x)
 
 
@@ -127,7 +127,7 @@ class StartsFromTheRidge(LinUCB):  # the classic slip: A^-1 starts at ridge I in
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self._state.cov *= self.ridge**2
-        self._state.arm[:, k.A_RADIUS] *= self.ridge
+        self._state.arm[:, layout.A_RADIUS] *= self.ridge
 
 
 class RegressesOnRewardLessPrice(LinUCB):
@@ -156,7 +156,7 @@ class LearnsTheLastContext(LinUCB):
 
 class CountsBeforeItChecks(LinUCB):
     def update(self, arm, x, reward, *, weight=1.0, at=None):
-        self._state.arm[0, k.A_COUNT] += 1.0
+        self._state.arm[0, layout.A_COUNT] += 1.0
         super().update(arm, x, reward, weight=weight, at=at)
 
 
@@ -198,7 +198,7 @@ class PrefersTheLast(LinUCB):
 class ForgetsItsGenerator(LinUCB):
     def load_state(self, header, arrays):
         super().load_state({**header, "rng": self._rng.bit_generator.state}, arrays)
-        self._state.buffer[k.H_CURSOR] = self._state.buffer[k.H_ROWS]
+        self._state.buffer[layout.H_CURSOR] = self._state.buffer[layout.H_ROWS]
 
 
 class SharesItsCopies(LinUCB):
@@ -252,7 +252,7 @@ class DrawsForResidency(LinUCB):
 class PrunesTooMuch(LinUCB):
     def update(self, arm, x, reward, *, weight=1.0, at=None):
         super().update(arm, x, reward, weight=weight, at=at)
-        self._state.arm[:, k.A_RADIUS] *= 0.7
+        self._state.arm[:, layout.A_RADIUS] *= 0.7
 
 
 def made(broken, **options):

@@ -18,7 +18,7 @@ import pytest
 from banditroute import LRU, LinUCB, Polar, Router, SnapshotError, UnknownDecision
 from banditroute import journal as journals
 from banditroute import snapshot as snap
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 
 HERE = Path(__file__).parent
 
@@ -60,7 +60,7 @@ def crash(router):
 def compared(router, *, residency=True):
     header, arrays = snap.capture(router)
     header.pop("time")
-    arrays["policy.header"][[k.H_PROPENSITY, k.H_EVALUATED]] = 0.0  # of the last call only
+    arrays["policy.header"][[layout.H_PROPENSITY, layout.H_EVALUATED]] = 0.0  # of the last call only
     if not residency:
         header.pop("controller", None)
     return repr(header), {n: v.tobytes() for n, v in arrays.items() if residency or "controller" not in n}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinUCB
+from banditroute._kernels import derived, layout, tiles
 from banditroute._kernels import linear as k
 from banditroute.state import LinearState
 from naive_linear import NaiveLinUCB
@@ -25,13 +26,13 @@ def symmetric(rng, n, condition=1e3):
 def packed(full):
     n = len(full)
     out = np.empty(packed_size(n))
-    k.pack(full.ravel().copy(), out, n)
+    tiles.pack(full.ravel().copy(), out, n)
     return out
 
 
 def unpacked(p, n):
     out = np.empty(n * n)
-    k.unpack(p, out, n)
+    tiles.unpack(p, out, n)
     return out.reshape(n, n)
 
 
@@ -50,7 +51,7 @@ def test_packing_is_exact_and_symmetric(rng, n):
     full = symmetric(rng, n)
     p = packed(full)
     assert np.array_equal(unpacked(p, n), full)
-    for pack, unpack in zip(both(k.pack), both(k.unpack), strict=True):
+    for pack, unpack in zip(both(tiles.pack), both(tiles.unpack), strict=True):
         q, again = np.empty_like(p), np.empty(n * n)
         pack(full.ravel().copy(), q, n)
         unpack(q, again, n)
@@ -62,12 +63,12 @@ def test_packing_is_exact_and_symmetric(rng, n):
 def test_products(rng, n):
     full, x, y = symmetric(rng, n), rng.standard_normal(n), rng.standard_normal(n)
     p, out = packed(full), np.empty(n)
-    for dot in both(k.dot):
+    for dot in both(tiles.dot):
         assert dot(x, y) == pytest.approx(x @ y, rel=1e-13, abs=1e-13)
-    for quadratic in both(k.quadratic):
+    for quadratic in both(tiles.quadratic):
         assert quadratic(p, x) == pytest.approx(x @ full @ x, rel=1e-13)
         assert quadratic(np.diag(full).copy(), x) == pytest.approx(np.diag(full) @ x**2, rel=1e-13)
-    for product in both(k.product):
+    for product in both(tiles.product):
         product(p, x, out)
         np.testing.assert_allclose(out, full @ x, rtol=0, atol=1e-13 * n)
         product(np.diag(full).copy(), x, out)
@@ -76,12 +77,12 @@ def test_products(rng, n):
 
 def test_width_is_never_negative():
     p = packed(-np.eye(8))
-    assert k.quadratic(p, np.ones(8)) == 0.0
+    assert tiles.quadratic(p, np.ones(8)) == 0.0
 
 
 @pytest.mark.parametrize("n", PADS)
 def test_rank_one_is_symmetric_to_the_last_bit(rng, n):
-    for add_outer in both(k.add_outer):
+    for add_outer in both(tiles.add_outer):
         p, diagonal, full = np.zeros(packed_size(n)), np.zeros(n), np.zeros((n, n))
         for sign in (1.0, 1.0, -1.0, 1.0, -1.0):
             u = rng.standard_normal(n) * 10.0 ** rng.integers(-6, 6)
@@ -92,9 +93,9 @@ def test_rank_one_is_symmetric_to_the_last_bit(rng, n):
             np.testing.assert_allclose(unpacked(p, n), full, rtol=0, atol=1e-14 * scale)
             np.testing.assert_allclose(diagonal, np.diag(full), rtol=0, atol=1e-14 * scale)
             # unpacking mirrors what is stored once; the tiles on the diagonal are stored whole and must agree
-            tiles = np.array([unpacked(p, n)[m : m + 8, m : m + 8] for m in range(0, n, 8)])
+            diagonal_tiles = np.array([unpacked(p, n)[m : m + 8, m : m + 8] for m in range(0, n, 8)])
             offset = 0
-            for tile, m in zip(tiles, range(0, n, 8), strict=True):
+            for tile, m in zip(diagonal_tiles, range(0, n, 8), strict=True):
                 rows = [p[offset + i * (m + 8) + m : offset + (i + 1) * (m + 8)] for i in range(8)]
                 assert np.array_equal(np.array(rows), np.array(rows).T)
                 assert np.array_equal(np.array(rows), tile)
@@ -105,7 +106,7 @@ def test_rank_one_is_symmetric_to_the_last_bit(rng, n):
 @pytest.mark.parametrize("n", [8, 24, 72])
 def test_means_of_equal_rows_are_equal_bits(rng, arms, n):
     theta, x, out = rng.standard_normal((arms, n)), rng.standard_normal(n), np.empty(arms)
-    for means in both(k.means):
+    for means in both(tiles.means):
         means(theta.ravel(), x, out)
         np.testing.assert_allclose(out, theta @ x, rtol=0, atol=1e-13 * n)
         means(np.tile(theta[0], arms), x, out)
@@ -116,7 +117,7 @@ def test_means_of_equal_rows_are_equal_bits(rng, arms, n):
 @pytest.mark.parametrize("condition", [1.0, 1e3, 1e9])
 def test_inverse(rng, n, condition):
     full = symmetric(rng, n, condition)
-    for cholesky_inverse in both(k.cholesky_inverse):
+    for cholesky_inverse in both(tiles.cholesky_inverse):
         inverse = np.empty(n * n)
         cholesky_inverse(full.ravel().copy(), inverse, n, 0.5 / condition)
         got = inverse.reshape(n, n)
@@ -130,7 +131,7 @@ def test_inverse_stays_positive_where_rounding_eats_the_ridge(rng, scale, n):
     for rank in (1, 3):
         rows = rng.standard_normal((rank, n)) * 10.0 ** rng.uniform(-3, 0, n)
         full, inverse = scale * rows.T @ rows + np.eye(n), np.empty(n * n)
-        k.cholesky_inverse(((full + full.T) / 2).ravel(), inverse, n, 1.0)
+        tiles.cholesky_inverse(((full + full.T) / 2).ravel(), inverse, n, 1.0)
         values = np.linalg.eigvalsh(inverse.reshape(n, n))
         assert values.max() <= 1.01  # 1 / floor
         assert values.min() > -1e-14
@@ -145,7 +146,7 @@ def test_nearly_collinear_contexts_of_norm_a_million(rng, tilt):
         policy.update(0, x, float(rng.standard_normal()))
         if t % 20 == 0:
             values = np.linalg.eigvalsh(policy.cov(0))
-            assert values.min() > -1e-14 and values.max() <= policy._state.arm[0, k.A_RADIUS] ** 2 * (
+            assert values.min() > -1e-14 and values.max() <= policy._state.arm[0, layout.A_RADIUS] ** 2 * (
                 1.0 + 1e-12
             )
             # The squared width of one of t + 1 contexts is 1 / (t + 1) if they are collinear, 12 / (t + 1) on average.
@@ -183,7 +184,9 @@ def test_state_equals_its_definition(rng, options):
         cov, theta = naive.solution(a)
         np.testing.assert_allclose(policy.precision(a), S + 0.7 * np.eye(11), rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(state.moment[a, :11], b, rtol=1e-11, atol=1e-12)
-        np.testing.assert_allclose(state.arm[a, [k.A_WEIGHT, k.A_SQUARE]], [weight, square], rtol=1e-12)
+        np.testing.assert_allclose(
+            state.arm[a, [layout.A_WEIGHT, layout.A_SQUARE]], [weight, square], rtol=1e-12
+        )
         np.testing.assert_allclose(policy.cov(a), cov, rtol=0, atol=1e-12)
         np.testing.assert_allclose(policy.theta[a], theta, rtol=0, atol=1e-11)
         assert policy.counts[a] == len(naive.evidence[a])
@@ -210,7 +213,7 @@ def test_choosing_equals_its_source(rng):
         offers[rng.random(4) < 0.2] = np.inf
         for prune in (True, False):
             assert k.choose(a, x, offers, prune) == both(k.choose)[1](b, x, offers, prune)
-            assert a[k.H_PROPENSITY] == b[k.H_PROPENSITY]
+            assert a[layout.H_PROPENSITY] == b[layout.H_PROPENSITY]
 
 
 def test_rebuild_changes_nothing_but_rounding(rng):
@@ -240,9 +243,9 @@ def test_noise_scale_is_the_mean_of_the_scaled_prediction_errors(rng, weights):
     backwards = LinUCB(arms, dim, alpha=0.3, ridge=0.5, prior=prior, rng=0)
     for arm, x, r, w in reversed(feedback):
         backwards.update(arm, x, r, weight=w)
-    k.drain_all(policy._s)
-    k.drain_all(backwards._s)
-    for noise_scale in both(k.noise_scale):
+    derived.drain_all(policy._s)
+    derived.drain_all(backwards._s)
+    for noise_scale in both(derived.noise_scale):
         assert noise_scale(policy._s) == pytest.approx(total / mass, rel=1e-10)
         assert noise_scale(backwards._s) == pytest.approx(total / mass, rel=1e-10)
 
@@ -250,15 +253,15 @@ def test_noise_scale_is_the_mean_of_the_scaled_prediction_errors(rng, weights):
 @pytest.mark.parametrize("cls", [LinUCB, DiagLinUCB])
 def test_pooled_prior_is_the_ridge_solution_on_all_arms(rng, cls):
     policy, naive = fed(rng, cls=cls, prior=np.zeros((4, 11)), weights=True)
-    policy._s[k.H_POOLED] = 1.0
-    for refresh, state in zip(both(k.refresh), (policy._state, policy.copy()._state), strict=True):
+    policy._s[layout.H_POOLED] = 1.0
+    for refresh, state in zip(both(derived.refresh), (policy._state, policy.copy()._state), strict=True):
         refresh(state.buffer)
         S, b = (sum(naive.sums(a)[i] for a in range(4)) for i in (0, 1))
         # The pooled model counts for one average observation: its ridge is the mean square component of the contexts.
         unit = np.trace(S) / 11 / sum(naive.sums(a)[2] for a in range(4))
         if cls is DiagLinUCB:
             S = np.diag(np.diag(S))
-        prior = np.linalg.solve(state.buffer[k.H_POOL_RIDGE] * unit * np.eye(11) + S, b)
+        prior = np.linalg.solve(state.buffer[layout.H_POOL_RIDGE] * unit * np.eye(11) + S, b)
         for a in range(4):
             np.testing.assert_allclose(state.prior[a, :11], prior, rtol=0, atol=1e-12)
             own, moment, _, _ = naive.sums(a)
@@ -279,7 +282,7 @@ def test_radius_bounds_every_width(rng, dim, discount):
         if t % 7 == 0 or t > steps - 20:
             for a in range(3):
                 widest = np.sqrt(np.linalg.eigvalsh(policy.cov(a)).max())
-                radius = policy._state.arm[a, k.A_RADIUS]
+                radius = policy._state.arm[a, layout.A_RADIUS]
                 assert radius >= widest
                 lowest = min(lowest, radius)
     if discount == 1.0:
@@ -291,18 +294,18 @@ def test_tighten_is_a_bound_and_near(rng):
         state = LinearState(1, dim, ridge=1.0)
         matrix = symmetric(rng, dim, 50.0)
         state.cov[0] = packed(matrix)
-        state.arm[0, k.A_RADIUS] = 10.0
-        for tighten in both(k.tighten):
+        state.arm[0, layout.A_RADIUS] = 10.0
+        for tighten in both(derived.tighten):
             tighten(state.buffer, 0)
-            assert 1.0 <= state.arm[0, k.A_RADIUS] <= 1.0 * dim ** (1 / 16) * (1.0 + 1e-8)
+            assert 1.0 <= state.arm[0, layout.A_RADIUS] <= 1.0 * dim ** (1 / 16) * (1.0 + 1e-8)
 
 
 def test_advance_multiplies_and_never_goes_back(rng):
     policy, _ = fed(rng, discount=0.99, n=120)
     ridge = 0.7 * np.eye(11)
-    for advance, aged in zip(both(k.advance), (policy, policy.copy()), strict=True):
+    for advance, aged in zip(both(derived.advance), (policy, policy.copy()), strict=True):
         state, before = aged._state, aged.precision(1)
-        bucket = state.buffer[k.H_BUCKET]
+        bucket = state.buffer[layout.H_BUCKET]
         advance(state.buffer, bucket)
         advance(state.buffer, bucket - 1)
         assert np.array_equal(aged.precision(1), before)
@@ -316,17 +319,17 @@ def test_advance_multiplies_and_never_goes_back(rng):
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ((-1, [1.0] * 11, 0.0, 1.0), k.BAD_ARM),
-        ((4, [1.0] * 11, 0.0, 1.0), k.BAD_ARM),
-        ((0, [1.0] * 10, 0.0, 1.0), k.BAD_SHAPE),
-        ((0, [np.nan] * 11, 0.0, 1.0), k.BAD_CONTEXT),
-        ((0, [np.inf] + [0.0] * 10, 0.0, 1.0), k.BAD_CONTEXT),
-        ((0, [1e200] * 11, 0.0, 1.0), k.BAD_CONTEXT),
-        ((0, [1.0] * 11, np.nan, 1.0), k.BAD_REWARD),
-        ((0, [1.0] * 11, -np.inf, 1.0), k.BAD_REWARD),
-        ((0, [1.0] * 11, 0.0, 0.0), k.BAD_WEIGHT),
-        ((0, [1.0] * 11, 0.0, np.nan), k.BAD_WEIGHT),
-        ((0, [1.0] * 11, 0.0, np.inf), k.BAD_WEIGHT),
+        ((-1, [1.0] * 11, 0.0, 1.0), layout.BAD_ARM),
+        ((4, [1.0] * 11, 0.0, 1.0), layout.BAD_ARM),
+        ((0, [1.0] * 10, 0.0, 1.0), layout.BAD_SHAPE),
+        ((0, [np.nan] * 11, 0.0, 1.0), layout.BAD_CONTEXT),
+        ((0, [np.inf] + [0.0] * 10, 0.0, 1.0), layout.BAD_CONTEXT),
+        ((0, [1e200] * 11, 0.0, 1.0), layout.BAD_CONTEXT),
+        ((0, [1.0] * 11, np.nan, 1.0), layout.BAD_REWARD),
+        ((0, [1.0] * 11, -np.inf, 1.0), layout.BAD_REWARD),
+        ((0, [1.0] * 11, 0.0, 0.0), layout.BAD_WEIGHT),
+        ((0, [1.0] * 11, 0.0, np.nan), layout.BAD_WEIGHT),
+        ((0, [1.0] * 11, 0.0, np.inf), layout.BAD_WEIGHT),
     ],
 )
 def test_kernel_refuses_before_it_writes(rng, arguments, code):
@@ -353,5 +356,5 @@ def test_fold_adds_prices_and_closes_what_is_masked(rng, prices, masked, based):
         assert fold(given, mask, base, out) == np.isfinite(wanted).sum()
         assert np.array_equal(out, wanted)
         for bad in (np.full(5, np.nan), np.full(5, np.inf), np.full(5, 2e30), np.zeros(4), np.zeros(10)):
-            assert fold(bad, mask, base, out) == k.BAD_PRICES
-        assert fold(given, np.ones(4, dtype=np.bool_), base, out) == k.BAD_PRICES
+            assert fold(bad, mask, base, out) == layout.BAD_PRICES
+        assert fold(given, np.ones(4, dtype=np.bool_), base, out) == layout.BAD_PRICES

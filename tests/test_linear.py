@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banditroute import DiagLinUCB, LinTS, LinUCB, UnknownArm
+from banditroute._kernels import layout
 from banditroute._kernels import linear as k
 from banditroute.stream import Stream
 from banditroute.workloads import digits, homes, llmrouter9, pareto4
@@ -203,16 +204,16 @@ def prune_differences(decisions, seed):
                 )
                 offers[rng.random(count) < 0.3] = np.inf
                 offers[int(rng.integers(count))] = 0.0
-            if s[k.H_CURSOR] >= s[k.H_ROWS]:
+            if s[layout.H_CURSOR] >= s[layout.H_ROWS]:
                 policy._draw()
-            cursor = s[k.H_CURSOR]
-            full = k.choose(s, x, offers, False), s[k.H_PROPENSITY]
-            s[k.H_CURSOR] = cursor
-            pruned = k.choose(s, x, offers, True), s[k.H_PROPENSITY]
+            cursor = s[layout.H_CURSOR]
+            full = k.choose(s, x, offers, False), s[layout.H_PROPENSITY]
+            s[layout.H_CURSOR] = cursor
+            pruned = k.choose(s, x, offers, True), s[layout.H_PROPENSITY]
             made += 1
             same = full[0] == pruned[0] and np.array_equal(full[1], pruned[1], equal_nan=True)
             different += not (same and full[0] >= 0)
-            evaluated += int(s[k.H_EVALUATED])
+            evaluated += int(s[layout.H_EVALUATED])
             scanned += count
             reward = float(rng.random())
             for arm in range(count) if twins and t % 5 == 0 else [pruned[0]]:
@@ -351,7 +352,7 @@ def test_messages_name_argument_rule_and_value(call, error, message):
 def test_refused_request_draws_nothing_where_noise_runs_out():
     policy = LinUCB(3, 2, mix=0.5, rng=0)
     policy.select_batch(np.ones((4096, 2)))
-    assert policy._s[k.H_CURSOR] == policy._s[k.H_ROWS]
+    assert policy._s[layout.H_CURSOR] == policy._s[layout.H_ROWS]
     before = bits(policy)
     for x in (np.array([np.nan, 0.0]), np.array([1e9, 0.0]), np.ones(3), [np.inf, 0.0]):
         for options in ({}, {"prices": np.ones(3)}):
@@ -447,13 +448,14 @@ def test_a_queue_from_outside_is_empty():
     loaded = LinUCB(3, 2, rng=0)
     header, arrays = policy.to_state()
     arrays["arm"] = arrays["arm"].copy()
-    arrays["arm"][:, k.A_QUEUED] = 1e6  # would send the kernel far beyond the buffer
+    arrays["arm"][:, layout.A_QUEUED] = 1e6  # would send the kernel far beyond the buffer
     loaded.load_state(header, arrays)
     assert bits(fed(loaded, 20, 3)) == bits(fed(policy, 20, 3))
 
 
 @pytest.mark.parametrize(
-    ("slot", "value"), [(k.H_CURSOR, -5.0), (k.H_CURSOR, 1e9), (k.H_SPAN, 0.0), (k.H_RIDGE, np.nan)]
+    ("slot", "value"),
+    [(layout.H_CURSOR, -5.0), (layout.H_CURSOR, 1e9), (layout.H_SPAN, 0.0), (layout.H_RIDGE, np.nan)],
 )
 def test_state_with_impossible_settings_is_refused(slot, value):
     policy = fed(LinUCB(3, 2, rng=1), 50, 2)

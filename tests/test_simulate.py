@@ -27,7 +27,7 @@ from banditroute import (
     Stream,
     simulate,
 )
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.comparison import controllers as contestants
 from controllers import Forcing
 
@@ -77,7 +77,7 @@ def same_policy(one, two):
         np.testing.assert_allclose(a[1][name], b[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
     assert np.array_equal(a[1]["noise"], b[1]["noise"])
     assert np.array_equal(one.counts, two.counts)
-    for slot in (k.H_CURSOR, k.H_CLOCK, k.H_BUCKET, k.H_LEARNED):
+    for slot in (layout.H_CURSOR, layout.H_CLOCK, layout.H_BUCKET, layout.H_LEARNED):
         assert a[1]["header"][slot] == b[1]["header"][slot]
     np.testing.assert_allclose([one.alpha, one.ridge], [two.alpha, two.ridge], rtol=1e-9)
 
@@ -212,7 +212,7 @@ def test_second_run_of_a_policy_that_forgets_counts_from_now():
     policy = LinUCB(N, DIM, discount=0.9, alpha=0.3, ridge=1.0, prior=None, rng=0)
     simulate(policy, case.stream)
     simulate(policy, case.stream)
-    weight = policy._state.arm[:, k.A_WEIGHT].sum()
+    weight = policy._state.arm[:, layout.A_WEIGHT].sum()
     assert 5.0 < weight < 15.0  # of the last ten decisions; not of ten of the 2,000 before
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from banditroute import _validate as check
 from banditroute import container, journal, snapshot
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError
 from banditroute.replicas import Replica
@@ -69,7 +69,7 @@ class Durable:
         self._expired_reward = (
             None
             if expired_reward is None
-            else check.finite("expired_reward", expired_reward, low=-k.LARGEST, high=k.LARGEST)
+            else check.finite("expired_reward", expired_reward, low=-layout.LARGEST, high=layout.LARGEST)
         )
         self._spread = bool(spread_pending)
         if self._spread and self._fast is None:
@@ -434,8 +434,8 @@ class Durable:
         """
         assert self._fast is not None
         state = self._fast._state
-        known = self._fast.ridge + float(state.arm[arm, k.A_WEIGHT])
-        state.arm[arm, k.A_SPREAD] = (known / (known + max(0.0, self._pending[arm]))) ** 0.5
+        known = self._fast.ridge + float(state.arm[arm, layout.A_WEIGHT])
+        state.arm[arm, layout.A_SPREAD] = (known / (known + max(0.0, self._pending[arm]))) ** 0.5
 
     def _carry(self, keep: list[int | None], size: float, fault: float) -> None:
         """Follow a change of arms; the policy has changed already."""

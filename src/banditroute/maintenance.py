@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import Policy, Scores
 from banditroute.residency.backend import AdapterBackend, Exchange, apply, exchange
@@ -222,7 +222,7 @@ def frozen_scores(policy: Policy, lock: Any) -> Callable[[ArrayLike], Scores]:
     frozen = object.__new__(type(policy))
     frozen.__dict__.update(policy.__dict__)
     frozen._s = np.zeros_like(live)
-    start, stop, pack = int(live[k.H_COV]), int(live[k.H_GRAM]), int(live[k.H_PACK])
+    start, stop, pack = int(live[layout.H_COV]), int(live[layout.H_GRAM]), int(live[layout.H_PACK])
     with lock:
         frozen._s[:start] = live[:start]  # header and means
     step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither

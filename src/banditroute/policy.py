@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute import _validate as check
+from banditroute._kernels import layout, prepare
 from banditroute._kernels import linear as k
-from banditroute._kernels import prepare
 from banditroute.errors import UnknownArm
 
 __all__ = ["Choice", "Policy", "Scores"]
@@ -19,7 +19,7 @@ __all__ = ["Choice", "Policy", "Scores"]
 Floats = NDArray[np.float64]
 Rng = int | np.random.SeedSequence | np.random.Generator | None
 
-LARGEST = k.LARGEST  # rewards, weights and prices beyond it are refused: products of them would overflow
+LARGEST = layout.LARGEST  # rewards, weights and prices beyond it are refused: products of them would overflow
 NOTHING, EVERYONE = np.empty(0), np.empty(0, dtype=np.bool_)  # what `fold` takes for no prices and no mask
 
 
@@ -266,7 +266,7 @@ class Policy(ABC):
                 NOTHING if prices is None else prices, EVERYONE if eligible is None else eligible, base, out
             )
         except TypeError:  # not arrays as the kernel takes them
-            left = k.BAD_PRICES
+            left = layout.BAD_PRICES
         if left > 0:
             return out
         offers = np.zeros(count) if prices is None else check.vector("prices", prices, count, limit=LARGEST)

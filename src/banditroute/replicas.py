@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from banditroute import _validate as check
-from banditroute._kernels import linear as k
+from banditroute._kernels import derived, layout
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError, UnknownDecision
 from banditroute.journal import packed, unpacked
@@ -70,12 +70,12 @@ class Replica:
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="banditroute-replica", daemon=True)
         state = policy._state
-        slots = [k.A_COUNT, k.A_WEIGHT, k.A_SQUARE]
-        bucket = int(policy._s[k.H_BUCKET])
+        slots = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
+        bucket = int(policy._s[layout.H_BUCKET])
         self._initial = {
             name: Part(state.gram[a].copy(), state.moment[a].copy(), state.arm[a, slots].copy(), bucket)
             for a, name in enumerate(policy.arms)
-            if state.arm[a, k.A_COUNT] > 0.0
+            if state.arm[a, layout.A_COUNT] > 0.0
         }
 
     # What the Router calls, with its lock held.
@@ -383,8 +383,8 @@ class Replica:
         with router._lock:
             router._others = max(router._others, others)
             held = [p for parts in self._parts.values() for _, p in parts.values()]
-            bucket = max([int(policy._s[k.H_BUCKET]), *(p.bucket for p in held)])
-            if policy.span and bucket > policy._s[k.H_BUCKET]:
+            bucket = max([int(policy._s[layout.H_BUCKET]), *(p.bucket for p in held)])
+            if policy.span and bucket > policy._s[layout.H_BUCKET]:
                 policy.advance(bucket * policy.span)
         stale, self._stale = self._stale, set()
         for arm in stale:
@@ -393,7 +393,7 @@ class Replica:
                 a = policy._index.get(arm)
                 if a is None:
                     continue
-                bucket = max(bucket, int(s[k.H_BUCKET]))
+                bucket = max(bucket, int(s[layout.H_BUCKET]))
                 parts = [self._initial.get(arm, router._tally.empty)]
                 for name in sorted({*self._parts, self.id}, key=lambda n: (n != BASE, n)):
                     own = router._tally.parts.get(arm) if name == self.id else None
@@ -401,17 +401,17 @@ class Replica:
                     parts += [] if part is None else [part]
                 summed = total(parts, bucket, policy)
                 state.gram[a], state.moment[a] = summed.gram, summed.moment
-                state.arm[a, [k.A_COUNT, k.A_WEIGHT, k.A_SQUARE]] = summed.sums
-                state.arm[a, k.A_TIGHTEN] = 0.0
-                k.loosen(s, a)
-                k.rebuild(s, a)
+                state.arm[a, [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]] = summed.sums
+                state.arm[a, layout.A_TIGHTEN] = 0.0
+                derived.loosen(s, a)
+                derived.rebuild(s, a)
                 if router._spread:
                     router._respread(a)
         with router._lock:
             s = policy._s
-            s[k.H_LEARNED] = policy._state.arm[:, k.A_COUNT].sum()
-            if s[k.H_LEARNED] >= s[k.H_REFRESH]:
-                k.refresh(s)
+            s[layout.H_LEARNED] = policy._state.arm[:, layout.A_COUNT].sum()
+            if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
+                derived.refresh(s)
 
     def compact(self, names: list[str]) -> bool:
         """Fold replicas that are gone into the base, so that the store and every merge stay small.

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute import container
-from banditroute._kernels import linear as k
-from banditroute._kernels import prepare
+from banditroute._kernels import layout, prepare
 from banditroute._kernels.tally import credit
 from banditroute.errors import SnapshotError
 from banditroute.policies.linear import LinearPolicy
@@ -55,7 +54,7 @@ class Part(NamedTuple):
         """Return the part as it counts in a later bucket."""
         if bucket <= self.bucket or not policy.span:
             return self
-        factor = float(policy._s[k.H_DISCOUNT]) ** (policy.span * (bucket - self.bucket))
+        factor = float(policy._s[layout.H_DISCOUNT]) ** (policy.span * (bucket - self.bucket))
         scale = np.array([1.0, factor, factor])  # counts do not age
         return Part(self.gram * factor, self.moment * factor, self.sums * scale, bucket)
 
@@ -124,7 +123,7 @@ class Tally:
         part = part.aged(bucket, self.policy)
         weight = 1.0
         if bucket < part.bucket:
-            weight = float(self.policy._s[k.H_DISCOUNT]) ** (span * (part.bucket - bucket))
+            weight = float(self.policy._s[layout.H_DISCOUNT]) ** (span * (part.bucket - bucket))
         if weight > 0.0:
             credit(part.gram, part.moment, part.sums, x, self._scratch, float(reward), weight)
         self.parts[arm] = part

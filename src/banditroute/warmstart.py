@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute import _validate as check
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import LARGEST
 
@@ -254,10 +254,10 @@ def _add(
     state = policy._state
     state.gram[:] += np.array([state.packed(gram) for gram in grams])
     state.moment[:, : policy.dim] += moments
-    state.arm[:, k.A_COUNT] += np.floor(weights)
-    state.arm[:, k.A_WEIGHT] += weights
-    state.arm[:, k.A_SQUARE] += np.zeros(len(weights)) if len(squares) == 0 else np.asarray(squares)
-    policy._s[k.H_LEARNED] += float(np.floor(weights).sum())
+    state.arm[:, layout.A_COUNT] += np.floor(weights)
+    state.arm[:, layout.A_WEIGHT] += weights
+    state.arm[:, layout.A_SQUARE] += np.zeros(len(weights)) if len(squares) == 0 else np.asarray(squares)
+    policy._s[layout.H_LEARNED] += float(np.floor(weights).sum())
     policy.rebuild()
-    if policy._s[k.H_LEARNED] >= policy._s[k.H_REFRESH]:
+    if policy._s[layout.H_LEARNED] >= policy._s[layout.H_REFRESH]:
         policy.refresh()

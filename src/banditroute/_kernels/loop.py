@@ -3,7 +3,8 @@
 import math
 
 from banditroute._kernels import borrowed, kernel, part
-from banditroute._kernels.linear import (
+from banditroute._kernels.derived import advance
+from banditroute._kernels.layout import (
     H_ARMS,
     H_BUCKET,
     H_DISCOUNT,
@@ -12,10 +13,8 @@ from banditroute._kernels.linear import (
     H_PROPENSITY,
     H_SPAN,
     H_WORK,
-    advance,
-    choose,
-    learn,
 )
+from banditroute._kernels.linear import choose, learn
 
 # Slots of the cursor array that `run` moves: feedback learned, controller noise used, forced decisions, code.
 C_FEEDBACK, C_NOISE, C_FORCED, C_CODE = 0, 1, 2, 3

@@ -3,7 +3,7 @@
 import math
 
 from banditroute._kernels import kernel
-from banditroute._kernels.linear import add_outer
+from banditroute._kernels.tiles import add_outer
 
 
 @kernel

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute import _validate as check
+from banditroute._kernels import derived, layout, prepare
 from banditroute._kernels import linear as k
-from banditroute._kernels import prepare
 from banditroute.policy import LARGEST, Choice, Policy, Rng, Scores
 from banditroute.state import LinearState
 
@@ -38,10 +38,10 @@ def compile_kernels() -> None:
     prepare(k.predict_rows, s, rows, rows, rows)
     prepare(k.choose_rows, s, rows, rows, np.zeros(1, dtype=np.int64), x, 0)
     prepare(k.learn_rows, s, np.zeros(1, dtype=np.int64), rows, x)
-    prepare(k.advance, s, 0.0)
-    prepare(k.refresh, s)
-    prepare(k.drain_all, s)
-    prepare(k.rebuild, s, 0)
+    prepare(derived.advance, s, 0.0)
+    prepare(derived.refresh, s)
+    prepare(derived.drain_all, s)
+    prepare(derived.rebuild, s, 0)
 
 
 class LinearPolicy(Policy):
@@ -86,22 +86,27 @@ class LinearPolicy(Policy):
             width=width,
         )
         head = self._state.buffer
-        head[k.H_ALPHA] = FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
-        head[k.H_MIX] = check.unit("mix", mix)
-        head[k.H_SAMPLE] = self._sampling
+        head[layout.H_ALPHA] = (
+            FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
+        )
+        head[layout.H_MIX] = check.unit("mix", mix)
+        head[layout.H_SAMPLE] = self._sampling
         # A little more than the border allows: the kernel rounds otherwise and must not refuse what passed there.
-        head[k.H_MAX2] = self.max_norm**2 * (1.0 + 1e-9)
-        head[k.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
-        head[k.H_SPAN] = max(1, round(0.1 / (1.0 - head[k.H_DISCOUNT]))) if discount < 1.0 else 1.0
-        self.span = int(head[k.H_SPAN]) if discount < 1.0 else 0
-        head[k.H_AUTO], head[k.H_AUTO_RIDGE] = (1.0 if self._sampling else WIDTHS) * auto_alpha, auto_ridge
+        head[layout.H_MAX2] = self.max_norm**2 * (1.0 + 1e-9)
+        head[layout.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
+        head[layout.H_SPAN] = max(1, round(0.1 / (1.0 - head[layout.H_DISCOUNT]))) if discount < 1.0 else 1.0
+        self.span = int(head[layout.H_SPAN]) if discount < 1.0 else 0
+        head[layout.H_AUTO], head[layout.H_AUTO_RIDGE] = (
+            (1.0 if self._sampling else WIDTHS) * auto_alpha,
+            auto_ridge,
+        )
         pooled = isinstance(prior, str)
         if pooled and prior != "pooled":
             raise ValueError(
                 f"prior must be 'pooled', None or means of shape ({count}, {dim}), got {prior!r}"
             )
-        head[k.H_POOLED], head[k.H_POOL_RIDGE] = float(pooled), 1.0
-        head[k.H_REFRESH] = k.FIRST_REFRESH if pooled or auto_alpha or auto_ridge else inf
+        head[layout.H_POOLED], head[layout.H_POOL_RIDGE] = float(pooled), 1.0
+        head[layout.H_REFRESH] = layout.FIRST_REFRESH if pooled or auto_alpha or auto_ridge else inf
         if prior is not None and not pooled:
             means = check.matrix("prior", prior, columns=self.dim, rows=count)
             if np.abs(means).max() > LARGEST:
@@ -174,7 +179,7 @@ class LinearPolicy(Policy):
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
-            return Choice(code - self._count, self._s[k.H_PROPENSITY].item())
+            return Choice(code - self._count, self._s[layout.H_PROPENSITY].item())
         self._refill(x, code)
         return self.select(x)
 
@@ -188,14 +193,14 @@ class LinearPolicy(Policy):
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
-            return Choice(code - self._count, self._s[k.H_PROPENSITY].item())
+            return Choice(code - self._count, self._s[layout.H_PROPENSITY].item())
         self._refill(x, code)
         return self._select_offers(x, offers)
 
     def _refill(self, x: ArrayLike, code: int) -> None:
         """Draw more noise if that is what the kernel missed, or raise; a refused request draws nothing."""
         self._context(x)
-        if code != k.NO_NOISE:
+        if code != layout.NO_NOISE:
             raise ValueError(f"the request was refused with code {code}")
         self._draw()
 
@@ -281,12 +286,16 @@ class LinearPolicy(Policy):
         """
         mean, std = self.scores(x)
         offers = self._offers(prices, eligible)
-        index = mean - (offers - offers.min()) + self._s[k.H_ALPHA] * self._state.arm[:, k.A_SPREAD] * std
+        index = (
+            mean
+            - (offers - offers.min())
+            + self._s[layout.H_ALPHA] * self._state.arm[:, layout.A_SPREAD] * std
+        )
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
 
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
-        mix = self._s[k.H_MIX]
+        mix = self._s[layout.H_MIX]
         return np.asarray((1.0 - mix) * pure / pure.sum() + mix * allowed / allowed.sum())
 
     def select_batch(
@@ -356,34 +365,34 @@ class LinearPolicy(Policy):
             x, r = rows[mine], given[mine]
             state.gram[a] += state.packed(x.T @ x)
             state.moment[a, :pad] += r @ x
-            state.arm[a, [k.A_COUNT, k.A_WEIGHT]] += len(x)
-            state.arm[a, k.A_SQUARE] += r @ r
-            k.rebuild(self._s, a)
-        self._s[[k.H_LEARNED, k.H_CLOCK]] += len(rows)
-        if self._s[k.H_LEARNED] >= self._s[k.H_REFRESH]:
-            k.refresh(self._s)
+            state.arm[a, [layout.A_COUNT, layout.A_WEIGHT]] += len(x)
+            state.arm[a, layout.A_SQUARE] += r @ r
+            derived.rebuild(self._s, a)
+        self._s[[layout.H_LEARNED, layout.H_CLOCK]] += len(rows)
+        if self._s[layout.H_LEARNED] >= self._s[layout.H_REFRESH]:
+            derived.refresh(self._s)
 
     def _draw(self) -> None:
         """Fill the noise block: per decision one uniform number and, for sampling, a normal one per arm."""
-        rows, width = int(self._s[k.H_ROWS]), int(self._s[k.H_WIDTH])
+        rows, width = int(self._s[layout.H_ROWS]), int(self._s[layout.H_WIDTH])
         block = self._state.noise.reshape(rows, width)
         block[:, 0] = self._rng.random(rows)
         if width > 1:
             block[:, 1:] = self._rng.standard_normal((rows, width - 1))
-        self._s[k.H_CURSOR] = 0.0
+        self._s[layout.H_CURSOR] = 0.0
 
     def advance(self, at: int) -> None:
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
-        if self._s[k.H_DISCOUNT] < 1.0:
-            k.advance(self._s, float(at // int(self._s[k.H_SPAN])))
+        if self._s[layout.H_DISCOUNT] < 1.0:
+            derived.advance(self._s, float(at // int(self._s[layout.H_SPAN])))
 
     def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now."""
-        self._s[k.H_CLOCK] = self._s[k.H_BUCKET] = 0.0
+        self._s[layout.H_CLOCK] = self._s[layout.H_BUCKET] = 0.0
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
-        k.refresh(self._s)
+        derived.refresh(self._s)
 
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
@@ -392,22 +401,22 @@ class LinearPolicy(Policy):
     @property
     def alpha(self) -> float:
         """Exploration width in use, reward units per unit of std."""
-        return float(self._s[k.H_ALPHA])
+        return float(self._s[layout.H_ALPHA])
 
     @property
     def ridge(self) -> float:
         """Prior precision in use."""
-        return float(self._s[k.H_RIDGE])
+        return float(self._s[layout.H_RIDGE])
 
     @property
     def sigma(self) -> float:
         """Noise scale estimated at the last refresh (with an automatic alpha or ridge; else 0)."""
-        return float(np.sqrt(self._s[k.H_SIGMA2]))
+        return float(np.sqrt(self._s[layout.H_SIGMA2]))
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """Rewards learned per arm, shape (k,)."""
-        return self._state.arm[:, k.A_COUNT].astype(np.int64)
+        return self._state.arm[:, layout.A_COUNT].astype(np.int64)
 
     @property
     def theta(self) -> Floats:
@@ -436,7 +445,7 @@ class LinearPolicy(Policy):
     def _resize(self, keep: list[int | None]) -> None:
         width = 1 + len(keep) if self._sampling else 1
         new = self._state.resized(keep, width=width)
-        if self._s[k.H_POOLED] > 0.0:
+        if self._s[layout.H_POOLED] > 0.0:
             for i, a in enumerate(keep):
                 if a is None:
                     new.prior[i] = new.theta[i] = self._state.prior[0]

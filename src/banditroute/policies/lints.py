@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import Choice
 
@@ -92,7 +92,7 @@ class LinTS(LinearPolicy):
         mean, std = self.scores(x)
         allowed = np.flatnonzero(np.isfinite(offers))
         m = mean[allowed] - (offers[allowed] - offers.min())
-        s = self._s[k.H_ALPHA] * self._state.arm[allowed, k.A_SPREAD] * std[allowed]
+        s = self._s[layout.H_ALPHA] * self._state.arm[allowed, layout.A_SPREAD] * std[allowed]
         pure = np.zeros(self._count)
         if s.max() <= 1e-12 * max(1.0, float(np.abs(m).max())):
             pure[allowed] = m == m.max()

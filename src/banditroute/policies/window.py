@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute import _validate as check
-from banditroute._kernels import linear as k
+from banditroute._kernels import layout
 from banditroute.policies._wrapper import Wrapper, moved
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import Policy
@@ -127,7 +127,7 @@ def _take_over_noise(fresh: Any, old: LinearPolicy) -> None:
     """Continue the random numbers of `old`, drawn ahead or not."""
     fresh._rng.bit_generator.state = old._rng.bit_generator.state
     fresh._state.noise[:] = old._state.noise
-    fresh._s[k.H_CURSOR] = old._s[k.H_CURSOR]
+    fresh._s[layout.H_CURSOR] = old._s[layout.H_CURSOR]
 
 
 class Stale(Wrapper):
@@ -175,7 +175,7 @@ class Stale(Wrapper):
         return np.asarray(1.0 / np.sqrt(np.maximum(self.discount**rest, 1.0 / LOOSEST)))
 
     def _spread(self) -> None:
-        self.linear._state.arm[:, k.A_SPREAD] = self.inflation
+        self.linear._state.arm[:, layout.A_SPREAD] = self.inflation
 
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
