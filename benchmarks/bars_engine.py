@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numba
 import numpy as np
 from machine import machine
 
@@ -77,18 +78,26 @@ def stability(updates: int) -> dict[str, float]:
     return out
 
 
+@numba.njit(fastmath=True)
+def total(numbers: np.ndarray) -> float:
+    """numbers: (n,) -> their sum, in whatever order is fastest."""
+    found = 0.0
+    for i in range(numbers.size):
+        found += numbers[i]
+    return found
+
+
 def bandwidth() -> dict[str, float]:
-    """Full scan of all widths against numpy summing the same bytes: a yardstick, not the limit of the memory."""
+    """Full scan of all widths against a compiled, vectorised sum of the same bytes: the fastest one core can read."""
     out = {}
     for arms, dim in ((15, 384), (200, 64), (1000, 32), (1000, 128)):
         policy = LinUCB(arms, dim, alpha=0.3, ridge=1.0, prior=None, rng=0)
         x = np.random.default_rng(0).normal(size=dim)
         given = (policy._s, x, np.empty(arms), np.empty(arms))
         flat = policy._state.cov.ravel()
-        times = blocks({"scan": partial(kernels.predict, *given), "read": flat.sum}, 41)
-        out[f"scan at ({arms}, {dim}): speed over a numpy sum of the same bytes"] = (
-            times["read"] / times["scan"]
-        )
+        total(flat)
+        times = blocks({"scan": partial(kernels.predict, *given), "read": partial(total, flat)}, 41)
+        out[f"scan at ({arms}, {dim}): share of the read limit"] = times["read"] / times["scan"]
         out[f"scan at ({arms}, {dim}), GB/s"] = flat.nbytes / times["scan"] / 1e9
     return out
 
