@@ -1,5 +1,7 @@
 """Kernels of the linear policies: compiled == their Python source == plain numpy."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -358,3 +360,18 @@ def test_fold_adds_prices_and_closes_what_is_masked(rng, prices, masked, based):
         for bad in (np.full(5, np.nan), np.full(5, np.inf), np.full(5, 2e30), np.zeros(4), np.zeros(10)):
             assert fold(bad, mask, base, out) == layout.BAD_PRICES
         assert fold(given, np.ones(4, dtype=np.bool_), base, out) == layout.BAD_PRICES
+
+
+def test_borrowed_arguments_keep_their_owners(rng):
+    policy = LinUCB(3, 4, rng=0)
+    x, offers, rows = rng.normal(size=4), np.zeros(3), rng.normal(size=(50, 4))
+    held = [policy._s, x, offers, rows]
+    before = [sys.getrefcount(array) for array in held]
+    for _ in range(20):
+        policy.select(x, prices=offers)
+        policy.update(1, x, 0.5)
+        policy.update_batch(rows, np.zeros(50, dtype=np.int64), np.ones(50))
+        policy.select_batch(rows)
+        policy.scores_batch(rows)
+        policy.refresh()
+    assert [sys.getrefcount(array) for array in held] == before
