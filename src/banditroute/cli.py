@@ -17,6 +17,7 @@ COMMANDS = {
     "study polar": "banditroute.study_polar",
     "diagnose": "banditroute.cli_diagnose",
     "tune": "banditroute.cli_tune",
+    "report": "banditroute.cli_report",
 }
 
 

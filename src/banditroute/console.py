@@ -1,14 +1,26 @@
-"""What commands share: work over seeds with a progress bar, aligned tables, files written."""
+"""What commands share: progress bars, work over seeds, traces read, aligned tables, files written."""
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from banditroute.comparison import Outcome
+from banditroute.trace import Trace
 
-__all__ = ["aligned", "over_seeds", "plus_minus", "positive", "write_csv", "write_json"]
+__all__ = [
+    "aligned",
+    "over_seeds",
+    "plus_minus",
+    "positive",
+    "saved_trace",
+    "steps",
+    "write_csv",
+    "write_json",
+]
 
 _WORTH_A_PROCESS = 50_000  # requests: below, starting processes takes longer than the work
 
@@ -25,6 +37,65 @@ def positive(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
+
+
+@contextmanager
+def steps(label: str, total: int, unit: str = "step") -> Iterator[Callable[[str], None]]:
+    """Give a function that moves a progress bar on stderr to the next step and names it.
+
+    The bar appears on a terminal only, and not where tqdm is not installed.
+
+    Examples
+    --------
+    >>> with steps("work", 2) as step:
+    ...     step("reading")
+    ...     step("writing")
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda name: None
+        return
+    with tqdm(total=total, desc=label, unit=unit, disable=None, leave=False) as bar:
+        begun = False
+
+        def step(name: str) -> None:
+            nonlocal begun
+            bar.update(int(begun))  # a step is done when the next one begins
+            bar.set_postfix_str(name)
+            begun = True
+
+        yield step
+        bar.update(int(begun))
+
+
+def saved_trace(path: Path) -> Trace | None:
+    """Return the trace in a file, or None for an .npz file of other arrays.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No such file; neither a trace nor arrays.
+
+    Examples
+    --------
+    >>> saved_trace(Path("nowhere.npz"))
+    Traceback (most recent call last):
+    FileNotFoundError: no file nowhere.npz
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.suffix == ".npz":
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is not an .npz file; numpy.savez writes one")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                own = "header.npy" in archive.namelist()
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        if not own:
+            return None
+    return Trace.load(path)
 
 
 def over_seeds(

@@ -62,7 +62,7 @@ def residency_timeline(
     axes = canvas.given(ax)
     if arms is None and not isinstance(run, Trace):
         raise TypeError("arms must name the arms of a run, got none")
-    names = run.names if isinstance(run, Trace) else list(arms or ())
+    names = run.names if arms is None and isinstance(run, Trace) else list(arms or ())
     edges = _edges(len(run), bins)
     share = _hit_shares(run, edges) if isinstance(run, Trace) else _resident_shares(run, len(names), edges)
     shade = LinearSegmentedColormap.from_list("resident", ["#FFFFFF", COLOURS[0]]).with_extremes(bad=REST)
@@ -311,7 +311,7 @@ def weight_distribution(weights: Mapping[str, ArrayLike], *, ax: Axes | None = N
         at, share = _survival(used)
         share = share * len(used) / len(values)
         size = float(used.sum() ** 2 / np.dot(used, used))
-        text = f"{name}: {len(values):,} rows count as {size:,.0f} ({size / len(values):.1%})"
+        text = f"{name}: counts as {size:,.0f} of {len(values):,} rows"
         axes.step(at, share, where="pre", lw=1.8, label=text, **canvas.look(i))
         axes.plot(at[-1], share[-1], "o", ms=5, color=canvas.look(i)["color"])
         parts.append({"name": name, "weight": at, "share_as_large": share, "effective": size})

@@ -118,7 +118,7 @@ def regret_slope(
         middle = np.exp(np.log(rows[:, shown]).mean(axis=0))
         text = f"{name}: exponent {exponent:.2f}"
         if len(rows) > 1:
-            text += f", 95 % interval {low:.2f} to {high:.2f}"
+            text += f" [{low:.2f}, {high:.2f}]"
         style = canvas.look(i)
         axes.plot(at[shown], middle, lw=1.8, label=text, **style)
         axes.plot(grid, np.exp(levels.mean()) * grid**exponent, color=style["color"], lw=5.0, alpha=0.22)
