@@ -92,6 +92,11 @@ def run(
     """
     s, contexts, offers = borrowed(s), borrowed(contexts), borrowed(offers)
     count = faults.size
+    free = available.shape[0] == 0  # then the offers of every request are the same
+    for a in range(count):
+        offers[a] = 0.0 if resident[a] else faults[a]
+        free = free and resident[a]
+    given = offers[:0] if free else offers
     for t in range(start, stop):
         c = cursors[C_FEEDBACK]
         while c < order.size and due[c] <= t:
@@ -106,11 +111,11 @@ def run(
         if force and cursors[C_NOISE] >= noise.size:
             cursors[C_CODE] = NO_CONTROLLER_NOISE
             return t
-        for a in range(count):
-            offers[a] = 0.0 if resident[a] else faults[a]
-            if available.shape[0] > 0 and not available[t, a]:
-                offers[a] = math.inf
-        arm = choose(s, contexts[t], offers, True)
+        if available.shape[0] > 0:
+            for a in range(count):
+                base = 0.0 if resident[a] else faults[a]
+                offers[a] = base if available[t, a] else math.inf
+        arm = choose(s, contexts[t], given, True)
         if arm < 0:
             cursors[C_CODE] = NO_POLICY_NOISE if arm == -3 else REFUSED
             return t
