@@ -40,7 +40,7 @@ soak: $(STAMP)
 	$(BIN)/python benchmarks/soak.py
 
 $(VENV)/.docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
 
 # The site, notebooks executed, into out/docs/html; any warning is an error. Links to other sites: make linkcheck.
