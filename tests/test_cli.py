@@ -1,8 +1,10 @@
 """The command line: what it writes, what it says when something is wrong, and the comparisons behind it."""
 
 import csv
+import io
 import json
 import re
+import subprocess
 import sys
 from itertools import combinations
 
@@ -13,8 +15,11 @@ from banditroute import LRU, LinUCB, PagingModel, Polar, Router, regret, simulat
 from banditroute.cli import COMMANDS, main
 from banditroute.comparison import Outcome, compare_policies, compare_residency, linear_set, summary
 from banditroute.console import over_seeds
+from banditroute.diagnose import diagnose
+from banditroute.forecast import expected_rewards
 from banditroute.recorded import data_file
 from banditroute.stream import Problem
+from banditroute.trace import Trace
 from banditroute.workloads import homes
 
 CONTESTANTS = ["Polar", "LRU", "LFU", "static", "oracle", "uncached"]
@@ -263,3 +268,150 @@ def test_a_summary_pairs_seeds():
 
 def test_processes_return_seeds_in_order():
     assert over_seeds(lambda seed: [seed], 3, requests=10**6, label="x") == [[0], [1], [2]]
+
+
+# What all commands have in common.
+
+
+@pytest.fixture
+def every(tmp_path):
+    """Arguments of a short run of each command."""
+    rng = np.random.default_rng(0)
+    contexts, rewards = rng.standard_normal((80, 3)), rng.random((80, 4))
+    np.savez(tmp_path / "m.npz", contexts=contexts, rewards=rewards)
+    arms = rng.integers(4, size=900)
+    Trace(
+        names=["a", "b", "c", "d"], arms=arms, rewards=rng.random(900), propensities=np.full(900, 0.25),
+        contexts=rng.standard_normal((900, 3)),
+    ).save(tmp_path / "log.csv")  # fmt: skip
+    short = ["--seeds", "2", "--requests", "256", "--out", str(tmp_path / "out")]
+    matrix, log = str(tmp_path / "m.npz"), str(tmp_path / "log.csv")
+    return {
+        "demo": ["demo", *short],
+        "study matrix": ["study", "matrix", matrix, *short],
+        "study polar": [
+            "study",
+            "polar",
+            "--families",
+            "homes",
+            "--controllers",
+            "LRU,LFU",
+            *short,
+            "--seeds",
+            "1",
+        ],
+        "diagnose": ["diagnose", matrix],
+        "diagnose, a trace": ["diagnose", log],
+        "tune": ["tune", matrix, "--trials", "2", "--seeds", "4", "--requests", "60"],
+        "tune, a trace": ["tune", log, "--trials", "2", "--seeds", "4"],
+        "report": ["report", log, "--out", str(tmp_path / "out" / "page.html")],
+    }
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_prints_json_and_shows_progress_on_a_terminal_only(command, every, capsys, monkeypatch):
+    assert main([*every[command], "--json"]) == 0
+    quiet = capsys.readouterr()
+    json.loads(quiet.out)
+    assert quiet.err == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main([*every[command], "--json", *(["--seeds", "2"] if command == "study polar" else [])]) == 0
+    json.loads(capsys.readouterr().out)  # the bar is not in what a program reads
+    assert "100%" in terminal.getvalue() or "%|" in terminal.getvalue()
+
+
+def test_every_command_of_the_table_is_tried(every):
+    assert {name.split(",")[0] for name in every} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["diagnose, a trace", "tune, a trace"])
+def test_traces_are_read_too(command, every, capsys):
+    assert main(every[command]) == 0
+    said = capsys.readouterr().out
+    assert "4 arms" in said or "2 trials" in said
+
+
+def test_a_diagnosis_of_a_trace_is_that_of_its_expected_rewards(every, capsys):
+    assert main([*every["diagnose, a trace"], "--json", "--fault", "0.2", "--window", "50"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    log = Trace.load(every["diagnose, a trace"][1])
+    wanted = diagnose(expected_rewards(log), 0.2, window=50, trace=log.arms)
+    assert found["worth"] == wanted.worth
+    assert found["coverage"] == wanted.coverage.tolist() and found["hits"] == wanted.hits.tolist()
+
+
+@pytest.mark.parametrize("command", ["study matrix", "diagnose", "tune", "report"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no file"),
+        (b"a,b\n1,2\n", "is not an .npz file"),
+        (b"PK\x05\x06" + bytes(18), "holds"),
+        ("cut", ""),
+        ("words", ""),
+    ],
+    ids=["absent", "text", "empty archive", "cut short", "strings"],
+)
+def test_a_file_that_will_not_do_ends_in_one_line(command, content, reason, tmp_path, capsys, every):
+    path = tmp_path / "bad.npz"
+    if content == "cut":
+        path.write_bytes((tmp_path / "m.npz").read_bytes()[:-300])
+    elif content == "words":
+        np.savez(path, contexts=np.array([["a"]]), rewards=np.array([["b"]]))
+    elif content is not None:
+        path.write_bytes(content)
+    rest = ["--out", str(tmp_path / "o")] if command in ("study matrix", "report") else []
+    assert main([*command.split(), str(path), *rest]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("banditroute: ")
+    assert reason in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("arguments", [["--window", "0"], ["--slots", "0"], ["--components", "-1"]])
+def test_numbers_that_make_no_sense_are_wrong_usage(arguments, every):
+    with pytest.raises(SystemExit) as leaving:
+        main([*every["diagnose"], *arguments])
+    assert leaving.value.code == 2
+
+
+def test_the_wrong_kind_of_array_ends_in_one_line(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", rewards=np.ones((30, 3)), served=np.full(30, 0.5))
+    assert main(["diagnose", str(tmp_path / "a.npz"), "--trace", "served"]) == 1
+    assert capsys.readouterr().err == "banditroute: trace must hold integers, got dtype float64\n"
+
+
+def test_an_interrupt_leaves_with_130(monkeypatch, capsys, every):
+    monkeypatch.setattr("banditroute.cli_diagnose.run", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(every["diagnose"]) == 130
+    assert capsys.readouterr().err == "banditroute: interrupted\n"
+
+
+@pytest.mark.parametrize("module", ["joblib", "tqdm"])
+def test_a_missing_package_is_named_with_its_extra(module, monkeypatch, capsys, every):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main([*every["study polar"], "--seeds", "3"]) == 1
+    assert f"needs {module}: pip install 'banditroute[demo]'" in capsys.readouterr().err
+
+
+def test_without_tqdm_a_diagnosis_goes_on_without_a_bar(monkeypatch, every, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert main(every["diagnose"]) == 0
+    assert "4 arms" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_shout_about(every):
+    """As in ``banditroute diagnose ... | head -0``."""
+    code = f"import sys; from banditroute.cli import main; sys.exit(main({every['diagnose']!r}))"
+    done = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    done.stdout.close()
+    assert done.wait(60) == 1
+    assert done.stderr.read() == ""
+    done.stderr.close()

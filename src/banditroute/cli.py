@@ -1,7 +1,13 @@
-"""The command line: ``banditroute COMMAND``. Exit codes: 0 done, 1 failed with one line on stderr, 2 misused."""
+"""The command line: ``banditroute COMMAND``.
+
+Exit codes: 0 done, 1 failed with one line on stderr, 2 misused, 130 interrupted.
+"""
 
 import argparse
+import contextlib
+import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -19,6 +25,17 @@ COMMANDS = {
     "tune": "banditroute.cli_tune",
     "report": "banditroute.cli_report",
 }
+# What the data or the machine can cause; TypeError is how the library refuses arrays of the wrong kind.
+FAILURES = (
+    BanditRouteError,
+    EOFError,
+    ImportError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     3
     """
     top = argparse.ArgumentParser(
-        prog="banditroute", description="Route requests to arms and keep the right adapters resident."
+        prog="banditroute",
+        description="Route requests to arms and keep the right adapters resident.",
+        epilog="banditroute COMMAND --help explains a command and shows examples.",
     )
     top.add_argument("--version", action="version", version=f"banditroute {version('banditroute')}")
     groups = {"": top.add_subparsers(metavar="COMMAND", required=True)}
@@ -67,12 +86,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
-    except (BanditRouteError, ImportError, KeyError, OSError, ValueError) as error:
-        # KeyError quotes its message; everything a user can cause ends in one line.
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        print(f"banditroute: {' '.join(str(reason).split())}", file=sys.stderr)
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except (
+        BrokenPipeError
+    ):  # whoever read the output has seen enough; nothing may be flushed to them at the end
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except FAILURES as error:
+        print(f"banditroute: {_reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("banditroute: interrupted", file=sys.stderr)
-        return 1
+        return 130
+
+
+def _reason(error: BaseException) -> str:
+    """Return the message on one line; a package that is missing is named with the extra that brings it."""
+    if isinstance(error, ModuleNotFoundError) and error.name in ("joblib", "matplotlib", "sklearn", "tqdm"):
+        return f"needs {error.name}: pip install 'banditroute[demo]'"
+    reason = (
+        error.args[0] if isinstance(error, KeyError) and error.args else error
+    )  # KeyError quotes its message
+    return " ".join(str(reason).split()) or type(error).__name__

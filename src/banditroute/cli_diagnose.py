@@ -1,10 +1,13 @@
 """Tell from recorded rewards whether keeping adapters resident would help, and how many slots it takes.
 
-FILE.npz holds a (requests, arms) array of rewards, or a trace of the arms that served, in the order of the requests.
-With contexts the rewards are replaced by what a linear router could expect of them; without, an oracle router is meant.
-With a trace alone each request is taken to need its arm.
+FILE is a trace (.npz, .csv, .jsonl or .parquet, as `Trace.save` writes them): with contexts, the rewards of all arms
+are what a linear router expects of them; without, each request is taken to need the arm that served it. Or FILE is an
+.npz file that holds a (requests, arms) array of rewards, or an array of the arms that served, in the order of the
+requests. With contexts the rewards are replaced by what a linear router could expect of them; without, an oracle router
+is meant.
 
 For example
+  banditroute diagnose log.parquet --fault 0.1 --window 1000
   banditroute diagnose llmrouter9.npz --rewards scores --scale 255 --contexts minilm_pca64
 """
 
@@ -15,8 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from banditroute.console import positive, saved_trace, steps
 from banditroute.diagnose import Diagnosis, cross_fitted, diagnose
+from banditroute.forecast import expected_rewards
 from banditroute.paging import PROFILES, PagingModel
+from banditroute.trace import Trace
 
 __all__ = ["configure", "run"]
 
@@ -31,22 +37,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> parser.parse_args(["log.npz", "--fault", "0.1"]).fault
     0.1
     """
-    parser.add_argument("file", metavar="FILE.npz", type=Path)
+    parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--rewards", default="rewards", metavar="KEY", help="array of rewards (rewards)")
     parser.add_argument("--contexts", metavar="KEY", help="array of contexts, for expected rewards")
     parser.add_argument("--trace", metavar="KEY", help="array of the arms that served, indices or names")
     parser.add_argument("--scale", type=float, default=1.0, help="stored number that is a reward of 1 (1)")
-    parser.add_argument("--components", type=int, default=32, help="leading context columns used (32)")
+    parser.add_argument("--components", type=positive, default=32, help="leading context columns used (32)")
     price = parser.add_mutually_exclusive_group()
     price.add_argument("--fault", type=float, default=0.05, help="price of a fault, reward units (0.05)")
     price.add_argument("--profile", choices=sorted(PROFILES), help="or from these measured loads")
-    parser.add_argument("--window", type=int, default=500, help="requests per epoch in mind (500)")
-    parser.add_argument("--slots", type=int, nargs="+", metavar="K", help="numbers of slots (all up to 16)")
-    parser.add_argument("--json", action="store_true", help="print numbers only")
+    parser.add_argument("--window", type=positive, default=500, help="requests per epoch in mind (500)")
+    parser.add_argument(
+        "--slots", type=positive, nargs="+", metavar="K", help="numbers of slots (all up to 16)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis; 0."""
+    with steps("diagnose", 2) as step:
+        step("expected rewards")
+        log = saved_trace(args.file)
+        utilities, trace = _of_arrays(args) if log is None else _of_trace(log)
+        step("slots and windows")
+        count = utilities.shape[1] if utilities.ndim == 2 else 1
+        faults = args.fault if args.profile is None else PagingModel.profile(args.profile).prices(count)
+        found = diagnose(utilities, faults, slots=args.slots, window=args.window, trace=trace)
+    print(_json(found) if args.json else _table(found, np.broadcast_to(faults, count)))
+    return 0
+
+
+def _of_trace(log: Trace) -> tuple[Any, Any]:
+    if log.contexts is None:
+        return np.eye(len(log.names))[log.arms], log.arms
+    known = log.answered()
+    return expected_rewards(known), known.arms
+
+
+def _of_arrays(args: argparse.Namespace) -> tuple[Any, Any]:
     with np.load(args.file, allow_pickle=False) as file:
         trace = None if args.trace is None else _indices(_array(file, args.trace, args.file))
         if trace is not None and args.rewards not in file.files:
@@ -56,11 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if args.contexts is not None:
             columns = np.asarray(_array(file, args.contexts, args.file), np.float64)[:, : args.components]
             utilities = cross_fitted(np.column_stack([columns, np.ones(len(columns))]), utilities)
-    count = utilities.shape[1] if utilities.ndim == 2 else 1
-    faults = args.fault if args.profile is None else PagingModel.profile(args.profile).prices(count)
-    found = diagnose(utilities, faults, slots=args.slots, window=args.window, trace=trace)
-    print(_json(found) if args.json else _table(found, np.broadcast_to(faults, count)))
-    return 0
+    return utilities, trace
 
 
 def _array(file: Any, key: str, path: Path) -> Any:

@@ -24,6 +24,7 @@ from banditroute.paging import PagingModel
 from banditroute.policies.linucb import LinUCB
 from banditroute.report import Report, report
 from banditroute.report_advice import advice
+from banditroute.report_page import page
 from banditroute.residency.polar import Polar
 from banditroute.simulate import simulate
 from banditroute.stream import Problem
@@ -86,12 +87,7 @@ def run(args: argparse.Namespace) -> int:
     with steps("report", 6) as step:
         found = report(trace, fault=args.fault, window=args.window, rewards=rewards, progress=step)
         step("the page")
-        try:
-            from banditroute.report_page import page
-
-            text = page(found, args.file.name)
-        except ImportError as error:
-            raise ImportError(f"needs {error.name}: pip install 'banditroute[demo]'") from error
+        text = page(found, args.file.name)
     args.out.write_text(text, encoding="utf-8")
     if args.json:
         result = {"command": "report", "file": str(args.file), **found.numbers, "next": advice(found.numbers)}

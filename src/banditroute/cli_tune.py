@@ -15,9 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from banditroute.console import aligned, positive
+from banditroute.console import aligned, positive, saved_trace, steps
 from banditroute.environments import MatrixEnvironment
 from banditroute.trace import Trace
 from banditroute.tune import Draws, Tuned, tune
@@ -68,39 +66,33 @@ def run(args: argparse.Namespace) -> int:
     residency = {"epoch", "price_weight"} & set(args.search)
     if residency and args.capacity is None:
         raise ValueError(f"--search {min(residency)} needs --capacity: without residency it changes nothing")
-    found = tune(
-        data,
-        {name: RANGES[name] for name in args.search},
-        trials=args.trials,
-        seeds=args.seeds,
-        storage=args.storage,
-        jobs=args.jobs,
-        backend=args.backend,
-    )
+    with steps("tune", args.trials + 1, "trial") as step:
+        found = tune(
+            data,
+            {name: RANGES[name] for name in args.search},
+            trials=args.trials,
+            seeds=args.seeds,
+            storage=args.storage,
+            jobs=args.jobs,
+            backend=args.backend,
+            progress=step,
+        )
     print(json.dumps(asdict(found)) if args.json else _text(found))
     return 0
 
 
 def _data(args: argparse.Namespace) -> Draws | Trace:
-    if not args.file.is_file():
-        raise FileNotFoundError(f"no file {args.file}")
-    if args.file.suffix != ".npz":
-        return _trace(args)
-    with np.load(args.file, allow_pickle=False) as file:
-        if "header" in file.files:
-            return _trace(args)
+    trace = saved_trace(args.file)
+    if trace is not None:
+        if args.capacity is not None:
+            raise ValueError("--capacity needs the rewards of all arms: a trace holds one per request")
+        return trace
     environment = MatrixEnvironment.from_npz(
         args.file, args.contexts, args.rewards, scale=args.scale, components=args.components, order="replace"
     )
     if args.capacity is not None and args.capacity >= len(environment.arms):
         raise ValueError(f"--capacity must be below the number of arms, {len(environment.arms)}")
     return Draws(environment, args.requests, args.capacity, args.fault)
-
-
-def _trace(args: argparse.Namespace) -> Trace:
-    if args.capacity is not None:
-        raise ValueError("--capacity needs the rewards of all arms: a trace holds one per request")
-    return Trace.load(args.file)
 
 
 def _text(found: Tuned) -> str:

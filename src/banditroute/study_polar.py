@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.console import aligned, plus_minus, positive, write_json
+from banditroute.console import aligned, plus_minus, positive, steps, write_json
 from banditroute.policies import EpsilonGreedy, LinUCB
 from banditroute.policies.linear import LinearPolicy
 from banditroute.regret import interval, regret, slope
@@ -289,12 +289,16 @@ def worst_over_gaps(seeds: Sequence[int]) -> dict[str, Any]:
         return final
 
     contestants = {n: served(n) for n in ("oracle set", "Polaris", "POLAR", "POLAR+", "LRU", "random set")}
+    contestants["random routing"] = random_routing
+    worsts: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    with steps("gaps", len(contestants) * len(HORIZONS), "run") as step:
+        for name, final in contestants.items():
+            for horizon in HORIZONS:
+                step(f"{name}, {horizon:,} requests")
+                means = [float(np.mean([final(homes(horizon, s, scale=g), s) for s in seeds])) for g in GAPS]
+                worsts[name].append((max(means), GAPS[int(np.argmax(means))]))
     rows = []
-    for name, final in {**contestants, "random routing": random_routing}.items():
-        worst: list[tuple[float, float]] = []
-        for horizon in HORIZONS:
-            means = [float(np.mean([final(homes(horizon, s, scale=g), s) for s in seeds])) for g in GAPS]
-            worst.append((max(means), GAPS[int(np.argmax(means))]))
+    for name, worst in worsts.items():
         tops = np.array([max(w, 1e-9) for w, _ in worst])
         exponent = np.polyfit(np.log(np.array(HORIZONS)), np.log(tops), 1)[0]
         rows.append([name, *(f"{w:,.0f} ({g:g})" for w, g in worst), f"{exponent:.2f}"])

@@ -207,6 +207,7 @@ def tune(
     seed: int = 0,
     jobs: int = 1,
     backend: str = "loky",
+    progress: Callable[[str], object] = str,
 ) -> Tuned:
     """Choose a setting with Optuna on one part of the data, and report what it earns on the other.
 
@@ -230,6 +231,8 @@ def tune(
         Of the sampler.
     jobs, backend
         As in `sweep`.
+    progress : callable
+        Is told before each trial, and before the comparison at the end, what comes.
 
     Returns
     -------
@@ -283,6 +286,7 @@ def tune(
     for _ in range(trials - len(done)):
         if idle >= patience:
             break
+        progress(f"trial {len(study.trials) + 1}, best {best.mean():.4f}")
         trial = study.ask()
         tried = {name: suggest(trial) for name, suggest in ranges.items()}
         values = sweep([tried], train, range(half), **run)[0]
@@ -295,6 +299,7 @@ def tune(
         idle += 1
         if not hopeless and values.mean() > best.mean():
             best, setting, idle = values, tried, 0
+    progress("fresh and held-out data")
     # The best of many is lucky on its seeds: it must prove itself on others before it replaces the defaults.
     fresh = range(seeds, seeds + max(seeds, _CONFIRMED))
     best, default = sweep([setting, {}], train, fresh, **run)
