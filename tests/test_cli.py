@@ -341,7 +341,7 @@ def test_a_diagnosis_of_a_trace_is_that_of_its_expected_rewards(every, capsys):
     assert main([*every["diagnose, a trace"], "--json", "--fault", "0.2", "--window", "50"]) == 0
     found = json.loads(capsys.readouterr().out)
     log = Trace.load(every["diagnose, a trace"][1])
-    wanted = diagnose(expected_rewards(log), 0.2, window=50, trace=log.arms)
+    wanted = diagnose(expected_rewards(log), 0.2, window=50)
     assert found["worth"] == wanted.worth
     assert found["coverage"] == wanted.coverage.tolist() and found["hits"] == wanted.hits.tolist()
 

@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _of_trace(log: Trace) -> tuple[Any, Any]:
     if log.contexts is None:
         return np.eye(len(log.names))[log.arms], log.arms
-    known = log.answered()
-    return expected_rewards(known), known.arms
+    return expected_rewards(log), None  # the arms that served followed what was resident
 
 
 def _of_arrays(args: argparse.Namespace) -> tuple[Any, Any]:

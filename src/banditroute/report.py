@@ -291,7 +291,9 @@ def _residency(
         utilities, basis = expected[-RECENT:], "expected rewards of every arm"
         if log.eligible is not None:
             utilities = np.where(log.eligible[-RECENT:], utilities, utilities.min())
-    one = diagnose(utilities, fault, window=window, trace=log.arms[-RECENT:])
+    # The arms that served follow what was resident; what requests need is the arm they expect most of.
+    served = log.arms[-RECENT:] if expected is None else None
+    one = diagnose(utilities, fault, window=window, trace=served)
     found["diagnosis"] = {
         "fault": fault, "fault_source": source, "basis": basis, "rows": len(utilities), "worth": one.worth,
         "enough": one.enough, "window": one.window, "summary": one.summary(),
