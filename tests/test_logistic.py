@@ -8,11 +8,13 @@ from banditroute import LinUCB, Router, Stream, simulate
 from banditroute._kernels import logistic as k
 from banditroute.checks import CHECKS
 from banditroute.policies.logistic import LogisticUCB
+from banditroute.policies.restart import Restarting
 
 POLICIES = {
     "LogisticUCB": lambda rng: LogisticUCB(4, 3, rng=rng),
     "LogisticUCB-mix": lambda rng: LogisticUCB(5, 4, alpha=0.5, ridge=2.0, mix=0.2, rng=rng),
     "LogisticUCB-greedy": lambda rng: LogisticUCB(3, 2, alpha=0.0, memory=200, mix=0.1, rng=rng),
+    "Restarting-LogisticUCB": lambda rng: Restarting(LogisticUCB(3, 2, mix=0.1, rng=rng)),
 }
 MATRICES = {"cold_start_is_exact", "online_equals_batch"}  # of the linear arms; the optimum is compared below
 
