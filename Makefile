@@ -41,6 +41,7 @@ soak: $(STAMP)
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -c 'import banditroute; banditroute.warmup()'
 	touch $@
 
 # The site, notebooks executed, into out/docs/html; any warning is an error. Links to other sites: make linkcheck.
