@@ -21,7 +21,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 # Modules that a user of the package imports from, beside the package itself; the rest is behind them.
 MODULES = [
     "comparison", "diagnose", "estimators", "evaluate", "forecast", "hindsight", "policies", "regret", "replay",
-    "residency", "support", "trace_exports", "tune", "warmstart", "workloads",
+    "report", "residency", "support", "trace_exports", "tune", "warmstart", "workloads",
 ]  # fmt: skip
 
 
