@@ -77,9 +77,9 @@ def report(
 
     Notes
     -----
-    Candidates are each of the 12 busiest arms alone, uniform choice, and the greedy rule of a router that learned from
-    the other four fifths of the rows. Their gains over the log are doubly robust and paired by row; the intervals are
-    widened (Bonferroni) so that all hold at once with 95 %.
+    Candidates are each of the 12 busiest arms alone, uniform choice, and the greedy rule of `expected_rewards`, which
+    learned from the other four fifths of the rows. Their gains over the log are doubly robust and paired by row; the
+    intervals are widened (Bonferroni) so that all hold at once with 95 %.
 
     Examples
     --------

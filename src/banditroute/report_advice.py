@@ -96,7 +96,7 @@ def _deployment(n: Numbers) -> Iterator[tuple[str, str]]:
     if gain["low"] > 0.0:
         yield (
             f"Deploy {_rule(best['name'])}.",
-            f"It would earn {best['dr']['value']:.4f} per request where the log earned {logged:.4f}: "
+            f"{_whose(best['name'])} would earn {best['dr']['value']:.4f} per request where the log earned {logged:.4f}: "
             f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], an interval that holds for all "
             f"{len(n['candidates'])} candidates at once.",
         )
@@ -108,6 +108,10 @@ def _deployment(n: Numbers) -> Iterator[tuple[str, str]]:
             f"No candidate beats the log beyond doubt; the best, {top['name']}, by {top['gain']['value']:+.4f} ± "
             f"{wide:.4f}. Telling a gain of {wide / 2:.4f} takes about {4 * n['log']['answered']:,} rows.",
         )
+
+
+def _whose(name: str) -> str:
+    return "The arms that a linear fit to it expects most of" if name.startswith("learned") else "It"
 
 
 def _rule(name: str) -> str:
