@@ -96,8 +96,8 @@ def _deployment(n: Numbers) -> Iterator[tuple[str, str]]:
     if gain["low"] > 0.0:
         yield (
             f"Deploy {_rule(best['name'])}.",
-            f"{_whose(best['name'])} would earn {best['dr']['value']:.4f} per request where the log earned {logged:.4f}: "
-            f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], an interval that holds for all "
+            f"{_whose(best['name'])} would earn {best['dr']['value']:.4f} per request where the log earned "
+            f"{logged:.4f}: {gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], an interval that holds for all "
             f"{len(n['candidates'])} candidates at once.",
         )
     else:
