@@ -97,8 +97,8 @@ def _deployment(n: Numbers) -> Iterator[tuple[str, str]]:
         yield (
             f"Deploy {_rule(best['name'])}.",
             f"{_whose(best['name'])} would earn {best['dr']['value']:.4f} per request where the log earned "
-            f"{logged:.4f}: {gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], an interval that holds for all "
-            f"{len(n['candidates'])} candidates at once.",
+            f"{logged:.4f}: {gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], an interval that holds for "
+            f"all {len(n['candidates'])} candidates at once.",
         )
     else:
         top = n["candidates"][0]
