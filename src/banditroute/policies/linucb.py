@@ -41,9 +41,9 @@ class LinUCB(LinearPolicy):
     Notes
     -----
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article
-    recommendation" (WWW 2010), Algorithm 1; MacKay, "Bayesian interpolation" (Neural Computation 4, 1992), for the
-    ridge; the pooled prior, the width and the buckets are ours. The
-    regret theory holds for a fixed ridge and alpha of its own choosing: neither the pooled prior nor an estimated
+    recommendation" (WWW 2010), Algorithm 1 (scores: lines 8 and 9, with a ridge that need not be 1); MacKay, "Bayesian
+    interpolation" (Neural Computation 4, 1992), for the ridge; the pooled prior, the width and the buckets are ours.
+    The regret theory holds for a fixed ridge and alpha of its own choosing: neither the pooled prior nor an estimated
     scale is covered by it. With ``mix=0`` propensities are one-hot and logs cannot be evaluated off-policy.
 
     `select` costs O(k dim) plus O(dim^2) per arm that is still in the running, `update` O(dim^2).
