@@ -40,7 +40,7 @@ _TYPES: dict[str, Any] = {
     "eligible": np.bool_,
 }
 _MARK = "banditroute trace"
-_BLOCK = 1 << 20  # bytes summed at once
+_BLOCK = 1 << 16  # bytes summed at once: they stay in the cache
 
 
 def save(trace: Trace, path: Path) -> Path:
