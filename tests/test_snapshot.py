@@ -3,6 +3,7 @@
 import os
 import stat
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from banditroute import (
     LRU,
     SIEVE,
     DecayedLFU,
+    FileStore,
     LinUCB,
     Polar,
     Popularity,
@@ -26,6 +28,7 @@ from banditroute import (
     Static,
     UnknownDecision,
 )
+from banditroute import _validate as check
 from banditroute import container as box
 from banditroute import snapshot as snap
 from banditroute.policies import DiagLinUCB, EpsilonGreedy, LinTS
@@ -329,3 +332,21 @@ def test_nothing_of_the_old_format_is_forgotten():
     assert router.resident == ("a", "c")
     assert router.policy.counts.tolist() == [8, 15, 12]
     router.select([1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("name", ["flush_s", "checkpoint_s", "sync_s"])
+def test_periods_that_no_thread_can_wait_for_are_refused(tmp_path, name):
+    router, store = Router(LinUCB(2, 2, rng=0)), FileStore(tmp_path / "store")
+    call = (
+        (lambda **o: router.join(store, **o))
+        if name == "sync_s"
+        else (lambda **o: router.recover(tmp_path, **o))
+    )
+    with pytest.raises(ValueError, match=rf"{name} must be in \(0, 1e\+09\], got 10000000000.0"):
+        call(**{name: 1e10})
+    assert check.LONGEST_S < threading.TIMEOUT_MAX
+    router.recover(tmp_path, flush_s=check.LONGEST_S, checkpoint_s=check.LONGEST_S)
+    router.select([1.0, 0.0])
+    assert router._journal._thread.is_alive()
+    router.close()
+    assert router.stats()["journal_errors"] == 0

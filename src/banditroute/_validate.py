@@ -10,6 +10,7 @@ __all__ = ["finite", "integer", "matrix", "names", "unit", "vector"]
 
 Floats = NDArray[np.float64]
 LARGEST_FLOAT = float(np.finfo(np.float64).max)
+LONGEST_S = 1e9  # a thread cannot wait for more than 9.2e9 seconds at a time
 
 
 def _shown(value: Any) -> str:

@@ -309,8 +309,8 @@ def recover(
     router: Any, directory: str | os.PathLike[str], *, checkpoint_s: float, flush_s: float, keep: int
 ) -> dict[str, Any]:
     """Restore a fresh Router from a directory and keep a journal there; see `Router.recover`."""
-    period = check.finite("checkpoint_s", checkpoint_s, low=0.0, open_low=True)
-    flush = check.finite("flush_s", flush_s, low=0.0, open_low=True)
+    period = check.finite("checkpoint_s", checkpoint_s, low=0.0, high=check.LONGEST_S, open_low=True)
+    flush = check.finite("flush_s", flush_s, low=0.0, high=check.LONGEST_S, open_low=True)
     kept = check.integer("keep", keep, low=1)
     if router._index or router._journal is not None:
         raise ValueError(f"recover must come before the first decision, got {router._index} decisions")

@@ -50,7 +50,7 @@ class Replica:
         policy = router.policy
         if not isinstance(policy, LinearPolicy):
             raise TypeError(f"policy must be linear to be shared, got {type(policy).__name__}")
-        self.sync_s = check.finite("sync_s", sync_s, low=0.0, open_low=True)
+        self.sync_s = check.finite("sync_s", sync_s, low=0.0, high=check.LONGEST_S, open_low=True)
         self._router, self.store, self.shares = router, store, bool(share_decisions)
         self._policy = policy
         self._background = background
