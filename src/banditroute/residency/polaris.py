@@ -108,6 +108,7 @@ class Polaris(Controller):
         self.rule = 0  # index in RULES of the one in force
         self.next_plan = min(FIRST, self.epoch)
         self._replayed = 0  # contexts seen at the last plan
+        self._missed = False  # whether a request since then was served by an arm not resident
         # Per rule: earned more than the first, discounted; loads of the last plan. Per two rules: the squares of their
         # differences, epoch by epoch, discounted.
         self._lead, self._paid = np.zeros((2, len(RULES)))
@@ -136,12 +137,14 @@ class Polaris(Controller):
         """Keep the context and remember when the arm was used."""
         self.window.append(x)
         self._used[arm] = self.window.seen
+        self._missed |= not hit
 
     def observe_many(self, arms: Ints, contexts: Floats, hits: Mask) -> None:
         """As `observe` of each."""
         before = self.window.seen
         self.window.extend(contexts)
         self._used[arms] = np.arange(before + 1, before + 1 + len(arms))  # the last one of an arm stays
+        self._missed |= not bool(hits.all())
 
     def plan(self, view: View) -> set[int]:
         """Return the set of the rule in force for the next epoch, and which arms may follow the faults in it."""
@@ -154,12 +157,18 @@ class Polaris(Controller):
         earned = self._earned(view, looks[min(looks)].utilities)
         for k, rule in enumerate(RULES):
             self._replan(k, looks[rule.recent], view, length)
+        before = self.rule
         self._judge(earned, view)
         resident, held = view.resident, self._held[self.rule].copy()
         room = resident.capacity - resident.sizes[held].sum()
         self.inserts = bool(room >= resident.sizes.min())
         self._kept = held  # at the end: faults may come in while a plan is made in the background
         guests = _newest(resident.mask & ~held, self._used, resident.sizes, room)
+        if self.rule != before or not self._missed:
+            # A shadow could hold an arm that the router, which has another one at hand, never pays a fault for, and so
+            # hide what the plan would gain.
+            self._guests[self.rule], self._stamps[self.rule] = guests, self._used
+        self._missed = False
         return set(np.flatnonzero(held | guests).tolist())
 
     def _look(self, view: View, recent: float) -> Look:
