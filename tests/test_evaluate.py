@@ -1,5 +1,7 @@
 """Estimators against the definitions in plain loops, against the truth, and what they must refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -191,6 +193,52 @@ def test_refuses_what_the_log_cannot_answer():
         evaluate(trace, "a", estimators=["dream"])
     with pytest.raises(ValueError, match="one of"):
         evaluate(trace, "z")
+
+
+@pytest.mark.parametrize("propensity", [5e-324, 1e-300, 1e-160])
+@pytest.mark.parametrize("min_ess", [0.0, 20.0])
+def test_a_weight_beyond_the_range_of_variances_is_refused(propensity, min_ess):
+    trace, _ = logged(6, 300)
+    row = int(np.flatnonzero(trace.arms == 0)[0])
+    tiny = trace.propensities.copy()
+    tiny[row] = propensity
+    odd = replace(trace, propensities=tiny)
+    with pytest.raises(
+        ValueError, match=f"weights must be at most 1e\\+100, got .* at row {row}, whose propensity"
+    ):
+        evaluate(odd, "a", min_ess=min_ess)
+    tiny[row] = 1e-12  # finite, and still one row outweighs all others
+    with pytest.raises(ValueError, match=r"effective sample size must be at least 20, got 1\.0 of 300"):
+        evaluate(odd, "a")
+    assert all(np.isfinite(one.std_error) for one in evaluate(odd, "a", min_ess=0.5).estimates.values())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"min_ess": np.nan}, "min_ess must be a finite number, got nan"),
+        ({"min_ess": -1.0}, "min_ess must be in"),
+        ({"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1"),
+        ({"confidence": 0.0}, "confidence must be in"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(option, message):
+    trace, _ = logged(6, 300)
+    with pytest.raises(ValueError, match=message):
+        evaluate(trace, "a", **option)
+
+
+def test_a_path_is_no_trace():
+    with pytest.raises(TypeError, match=r"trace must be a Trace \(Trace.load reads a file\), got 'log.csv'"):
+        evaluate("log.csv", "a")
+
+
+def test_rows_with_the_id_of_another_are_noted():
+    trace, _ = logged(7)
+    ids = np.arange(len(trace))
+    assert evaluate(replace(trace, ids=ids), "a").notes == ()
+    ids[:30] = ids[30:60]
+    assert "30 rows have the id of an earlier one" in evaluate(replace(trace, ids=ids), "a").notes[0]
 
 
 def test_notes_tell_wrong_propensities_learning_logs_and_missing_rewards():

@@ -62,6 +62,8 @@ LAYERS = {
     "diagnose": 5,
     "recorder": 5,
     "trace": 5,
+    "_trace_columns": 5,
+    "_trace_parquet": 5,
     "trace_files": 5,
     "trace_exports": 5,
     "support": 5,

@@ -133,6 +133,7 @@ def test_files_that_are_no_traces_are_refused(name, text, message, tmp_path):
         ({"eligible": [[1, 1, 1]] * 2}, ValueError, "eligible must be boolean"),
         ({"hits": [True]}, ValueError, "hits must be boolean"),
         ({"ids": [1.0, 2.0]}, ValueError, "ids must be 2 integers"),
+        ({"ids": [1, -1]}, ValueError, r"ids must be in \[0, 2\^64 - 1\], got -1"),
         ({"policy": [0, 1]}, ValueError, "policy must be in"),
         ({"names": ["a", "a", "b"]}, ValueError, "distinct"),
     ],
@@ -141,6 +142,103 @@ def test_bad_columns_are_refused(change, error, message):
     columns = {"names": ["a", "b", "c"], "arms": [0, 1], "rewards": [1.0, 0.0]}
     with pytest.raises(error, match=message):
         Trace(**{**columns, **change})
+
+
+def test_what_a_row_lacks_is_not_known_and_columns_may_begin_late(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"arm": "a", "reward": 1}\n{"arm": "b", "reward": 0, "propensity": 0.5}\n')
+    trace = Trace.load(path)
+    assert np.isnan(trace.propensities[0]) and trace.propensities[1] == 0.5
+
+
+def test_columns_by_number_go_by_the_number_and_a_mark_of_a_spreadsheet_is_skipped(tmp_path):
+    path = tmp_path / "a.csv"
+    order = [10, 1, 0, 2, 3, 4, 5, 6, 7, 8, 9]
+    head = ",".join(f"context:{j}" for j in order)
+    path.write_text(f"\ufeffarm,reward,{head}\na,1,{','.join(map(str, order))}\n", encoding="utf-8")
+    assert Trace.load(path).contexts.tolist() == [[float(j) for j in range(11)]]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"context": [[1.0, 2.0, 3.0], [4.0]]}, "must hold lists of one length, got 3 numbers in row 0 and 1 in row 1"),
+        ({"context": [[1.0, 2.0], None]}, "'context': must have a value in every row, got none in 1"),
+        ({"context": [[1.0], [None]]}, "'context': must hold numbers, got null"),
+        ({"context": [1.0, 2.0]}, "'context': must hold lists, got double"),
+        ({"eligible": [[True], [True, True]]}, "'eligible': must hold lists of one length"),
+        ({"arm": ["a", None]}, "'arm': must have a value in every row"),
+        ({"id": [1, -1]}, "ids must be in"),
+        ({"id": [1, None]}, "ids must be 2 integers"),
+    ],
+)  # fmt: skip
+def test_ragged_or_missing_cells_of_parquet_are_refused(column, message, tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"arm": ["a", "b"], "reward": [1.0, 0.0], **column}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet cannot be read: .*" + message):
+        Trace.load(tmp_path / "a.parquet")
+
+
+def test_lists_of_one_length_and_of_no_rows_are_read_from_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {"arm": ["a", "b"], "reward": [1.0, 0.0], "context": [[1.0, 2.0], [3.0, 4.0]]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert Trace.load(tmp_path / "a.parquet").contexts.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    empty = full()[:0]
+    assert_same(Trace.load(empty.save(tmp_path / "empty.parquet")), empty)
+
+
+MARKED = '# banditroute trace {"names": ["a"], "policies": [""]}\n'
+MARKED_ROWS = (
+    '{"banditroute trace": {"names": ["a"], "policies": [""], "columns": ["arm", "reward", "time"]}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '[1, 2]\n', "is not JSON lines of objects: got \\[1, 2\\]"),
+        ("a.jsonl", '{"arm": "a", "reward": 1}\n3\n', "is not JSON lines of objects: got 3"),
+        ("a.jsonl", '{"arm": null, "reward": 1}\n', "column 'arm': must hold names, got None in row 0"),
+        ("a.jsonl", '{"arm": "a", "reward": 1}\n{"reward": 1}\n', "column 'arm': .* got None in row 1"),
+        ("a.jsonl", '{"arm": {"x": 1}, "reward": 1}\n', "column 'arm': must hold names"),
+        ("a.jsonl", '{"arm": "a", "reward": 1, "eligible": [2]}\n', "column 'eligible': must be 0 or 1"),
+        ("a.jsonl", '{"banditroute trace": "x"}\n', "its header must list names, got 'x'"),
+        ("a.jsonl", MARKED_ROWS + '{"arm": "a", "time": 1}\n', "every row must hold arm, reward, time"),
+        ("a.jsonl", MARKED_ROWS + '{"arm": "a", "reward": 1, "time": 1, "hit": 1}\n', "every row must hold"),
+        ("a.csv", "arm,reward,reward\na,1,0\n", "columns must be distinct, got 'reward' twice"),
+        ("a.csv", "arm,reward,eligible:a\na,1,.5\n", "column 'eligible': must be 0 or 1"),
+        ("a.csv", "arm,reward,eligible:a\na,1,\n", "column 'eligible:a': could not convert"),
+        ("a.csv", "arm,reward,context:0\na,1,\n", "column 'context:0': could not convert"),
+        ("a.csv", "arm,reward,id\na,1,-1\n", "column 'id': must be in .*got -1"),
+        ("a.csv", "arm,reward,id\na,1,18446744073709551616\n", "column 'id': must be in"),
+        ("a.csv", "arm,reward\n\xe9,1\n".encode("latin-1"), "can't decode byte 0xe9"),
+        ("a.csv", "arm,reward\na,inf\n", "rewards must be finite or NaN"),
+        ("a.csv", "# banditroute trace {oops\narm,reward\n", "Expecting property name"),
+        ("a.csv", "# banditroute trace [1]\narm,reward\n", "its header must list names"),
+        ("a.csv", MARKED + "arm,reward,prices:b\na,1,2\n", "its columns prices: must be those of the arms"),
+        ("a.npz", {}, "its header must list names, got {}"),
+        ("a.npz", [1], "its header must list names"),
+        ("a.npz", {"names": ["a"], "policies": [""]}, "rewards must have shape"),
+    ],
+)  # fmt: skip
+def test_every_refusal_names_the_file_and_the_column(name, text, message, tmp_path):
+    path = tmp_path / name
+    if name == "a.npz":
+        np.savez(path, header=np.array(json.dumps(text)), arms=[0, 0], rewards=[1.0])
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=rf"a\.\w+ cannot be read: .*{message}"):
+        Trace.load(path)
+
+
+def test_repeated_ids_are_counted():
+    assert Trace(names=["a"], arms=[0] * 4, rewards=[1.0] * 4, ids=[3, 3, 3, 4]).repeated() == 2
+    assert full().repeated() == 0 == Trace(names=["a"], arms=[0], rewards=[1.0]).repeated()
 
 
 def test_rows_and_columns_of_a_part():

@@ -18,6 +18,7 @@ __all__ = [
     "cross_fit",
     "direct",
     "doubly_robust",
+    "effective_size",
     "grouped",
     "importance",
     "ips",
@@ -81,11 +82,27 @@ def importance(arms: Ints, propensities: Floats, target: NDArray[Any]) -> Floats
     >>> importance(np.array([0, 1]), np.array([0.5, 0.25]), np.array([0, 0]))
     array([2., 0.])
     """
-    if target.ndim == 1:
-        same: Floats = (target == arms) / propensities
-        return same
-    result: Floats = target[np.arange(len(arms)), arms] / propensities
+    share = target == arms if target.ndim == 1 else target[np.arange(len(arms)), arms]
+    with np.errstate(
+        over="ignore"
+    ):  # a weight beyond the range of a float is infinite, for the caller to refuse
+        result: Floats = share / propensities
     return result
+
+
+def effective_size(weights: Floats) -> float:
+    """Return the effective sample size ``(sum w)^2 / sum w^2``; 0 where all weights are 0 or one is infinite.
+
+    Examples
+    --------
+    >>> effective_size(np.array([1.0, 1.0, 0.0])), effective_size(np.array([1.0, 1e300]))
+    (2.0, 1.0)
+    """
+    top = float(weights.max(initial=0.0))
+    if not 0.0 < top < np.inf:
+        return 0.0
+    shares = weights / top  # squares of large weights would overflow
+    return float(shares.sum() ** 2 / np.dot(shares, shares))
 
 
 def _mean(values: Floats) -> Term:

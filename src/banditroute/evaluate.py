@@ -18,6 +18,7 @@ __all__ = ["ESTIMATORS", "Estimate", "Evaluation", "Replay", "compare", "evaluat
 
 Floats = NDArray[np.float64]
 ESTIMATORS = ("ips", "clipped", "snips", "dm", "dr")
+HEAVIEST = 1e100  # a weight; beyond, variances leave the range of a float
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def compare(
     draws : int
         Bootstrap resamples.
     min_ess : float
-        Smallest effective sample size that is answered.
+        Smallest effective sample size that is answered, >= 0.
     rng : seed or Generator
         Of the bootstrap.
 
@@ -155,7 +156,8 @@ def compare(
     ------
     ValueError
         Propensities are missing, zero or above 1; the target plays an arm that was never logged, was not eligible or
-        could not have been chosen; or the effective sample size is below `min_ess`.
+        could not have been chosen; a propensity is so small that its weight is above 1e100; or the effective sample
+        size is below `min_ess`.
 
     Notes
     -----
@@ -173,9 +175,14 @@ def compare(
     unknown = [name for name in wanted if name not in ESTIMATORS]
     if unknown or not wanted:
         raise ValueError(f"estimators must be of {ESTIMATORS}, got {wanted}")
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace must be a Trace (Trace.load reads a file), got {trace!r:.80}")
     if not targets:
         raise ValueError("targets must name at least one target, got none")
     level = check.finite("confidence", confidence, low=0.0, high=1.0, open_low=True)
+    if level == 1.0:
+        raise ValueError("confidence must be in (0, 1), got 1: resamples have no interval that is sure")
+    fewest = check.finite("min_ess", min_ess, low=0.0)
     check.integer("draws", draws, low=2)
     ridge = check.finite("ridge", ridge, low=0.0, open_low=True)
     folds = check.integer("folds", folds, low=2)
@@ -188,10 +195,16 @@ def compare(
     for name, target in resolved.items():
         check_overlap(log, propensities, target, name)
         weights[name] = e.importance(log.arms, propensities, target)
-        size = _ess(weights[name])
-        if size < min_ess:
+        top = int(weights[name].argmax())
+        if not weights[name][top] <= HEAVIEST:
             raise ValueError(
-                f"{name}: the effective sample size must be at least {min_ess:g}, got {size:.1f} of {len(log)} rows: "
+                f"{name}: weights must be at most {HEAVIEST:g}, got {weights[name][top]:g} at row {top}, whose "
+                f"propensity is {propensities[top]:g}"
+            )
+        size = e.effective_size(weights[name])
+        if not size >= fewest:
+            raise ValueError(
+                f"{name}: the effective sample size must be at least {fewest:g}, got {size:.1f} of {len(log)} rows: "
                 "the log hardly ever did what the target does"
             )
     fits: list[e.Fit] = []
@@ -223,7 +236,7 @@ def compare(
             },
             rows=len(log),
             unanswered=len(trace) - len(log),
-            ess=_ess(w),
+            ess=e.effective_size(w),
             mean_weight=float(w.mean()),
             max_weight=float(w.max()),
             zero_share=float(np.mean(w == 0.0)),
@@ -232,11 +245,6 @@ def compare(
             notes=_notes(trace, log, w),
         )
     return found
-
-
-def _ess(weights: Floats) -> float:
-    square = float(np.dot(weights, weights))
-    return float(weights.sum() ** 2 / square) if square > 0.0 else 0.0
 
 
 def _term(name: str, rewards: Floats, weights: Floats, limit: float, fit: e.Fit | None) -> e.Term:
@@ -262,6 +270,8 @@ def _notes(trace: Trace, log: Trace, weights: Floats) -> tuple[str, ...]:
         notes.append(
             "The log is that of a learning policy: rows depend on each other, intervals are nominal."
         )
+    if again := trace.repeated():
+        notes.append(f"{again} rows have the id of an earlier one and count again: were logs merged twice?")
     if len(log) < len(trace):
         notes.append(
             f"{len(trace) - len(log)} rows without a reward were left out, as if they were missing at random."

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute import _validate as check
 from banditroute import estimators as e
 from banditroute.diagnose import diagnose
-from banditroute.evaluate import compare
+from banditroute.evaluate import HEAVIEST, compare
 from banditroute.forecast import Forecasts, expected_rewards, forecasts
 from banditroute.policies.linucb import LinUCB
 from banditroute.support import check_overlap, known_propensities
@@ -218,8 +218,8 @@ def _candidates(
             refused.append({"name": name, "reason": str(error).removeprefix(f"{name}: ")})
             continue
         own = e.importance(log.arms, propensities, target)
-        size = own.sum() ** 2 / max(np.dot(own, own), 1e-300)
-        if size < MIN_ESS:
+        size = e.effective_size(own)
+        if not size >= MIN_ESS or own.max() > HEAVIEST:
             reason = f"the log hardly ever did what it does: {len(log):,} rows count as {size:.1f}"
             refused.append({"name": name, "reason": reason})
             continue

@@ -33,7 +33,7 @@ class Trace:
     times : (n,) array, optional
         Seconds; 0, 1, 2 ... when left out.
     ids : (n,) uint64 array, optional
-        Decision ids; 0, 1, 2 ... when left out.
+        Decision ids; 0, 1, 2 ... when left out. They may repeat, as resampled rows do: see `repeated`.
     eligible : (n, k) bool array, optional
         Arms that were allowed; all when left out.
     prices : (n, k) array, optional
@@ -109,6 +109,8 @@ class Trace:
             ids = np.asarray(self.ids)
             if ids.shape != (count,) or (count and ids.dtype.kind not in "iu"):
                 raise ValueError(f"ids must be {count} integers, got {ids.dtype} of shape {ids.shape}")
+            if count and ids.dtype.kind == "i" and ids.min() < 0:
+                raise ValueError(f"ids must be in [0, 2^64 - 1], got {ids.min()}")
             put(self, "ids", ids.astype(np.uint64, copy=False))
 
     def __len__(self) -> int:
@@ -142,6 +144,16 @@ class Trace:
         """
         known = ~np.isnan(self.rewards)
         return self if known.all() else self[known]
+
+    def repeated(self) -> int:
+        """Return how many rows have the decision id of an earlier row: 0 unless logs were merged twice.
+
+        Examples
+        --------
+        >>> Trace(names=["a"], arms=[0, 0, 0], rewards=[1.0, 1.0, 0.0], ids=[7, 7, 8]).repeated()
+        1
+        """
+        return 0 if self.ids is None else len(self.ids) - len(np.unique(self.ids))
 
     def save(self, path: str | Path) -> Path:
         """Write the trace; the suffix says how: ``.npz``, ``.csv``, ``.jsonl`` or ``.parquet`` (needs pyarrow).
