@@ -538,8 +538,8 @@ def test_threads_lose_and_repeat_nothing(maintenance):
         ((LRU(1), 0.1), {"sizes": [1.0, -1.0, 1.0]}, ValueError, "sizes must be positive, got -1"),
         ((LRU(1, pinned=["x"]), 0.1), {}, UnknownArm, "arm must be one of"),
         ((LRU(1, pinned=[0, 1]), 0.1), {}, ValueError, "pinned must fit capacity 1"),
-        ((None,), {"feedback_limit_s": 0.0}, ValueError, "time_limit must be in"),
-        ((None,), {"pending_limit": 0}, ValueError, "size_limit must be >= 1, got 0"),
+        ((None,), {"feedback_limit_s": 0.0}, ValueError, "feedback_limit_s must be in"),
+        ((None,), {"pending_limit": 0}, ValueError, "pending_limit must be >= 1, got 0"),
     ],
 )
 def test_bad_construction_leaves_the_policy_alone(arguments, options, error, message):

@@ -325,7 +325,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_nothing_of_the_old_format_is_forgotten():
     """A file written by format 1 loads for ever."""
-    router = Router(LinUCB(["a", "b", "c"], 3, rng=0), Polar(2, epoch=5), 0.1, clock=Clock())
+    router = Router(
+        LinUCB(["a", "b", "c"], 3, alpha=0.5, ridge=1.0, rng=0), Polar(2, epoch=5), 0.1, clock=Clock()
+    )
     router.load(Path(__file__).parent / "data" / "snapshot-1")
     stats = router.stats()
     assert (stats["decisions"], stats["learned"], stats["pending"]) == (40, 35, 5)

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from banditroute.policy import Policy
     from banditroute.recorder import Recorder
 
-__all__ = ["Durable"]
-
-_alive: "weakref.WeakSet[Durable]" = weakref.WeakSet()
+__all__ = ["Durable", "follow_forks"]
 
 
 class Durable:
@@ -71,6 +69,10 @@ class Durable:
             if expired_reward is None
             else check.finite("expired_reward", expired_reward, low=-layout.LARGEST, high=layout.LARGEST)
         )
+        if self._expired_reward is not None:
+            self.policy._reward(
+                self._expired_reward, 1.0
+            )  # what it would refuse must not come up in a later request
         self._spread = bool(spread_pending)
         if self._spread and self._fast is None:
             raise ValueError("spread_pending must be False with this policy: only linear ones have widths")
@@ -86,7 +88,6 @@ class Durable:
         self._tally: Tally | None = None
         self._identity: tuple[dict[str, Any], dict[str, Any]] | None = None  # of a replica, from a snapshot
         self._watched = self._spread
-        _alive.add(self)
 
     def _now(self) -> float:
         return self._clock() + self._offset
@@ -147,7 +148,8 @@ class Durable:
 
         Notes
         -----
-        Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
+        Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped. Arms, their sizes
+        and their fault prices are those of the file.
         """
         header, arrays = container.read(path, limit_bytes=limit_bytes)
         with self._lock:
@@ -294,6 +296,8 @@ class Durable:
         header, arrays = container.read(path)
         with self._lock:
             self._alone("rollback")
+            if self._journal is not None and self._journal.closed:
+                raise ValueError("rollback must come before close: the directory may be another's by now")
             try:
                 if header["policy"]["arms"] != list(self.policy.arms):
                     raise ValueError(f"arms must be {list(self.policy.arms)}, got {header['policy']['arms']}")
@@ -478,20 +482,60 @@ class Durable:
 # Forks. Locks are taken before, so that a child never inherits a half-written state; a child keeps the statistics and
 # drops what belongs to its parent: pending decisions, prefetched ids, journal, replica identity and threads.
 
+_alive: "weakref.WeakSet[Durable]" = weakref.WeakSet()
+_roster = threading.Lock()  # no Router comes into being while a fork is under way
+_held: "list[Durable]" = []
+PATIENCE_S = 0.02
+
+
+def follow_forks(router: "Durable") -> None:
+    """Keep a Router whole across forks from now on.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> follow_forks(Router(LinUCB(2, 2)))  # every Router is followed already: harmless
+    """
+    with _roster:
+        _alive.add(router)
+
+
+def _taken(routers: "list[Durable]") -> bool:
+    """Take the locks of all, or of none: who waits for one while holding another may be waited for."""
+    for at, router in enumerate(routers):
+        if not router._lock.acquire(timeout=PATIENCE_S):
+            for other in routers[:at]:
+                other._lock.release()
+            return False
+    return True
+
 
 def _before_fork() -> None:
-    for router in sorted(_alive, key=id):
-        router._lock.acquire()
-        router._settle()
+    _roster.acquire()
+    _held[:] = list(_alive)
+    while True:
+        while not _taken(_held):
+            pass
+        busy = [router for router in _held if router._worker is not None and router._worker.busy]
+        if not busy:
+            return
+        for router in reversed(_held):
+            router._lock.release()
+        with busy[0]._lock:
+            busy[0]._settle()
 
 
 def _after_fork_in_parent() -> None:
-    for router in sorted(_alive, key=id, reverse=True):
+    for router in reversed(_held):
         router._lock.release()
+    _held.clear()
+    _roster.release()
 
 
 def _after_fork_in_child() -> None:
-    for router in list(_alive):
+    global _roster
+    _roster = threading.Lock()
+    for router in _held:
         router._lock = threading.RLock()
         ledger = router._ledger
         ledger._ids.clear()
@@ -500,13 +544,16 @@ def _after_fork_in_child() -> None:
         if router._spread:
             for arm in range(len(router.policy.arms)):
                 router._respread(arm)
-        router._journal = None
+        if router._journal is not None:
+            router._journal.abandon()
+            router._journal = None
         if router.recorder is not None:
             router.recorder._lock = threading.Lock()
         if router._replica is not None:
             router._replica = router._replica.reborn()
         if router._worker is not None:
             router._worker = type(router._worker)(router)
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -147,7 +147,7 @@ class Journal:
         self._good = 0  # bytes of the file known to be whole
         self.records = self.dropped = self.errors = self.checkpoints = 0
         self._checkpoint_s, self._flush_s = checkpoint_s, flush_s
-        self._stop = threading.Event()
+        self._stop, self.closed = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="banditroute-journal", daemon=True)
 
     # What the Router calls, with its lock held.
@@ -173,7 +173,7 @@ class Journal:
         self._append(bytes([E]) + json.dumps({"what": what, "value": value}).encode())
 
     def _append(self, payload: bytes) -> None:
-        if self._buffered > BUFFER_LIMIT:
+        if self.closed or self._buffered > BUFFER_LIMIT:
             self.dropped += 1
             return
         self._buffer.append(FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
@@ -223,6 +223,8 @@ class Journal:
             The disk refuses; the generation before goes on.
         """
         with self._io:
+            if self.closed:
+                return
             number = self._generation + 1
             path = self._directory / f"journal-{number:012d}"
             fresh = open(path, "wb", buffering=0)  # noqa: SIM115 - it stays open until the next generation
@@ -288,11 +290,15 @@ class Journal:
         except OSError as error:
             self.errors += 1
             log.error("journal in %s: %s", self._directory, error)
-        with self._io:
-            for file in (self._file, self._lock_file):
-                if file is not None:
-                    file.close()
-            self._file = None
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files as they are: at the end, and in a forked child, to which they do not belong."""
+        self.closed = True
+        for file in (self._file, self._lock_file):
+            if file is not None:
+                file.close()
+        self._file = None
 
     def stats(self) -> dict[str, int]:
         """Return counters: records, dropped, errors, checkpoints and the generation."""
@@ -322,6 +328,9 @@ def recover(
     except OSError:
         lock_file.close()
         raise ValueError(f"directory must not be in use by another process, got {home}") from None
+    with router._lock:
+        fresh = snapshot.capture(router)
+    journal = None
     try:
         report = _restore(router, home)
         numbers = [n for kind in ("snapshot", "journal") for n, _ in _generations(home, kind)]
@@ -329,8 +338,12 @@ def recover(
             router, home, max(numbers, default=0), checkpoint_s=period, flush_s=flush, keep=kept
         )
         journal.start(lock_file)
-    except BaseException:
+    except BaseException:  # as it was before, so that it can be tried again
+        if journal is not None:
+            journal.abandon()
         lock_file.close()
+        with router._lock:
+            snapshot.restore(router, *fresh)
         raise
     with router._lock:
         router._journal = journal

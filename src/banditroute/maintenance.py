@@ -52,6 +52,7 @@ class Maintenance:
         self._router, self._lock = router, router._lock
         self._controller: Controller = router.residency
         self._turn = threading.Lock()
+        self._planner: int | None = None  # the thread that is at a plan
         self._caught_up = threading.Condition(router._lock)
         self._woken = self._stopped = False
         self._event = threading.Event()
@@ -63,6 +64,7 @@ class Maintenance:
         """Make the plan that is due; False when none is, or another thread is at it."""
         if not self._turn.acquire(blocking=False):
             return False
+        self._planner = threading.get_ident()
         try:
             with self._lock:
                 if self._router._index < self._controller.next_plan:
@@ -85,7 +87,13 @@ class Maintenance:
                 self.hand_over(plan)
             return True
         finally:
+            self._planner = None
             self._turn.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether another thread is computing a plan; the lock must be held."""
+        return self.waiting is not None and self._planner != threading.get_ident()
 
     def begin(self) -> None:
         """Have the backend load the set that the controller starts with; what fails is not resident."""
@@ -132,7 +140,7 @@ class Maintenance:
 
     def settle(self) -> None:
         """Wait until no plan is being computed; the lock must be held and is released meanwhile."""
-        while self.waiting is not None:
+        while self.busy:
             self._caught_up.wait()
 
     def wake(self) -> None:
@@ -145,7 +153,7 @@ class Maintenance:
         """Stop the thread, if there is one, after the plan it is at."""
         self._stopped = True
         self._event.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _catch_up(self, then: Callable[[], Any]) -> Any:

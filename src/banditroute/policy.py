@@ -20,12 +20,12 @@ Floats = NDArray[np.float64]
 Rng = int | np.random.SeedSequence | np.random.Generator | None
 
 LARGEST = layout.LARGEST  # rewards, weights and prices beyond it are refused: products of them would overflow
-NOTHING, EVERYONE = np.empty(0), np.empty(0, dtype=np.bool_)  # what `fold` takes for no prices and no mask
 
 
 def compile_kernels() -> None:
     """Compile what checks prices and masks; every policy does so when it is made."""
-    prepare(k.fold, NOTHING, EVERYONE, NOTHING, NOTHING)
+    none = np.zeros(1)
+    prepare(k.fold, none, np.ones(1, dtype=np.bool_), none, none)
 
 
 class Choice(NamedTuple):
@@ -98,6 +98,7 @@ class Policy(ABC):
 
     def _name(self, arms: tuple[str, ...]) -> None:
         self.arms = arms
+        self._free, self._everyone = np.zeros(len(arms)), np.ones(len(arms), dtype=np.bool_)
         self._index = {name: i for i, name in enumerate(arms)}
 
     @abstractmethod
@@ -257,15 +258,20 @@ class Policy(ABC):
             raise ValueError(f"x must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
         return row
 
-    def _offers(self, prices: ArrayLike | None, eligible: ArrayLike | None, base: Floats = NOTHING) -> Floats:
+    def _offers(
+        self, prices: ArrayLike | None, eligible: ArrayLike | None, base: Floats | None = None
+    ) -> Floats:
         """Fold prices and the mask into one new array: prices, infinite where not eligible, plus those of `base`."""
         count = len(self.arms)
         out = np.empty(count)
         try:
             left = k.fold(
-                NOTHING if prices is None else prices, EVERYONE if eligible is None else eligible, base, out
+                self._free if prices is None else prices,
+                self._everyone if eligible is None else eligible,
+                self._free if base is None else base,
+                out,
             )
-        except TypeError:  # not arrays as the kernel takes them
+        except (TypeError, ValueError):  # not arrays as the kernel takes them
             left = layout.BAD_PRICES
         if left > 0:
             return out
@@ -279,7 +285,7 @@ class Policy(ABC):
             if not mask.any():
                 raise ValueError("eligible must allow at least one arm, got none")
             offers = np.where(mask, offers, np.inf)
-        if base.size:
+        if base is not None:
             offers = offers + base
             if offers.min() == np.inf:
                 raise ValueError("eligible must allow an arm that is not quarantined, got none")

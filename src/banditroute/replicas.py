@@ -66,7 +66,7 @@ class Replica:
         self._stale: set[str] = set()
         self._outbox: OrderedDict[int, Pending] = OrderedDict()
         self._deferred: deque[tuple[int, Pending | None, float | None]] = deque()
-        self._turn = threading.Lock()
+        self._turn, self._failed = threading.Lock(), False
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="banditroute-replica", daemon=True)
         state = policy._state
@@ -100,6 +100,15 @@ class Replica:
         if len(self._deferred) > self._router._ledger.size_limit:
             self._deferred.popleft()
             self.lost += 1
+
+    def disown(self, arm: str) -> None:
+        """Leave decisions that are on their way to the store without a removed arm; one of its name may come again."""
+        for key, pending in self._outbox.items():
+            if pending.arm == arm:
+                self._outbox[key] = pending._replace(arm="")
+        for at, (key, waiting, reward) in enumerate(self._deferred):
+            if waiting is not None and waiting.arm == arm:
+                self._deferred[at] = (key, waiting._replace(arm=""), reward)
 
     # What the Router calls without its lock.
 
@@ -146,19 +155,22 @@ class Replica:
             The store is down; nothing is lost.
         """
         router = self._router
+        ttl_s = router._ledger.time_limit
         while self.shares and self._outbox:
+            if self._failed:
+                self.store.keep({}, ttl_s)  # raises while the store is down
+                self._failed = False
             with router._lock:
                 batch = dict(list(self._outbox.items())[:BATCH])
                 for key in batch:
                     del self._outbox[key]
             try:
-                ttl_s = router._ledger.time_limit
                 self.store.keep({key: packed(key, p, True) for key, p in batch.items()}, ttl_s)
             except OSError:
-                with router._lock:
-                    for key, kept in batch.items():
-                        if key in router._ledger.pending:  # one answered meanwhile waits among the deferred
-                            self._outbox[key] = kept
+                # They may be in the store or not: so they are not sent again, and before an answer to one is
+                # learned the store is asked for it.
+                self._failed = True
+                self.unshared += len(batch)
                 raise
         while self._deferred:
             with router._lock:

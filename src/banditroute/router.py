@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute import _validate as check
 from banditroute._kernels.loop import forced_share
 from banditroute.decision import Decision, Ledger, Pending
-from banditroute.durable import Durable
+from banditroute.durable import Durable, follow_forks
 from banditroute.feedback import Source, Sources
 from banditroute.maintenance import Maintenance
 from banditroute.paging import Paging, as_paging
 from banditroute.policies.linear import LinearPolicy
-from banditroute.policy import Choice, Policy
+from banditroute.policy import LARGEST, Choice, Policy
 from banditroute.residency.backend import AdapterBackend, Exchange
 from banditroute.residency.controller import Controller, View
 from banditroute.residency.resident import ResidentSet
@@ -29,6 +29,7 @@ __all__ = ["Router"]
 
 Floats = NDArray[np.float64]
 FLOAT = np.dtype(np.float64)
+IDS = 1 << 64
 _new = tuple.__new__  # makes a named tuple in half the time of its own constructor
 Where = Literal["inline", "background", "manual"]
 
@@ -39,7 +40,8 @@ class Router(Durable):
     Parameters
     ----------
     policy : Policy
-        Chooses the arm. The Router owns it from here on: do not call its writers beside the Router.
+        Chooses the arm. The Router owns it from here on: do not call its writers beside the Router. Its readers may
+        see an update half done when other threads use the Router.
     residency : Controller, optional
         Decides which arms stay in fast memory. Without it every request is a hit.
     paging : Paging, float or (k,) array, optional
@@ -73,9 +75,9 @@ class Router(Durable):
 
     Notes
     -----
-    One lock covers every call: many threads may share a Router. A decision costs about the policy's own choice plus
-    a microsecond or two. The fault price of an arm that is not resident is added to the caller's prices; rewards are
-    learned as they come, never less a price.
+    One lock covers every call: many threads may share a Router. A decision and its feedback cost what the policy's own
+    `select` and `update` cost, and some five microseconds more. The fault price of an arm that is not resident is added
+    to the caller's prices; rewards are learned as they come, never less a price.
 
     Examples
     --------
@@ -122,9 +124,17 @@ class Router(Durable):
         self.switching = check.unit("switching", switching)
         self._clock = clock
         self._lock = threading.RLock()
-        self._ledger = Ledger(time_limit=feedback_limit_s, size_limit=pending_limit, on_expire=self._forget)
+        limit_s = check.finite("feedback_limit_s", feedback_limit_s, low=0.0, open_low=True)
+        most = check.integer("pending_limit", pending_limit, low=1)
+        self._ledger = Ledger(time_limit=limit_s, size_limit=most, on_expire=self._forget)
         self._fast = policy if isinstance(policy, LinearPolicy) else None
         self._sources = None if sources is None else Sources(sources)
+        for name, given, methods in (
+            ("recorder", recorder, ("decided", "answered")),
+            ("backend", backend, ("ensure", "evict") if not callable(backend) else ()),
+        ):
+            if given is not None and not all(hasattr(given, method) for method in methods):
+                raise TypeError(f"{name} must have the methods {', '.join(methods)}, got {given!r}")
         self.recorder = recorder
         self._start(expired_reward, spread_pending)
         self._index = 0
@@ -153,6 +163,7 @@ class Router(Durable):
         self._worker = None if residency is None else Maintenance(self)
         if self._worker is not None:
             self._worker.begin()
+        follow_forks(self)
 
     # The request path.
 
@@ -292,20 +303,21 @@ class Router(Durable):
                     raise TypeError(f"decision_id must be an integer, got {decision_id!r}")
                 key = int(key)
             now = self._clock() + self._offset
-            if self._sources is not None:
+            replica, ledger = self._replica, self._ledger
+            pending = ledger.pending.get(key)
+            current = pending is not None and pending.time > now - ledger.time_limit
+            ours = pending is not None or replica is None or key in ledger.closed or not 0 <= key < IDS
+            if not current and ours:  # expired, answered before, or never issued
+                pending = ledger.find(key, now=now)
+                if pending is None:
+                    return False
+            if self._sources is not None:  # not before: a source does not pay for ids that nobody awaits
                 admitted = self._sources.admit(source, value, now)
                 if admitted is None:
                     return False
                 value = admitted
-            replica, ledger = self._replica, self._ledger
-            pending = ledger.pending.get(key)
-            if pending is None or pending.time <= now - ledger.time_limit:
-                known = pending is not None or replica is None or key in ledger.closed
-                pending = ledger.find(key, now=now) if known else None
-            else:
-                known = True
-            if known:
-                learned = pending is not None and self._learn(key, pending, value)
+            if pending is not None:
+                learned = self._learn(key, pending, value)
                 if learned and self.recorder is not None:
                     self.recorder.answered(key, value)
                 return learned
@@ -402,6 +414,8 @@ class Router(Durable):
             if len(self.policy.arms) == 1:
                 raise ValueError(f"the last arm must stay, got {name!r}")
             self._ledger.disown(self.policy.arms[gone])
+            if self._replica is not None:
+                self._replica.disown(self.policy.arms[gone])
             self.policy.remove_arm(self.policy.arms[gone])
             self._resized([a for a in range(len(self._pending)) if a != gone])
 
@@ -439,7 +453,7 @@ class Router(Durable):
 
     def _checked(self, x: ArrayLike, prices: ArrayLike | None, eligible: ArrayLike | None) -> None:
         self.policy._context(x)
-        self.policy._offers(prices, eligible)
+        self.policy._offers(prices, eligible, self._offers)
 
     def _force(self, x: Floats, offers: Floats, choice: Choice) -> tuple[int, float]:
         """Replace the choice, with the controller's probability, by an arm that still needs forced decisions."""
@@ -456,7 +470,7 @@ class Router(Durable):
             return choice.arm, share + rest * choice.propensity
         self._forced += 1
         pure = choice.propensity if forced == choice.arm else 0.0
-        if forced != choice.arm and choice.propensity < 1.0:
+        if forced != choice.arm and not choice.propensity >= 1.0:  # also where it is not known yet
             allowed = np.isfinite(offers)
             prices = np.where(allowed, offers, 0.0)
             pure = float(self.policy.propensities(x, prices=prices, eligible=allowed)[forced])
@@ -518,7 +532,10 @@ class Router(Durable):
 
     def _priced(self) -> Floats:
         assert self.paging is not None
-        return self.paging.prices(len(self.policy.arms))
+        faults = self.paging.prices(len(self.policy.arms))
+        if not faults.max() <= LARGEST:
+            raise ValueError(f"paging must price faults at {LARGEST:g} at most, got {faults.max():g}")
+        return faults
 
     def _sized(self, sizes: Mapping[str, float] | ArrayLike | None) -> Floats | None:
         if sizes is None:
@@ -533,7 +550,7 @@ class Router(Durable):
     def _new_fault(self, fault: float | None) -> float:
         """Return the fault price of an arm to be added."""
         if fault is not None:
-            return check.finite("fault", fault, low=0.0)
+            return check.finite("fault", fault, low=0.0, high=LARGEST)
         if self.paging is None:
             return 0.0
         try:

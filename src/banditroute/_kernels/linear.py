@@ -63,29 +63,43 @@ from banditroute._kernels.tiles import add_outer, dot, means, product, quadratic
 
 
 @inlined
-def _load(s, x):
-    """s: buffer, x: (d,) -> copies x into the padded scratch context; returns its squared norm or a code."""
+def _checked(s, x):
+    """s: buffer, x: (d,) -> squared norm of a context that may be used, or a code."""
     if x.size != int(s[H_DIM]):
         return float(BAD_SHAPE)
     norm2 = dot(x, x)
     if not norm2 <= s[H_MAX2]:  # also NaN and infinity
         return float(BAD_CONTEXT)
-    o = int(s[H_WORK])
-    for j in range(x.size):
-        s[o + j] = x[j]
+    return norm2
+
+
+@inlined
+def _load(s, x):
+    """s: buffer, x: (d,) -> as `_checked`, and copies x into the padded scratch context."""
+    norm2 = _checked(s, x)
+    if norm2 >= 0.0:
+        o = int(s[H_WORK])
+        for j in range(x.size):
+            s[o + j] = x[j]
     return norm2
 
 
 @short_kernel
 def predict(s, x, mean, std):
-    """s: buffer, x: (d,), mean, std: (N,) -> x' theta_a and sqrt(x' cov_a x) of every arm; 0 or a code."""
+    """s: buffer, x: (d,), mean, std: (N,) -> x' theta_a and sqrt(x' cov_a x) of every arm; 0 or a code.
+
+    Writes nothing into s, not even scratch: a reader must not disturb a thread that learns.
+    """
     s, x, mean, std = borrowed(s), borrowed(x), borrowed(mean), borrowed(std)
-    norm2 = _load(s, x)
+    norm2 = _checked(s, x)
     if norm2 < 0.0:
         return int(norm2)
     n, size = int(s[H_PAD]), int(s[H_PACK])
-    arms, w, t, c = int(s[H_ARMS]), int(s[H_WORK]), int(s[H_THETA]), int(s[H_COV])
-    z = s[w : w + n]
+    arms, t, c = int(s[H_ARMS]), int(s[H_THETA]), int(s[H_COV])
+    if mean.size != arms or std.size != arms:
+        return BAD_SHAPE
+    z = np.zeros(n)
+    z[: x.size] = x
     means(s[t : t + arms * n], z, mean)
     for a in range(arms):
         std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
@@ -100,7 +114,7 @@ def _predict_block(s, contexts, start, stop, block, mean, std):
     n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
     t, c = int(s[H_THETA]), int(s[H_COV])
     for i in range(start, stop):
-        norm2 = _load(s, contexts[i])
+        norm2 = _checked(s, contexts[i])
         if norm2 < 0.0:
             return int(norm2)
         block[i - start, :dim] = contexts[i]
@@ -118,6 +132,8 @@ def predict_rows(s, contexts, mean, std):
 
     A few dozen rows at a time, arm by arm: the matrix of an arm is read from the nearest cache instead of the next.
     """
+    if mean.shape[1] != int(s[H_ARMS]) or std.shape[1] != int(s[H_ARMS]):
+        return BAD_SHAPE
     block = np.zeros((ROWS, int(s[H_PAD])))
     for start in range(0, contexts.shape[0], ROWS):
         stop = min(start + ROWS, contexts.shape[0])
@@ -146,21 +162,20 @@ def _offered(s, offers):
 
 @short_kernel
 def fold(prices, eligible, base, out):
-    """prices, base: (N,) or (0,), eligible: (N,) bool or (0,), out: (N,) -> out = prices + base, infinite where closed.
+    """prices, base, out: (N,), eligible: (N,) bool -> out = prices + base, infinite where closed.
 
     Returns the number of eligible arms, or a code where prices are not within LARGEST or a size is wrong.
     """
     arms = out.size
-    if prices.size % arms or eligible.size % arms or max(prices.size, eligible.size) > arms:
+    if prices.size != arms or eligible.size != arms or base.size != arms:
         return BAD_PRICES
     count = 0
     for a in range(arms):
-        price = prices[a] if prices.size > 0 else 0.0
+        price = prices[a]
         if not abs(price) <= LARGEST:
             return BAD_PRICES
-        if base.size > 0:
-            price += base[a]
-        if eligible.size > 0 and not eligible[a]:
+        price += base[a]
+        if not eligible[a]:
             price = math.inf
         out[a] = price
         count += price < math.inf
@@ -404,7 +419,7 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, whole
         eligible[i] = _offered(s, given)
         if eligible[i] < 0:
             return eligible[i]
-        norm2 = _load(s, contexts[start + i])
+        norm2 = _checked(s, contexts[start + i])
         if norm2 < 0.0:
             return int(norm2)
         z[i, :dim] = contexts[start + i]

@@ -27,6 +27,21 @@ FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 
+# What a state must share with the policy that takes it up, and where it is in the header.
+SETTINGS = {
+    "sampling": layout.H_SAMPLE,
+    "automatic alpha": layout.H_AUTO,
+    "automatic ridge": layout.H_AUTO_RIDGE,
+    "pooled prior": layout.H_POOLED,
+    "alpha": layout.H_ALPHA,
+    "ridge": layout.H_RIDGE,
+    "discount": layout.H_DISCOUNT,
+    "decisions per bucket": layout.H_SPAN,
+    "mix": layout.H_MIX,
+    "squared max_norm": layout.H_MAX2,
+}
+
+
 def compile_kernels() -> None:
     """Compile every kernel of the request path; a policy does so when it is made."""
     state = LinearState(1, 1, ridge=1.0)
@@ -174,7 +189,7 @@ class LinearPolicy(Policy):
         code: int
         try:
             code = _select(self._s, x)
-        except (TypeError, AttributeError):  # not an array as the kernel takes it
+        except (TypeError, AttributeError, ValueError):  # not an array as the kernel takes it
             code = _select(self._s, self._context(x))
         if 0 <= code < self._count:
             return self._sure[code]
@@ -188,7 +203,7 @@ class LinearPolicy(Policy):
         code: int
         try:
             code = _select_offered(self._s, x, offers)
-        except (TypeError, AttributeError):
+        except (TypeError, AttributeError, ValueError):
             code = _select_offered(self._s, self._context(x), offers)
         if 0 <= code < self._count:
             return self._sure[code]
@@ -236,7 +251,7 @@ class LinearPolicy(Policy):
             at = check.integer("at", at, high=LATEST)
         try:
             code = _learn(self._s, a, x, reward, weight, at)
-        except (TypeError, AttributeError, OverflowError):
+        except (TypeError, AttributeError, ValueError, OverflowError):
             a, (reward, weight) = self.index(a), self._reward(reward, weight)
             code = _learn(self._s, a, self._context(x), reward, weight, at)
         if code:
@@ -257,16 +272,19 @@ class LinearPolicy(Policy):
         Scores
             ``mean`` (k,) in reward units, ``std`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
         """
-        mean, std = np.empty(self._count), np.empty(self._count)
-        k.predict(self._s, self._context(x), mean, std)
+        s = self._s  # once: another thread may add an arm, which makes a new one
+        mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
+        k.predict(s, self._context(x), mean, std)
         return Scores(mean, std)
 
     def scores_batch(self, contexts: ArrayLike) -> Scores:
         """Return mean and width of every arm for each row: two (n, k) arrays."""
         rows = check.matrix("contexts", contexts, columns=self.dim)
         self._short(rows)
-        mean, std = np.empty((len(rows), self._count)), np.empty((len(rows), self._count))
-        k.predict_rows(self._s, rows if rows.flags.carray else rows.copy(), mean, std)
+        s = self._s
+        shape = (len(rows), int(s[layout.H_ARMS]))
+        mean, std = np.empty(shape), np.empty(shape)
+        k.predict_rows(s, rows if rows.flags.carray else rows.copy(), mean, std)
         return Scores(mean, std)
 
     def propensities(
@@ -471,6 +489,13 @@ class LinearPolicy(Policy):
             raise ValueError(
                 f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
             )
+        for name, slot in SETTINGS.items():
+            if name in ("alpha", "ridge") and self._s[SETTINGS[f"automatic {name}"]] > 0.0:
+                continue  # fitted, not set
+            if state.buffer[slot] != self._s[slot]:
+                raise ValueError(
+                    f"{name} must be {self._s[slot]:g} in the state too, got {state.buffer[slot]:g}"
+                )
         rng = np.random.Generator(type(self._rng.bit_generator)())
         rng.bit_generator.state = header["rng"]
         self._state, self._rng = state, rng
