@@ -1,5 +1,6 @@
 """The learner thread: equal to learning at once, bounded, and blind to how a measurement came out."""
 
+import os
 import threading
 
 import numpy as np
@@ -122,3 +123,43 @@ def test_errors_are_counted_and_the_thread_goes_on():
     assert (stats["failed"], stats["dropped"], stats["learned"]) == (2, 1, 2)
     with pytest.raises(ValueError, match="open"):
         learner.put(ids[4], 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_learns_too():
+    router, ids, _, _ = served(UCB1(2, 3, rng=0), n=5)
+    entered, release = threading.Event(), threading.Event()
+
+    def gate(key, reward):
+        entered.set()
+        return release.wait(20.0)
+
+    read, write = os.pipe()
+    with Learner(router, gate=gate, share=0.5, rng=3) as learner, Learner(router) as closed:
+        while learner.stats()["waiting"] < 2:  # one being judged, one behind it
+            learner.put(ids[0], 1.0)
+        assert entered.wait(20.0)
+        closed.close()
+        child = os.fork()
+        if not child:
+            try:
+                release.set()
+                before = learner.stats()["waiting"]
+                key = router.select([0.0, 0.0, 0.0]).id
+                while not learner.put(key, 1.0):
+                    pass
+                flushed = learner.flush(20.0)
+                learned = learner.stats()["learned"]
+                learner.close()
+                try:
+                    closed.put(key, 1.0)
+                except ValueError:
+                    os.write(write, repr((before, flushed, learned, router.policy.counts.sum() > 0)).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(read, 1000) == b"(0, True, 1, np.True_)"
+        assert learner.stats()["learned"] == 0 and learner.stats()["waiting"] == 2
+        release.set()
+    os.close(read)
+    os.close(write)

@@ -1,9 +1,12 @@
 """Metrics: what stats() says, exported, by one process or by several."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from banditroute import LRU, LinUCB, Router, Source
@@ -80,3 +83,112 @@ def test_one_scrape_shows_every_live_worker(tmp_path):
     assert decisions() == [1.0]
     collector.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def samples(registry):
+    """Decisions by the label ``worker``, as one scrape tells them."""
+    return {
+        s.labels["worker"]: s.value
+        for m in registry.collect()
+        if m.name == "banditroute_decisions"
+        for s in m.samples
+    }
+
+
+def within(seconds, condition):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_routers_of_one_process_share_a_directory(tmp_path):
+    # The name of a file is free when another export has it: it once waited for its own lock, for ever.
+    routers = [Router(LinUCB(2, 2, rng=0)) for _ in range(3)]
+    registries = [CollectorRegistry() for _ in routers]
+    pairs = list(zip(routers, registries, ("a", "b", "a"), strict=True))
+    collectors = [
+        export(router, registry, directory=tmp_path, write_s=0.01, service=service)
+        for router, registry, service in pairs
+    ]
+    for router, plays in zip(routers, (1, 2, 3), strict=True):
+        for _ in range(plays):
+            router.select([1.0, 0.0])
+    me = str(os.getpid())
+    assert within(20.0, lambda: samples(registries[0]) == {me: 1.0, f"{me}-2": 3.0})
+    assert within(20.0, lambda: samples(registries[2]) == {me: 1.0, f"{me}-2": 3.0})
+    assert samples(registries[1]) == {f"{me}-1": 2.0}
+    for collector in collectors:
+        collector.close()
+        collector.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_is_refused_leaves_nothing(tmp_path):
+    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry(auto_describe=True)
+    collector = export(router, registry, directory=tmp_path)
+    with pytest.raises(ValueError, match="Duplicated"):
+        export(router, registry, directory=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(ValueError, match="write_s must be in"):
+        export(router, CollectorRegistry(), directory=tmp_path, write_s=1e10)
+    collector.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("close", [False, True])
+def test_a_forked_child_is_a_worker_of_its_own(tmp_path, close):
+    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
+    collector = export(router, registry, directory=tmp_path, write_s=0.01)
+    router.select([1.0, 0.0])
+    me = str(os.getpid())
+    answers, reports = os.pipe()
+    orders, commands = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            for _ in range(4):
+                router.select([1.0, 0.0])
+            within(20.0, lambda: samples(registry).get(me) == 1.0)
+            os.write(reports, json.dumps(samples(registry)).encode())
+            os.read(orders, 1)
+            if close:
+                collector.close()
+        finally:
+            os._exit(0)
+    heard = json.loads(os.read(answers, 10_000))
+    expected = {me: 1.0, str(child): router.stats()["decisions"] + 4.0}
+    assert heard == expected
+    assert within(20.0, lambda: samples(registry) == expected)  # the thread of the child writes
+    os.write(commands, b"x")
+    os.waitpid(child, 0)
+    assert samples(registry) == {me: 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == [f"{me}.json"]  # closing in a child left it alone
+    collector.close()
+    for pipe in (answers, reports, orders, commands):
+        os.close(pipe)
+
+
+def test_writing_goes_on_after_an_error(tmp_path, monkeypatch):
+    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
+    failed, stats = [], router.stats
+
+    def broken():
+        if len(failed) < 2:
+            failed.append(1)
+            raise OSError("no space left on device")
+        return stats()
+
+    collector = export(router, registry, directory=tmp_path, write_s=0.01)
+    monkeypatch.setattr(router, "stats", broken)
+    router.select([1.0, 0.0])
+    path = tmp_path / f"{os.getpid()}.json"
+
+    def written():
+        try:
+            return json.loads(path.read_bytes())["stats"]["decisions"] == 1
+        except ValueError:
+            return False
+
+    assert within(20.0, lambda: len(failed) == 2 and written())
+    collector.close()

@@ -1,6 +1,8 @@
 """Learning off the request path: feedback goes through a bounded queue to a thread, past a gate."""
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -16,6 +18,9 @@ __all__ = ["Learner", "Measurement"]
 
 Measurement = tuple[int, float]  # decision id, reward
 Gate = Callable[[int, float], bool]
+
+
+_alive: "weakref.WeakSet[Learner]" = weakref.WeakSet()
 
 
 class Learner:
@@ -43,6 +48,8 @@ class Learner:
     feedback, so the result is that of synchronous learning of the same measurements, whatever order they were learned
     in. Estimated scales and the pooled prior follow the moments at which they were refreshed: equal in the end only
     after `LinearPolicy.refresh`.
+
+    A forked child has a queue, a thread and counts of its own; what waits and what `rng` draws next stay the parent's.
 
     A full queue refuses instead of blocking, and counts what it refused: an overloaded learner must not slow requests.
 
@@ -72,9 +79,14 @@ class Learner:
         self.share = check.finite("share", share, low=0.0, high=1.0, open_low=True)
         self.limit = check.integer("limit", limit, low=1)
         self._rng = np.random.default_rng(rng)
+        self._closed = False
+        self._begin()
+        _alive.add(self)
+
+    def _begin(self) -> None:
         self._waiting: deque[Measurement] = deque()
         self._changed = threading.Condition()
-        self._busy = self._closed = False
+        self._busy = False
         self._counts = dict.fromkeys(("learned", "dropped", "invalid", "failed", "refused", "skipped"), 0)
         self._thread = threading.Thread(target=self._run, name="banditroute-learner", daemon=True)
         self._thread.start()
@@ -149,3 +161,15 @@ class Learner:
             return "learned" if self.router.update(key, reward) else "dropped"
         except Exception:
             return "failed"
+
+
+def _begin_again() -> None:
+    """See a fork, in the child."""
+    for learner in list(_alive):
+        if not learner._closed:
+            learner._rng = np.random.default_rng()  # not the numbers that the parent will draw
+            learner._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)
