@@ -132,6 +132,7 @@ def test_a_log_that_cannot_be_beaten_is_kept():
             "On 10.0% of the rows",
         ),
         (log(arms=log().arms % 2, propensities=np.full(900, 0.5)), f"Give {NAMES[2]} some requests, or take them out.", "1 of 3"),
+        (log(ids=np.arange(900) // 2), "Take out the rows that are there twice.", "450 rows"),
         (log(propensities=log().propensities * 0.7), "Check how propensities are recorded.", "mean weight is 1.397"),
         (
             log(rewards=log().rewards - np.linspace(0, 1, 900)),
@@ -155,6 +156,35 @@ def test_rules_do_not_fire_without_their_cause():
     assert "Leave residency alone." in said(log(2000), fault=0.001)
     slots = next(c for c in said(log(2000), fault=0.2) if c.startswith("Keep"))
     assert slots == "Keep 2 slots for arms in fast memory."
+
+
+def test_forecasts_have_a_constant_and_their_advice_the_true_number():
+    """Rewards far from 0 of contexts without a constant: a linear fit explains nearly all, and nothing is missing."""
+    x = log().contexts[:, :2]
+    rewards = 5.0 + x[:, 0] + 0.3 * np.random.default_rng(1).standard_normal(900)
+    plain = log(contexts=x, rewards=rewards)
+    found = report(plain).numbers["forecasts"]
+    assert found["explained"] > 0.8 and found["fitted"] > 0.9
+    assert not [c for c in said(plain) if "contexts" in c]
+    # Contexts that say nothing: the number is given as it is, below 0 too.
+    noise = log(
+        contexts=np.random.default_rng(2).standard_normal((900, 8)),
+        rewards=np.random.default_rng(3).random(900),
+    )
+    found = report(noise).numbers["forecasts"]
+    assert found["explained"] < 0.0
+    because = said(noise)["Look for contexts that say more about the reward."]
+    assert f"explain {found['explained']:.1%}" in because and f"{found['fitted']:.1%}." in because
+    assert f"explain {found['explained']:.1%}" in page(report(noise), "noise.csv")
+
+
+def test_what_is_learned_late_is_not_put_down_to_the_contexts():
+    numbers = report(log()).numbers
+    late = {**numbers, "forecasts": {**numbers["forecasts"], "explained": -1.5, "fitted": 0.79}}
+    text = {one["change"]: one["because"] for one in advice(late)}
+    assert not [c for c in text if c.startswith("Look for contexts")]
+    because = next(b for c, b in text.items() if c.startswith("Warm-start"))
+    assert "-150.0%" in because and "79.0%" in because
 
 
 def test_faults_cost_what_the_trace_says():

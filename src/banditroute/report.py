@@ -1,7 +1,7 @@
 """The numbers of a report on a trace: what is in it, what it can answer, and what other rules would have earned."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,9 +105,16 @@ def report(
     progress("forecasts")
     ahead = None
     if log.contexts is not None:
-        ahead = forecasts(log[-RECENT:], LinUCB(log.names, log.contexts.shape[1], rng=0))
+        recent = log[-RECENT:]
+        assert recent.contexts is not None
+        # With a constant, as the expected rewards have it: rewards need not be 0 where the context is.
+        contexts = np.column_stack([recent.contexts, np.ones(len(recent))])
+        recent = replace(recent, contexts=contexts)
+        ahead = forecasts(recent, LinUCB(log.names, contexts.shape[1], rng=0))
         if (ahead.errors > 0.0).any():  # rewards that never differ are no test of a forecast
-            numbers["forecasts"] = _forecasts(ahead)
+            assert expected is not None
+            fitted = expected[np.arange(len(log)), log.arms][-RECENT:]
+            numbers["forecasts"] = _forecasts(ahead, fitted)
         else:
             ahead = None
     progress("residency")
@@ -135,6 +142,7 @@ def _log(trace: Trace, log: Trace) -> dict[str, Any]:
     return {
         "rows": len(trace),
         "answered": len(log),
+        "repeated": trace.repeated(),
         "arms": len(trace.names),
         "dim": None if trace.contexts is None else trace.contexts.shape[1],
         "columns": named,
@@ -254,7 +262,8 @@ def _candidates(
     return sorted(rows, key=lambda row: -row["dr"]["value"]), refused, weights
 
 
-def _forecasts(ahead: Forecasts) -> dict[str, Any]:
+def _forecasts(ahead: Forecasts, fitted: Floats) -> dict[str, Any]:
+    """Return how good forecasts were; `fitted` is what a fit to the other rows of the log says of the same ones."""
     known = np.isfinite(ahead.errors)
     off = (ahead.rewards - ahead.means)[known]
     spread = float(ahead.rewards[known].var())
@@ -263,6 +272,9 @@ def _forecasts(ahead: Forecasts) -> dict[str, Any]:
         "bias": _mean(-off),
         "coverage_95": float((np.abs(off) <= 1.96 * ahead.errors[known]).mean()) if known.any() else None,
         "explained": float(1.0 - np.mean(off**2) / spread) if spread > 0.0 else None,
+        "fitted": float(1.0 - np.mean((ahead.rewards - fitted)[known] ** 2) / spread)
+        if spread > 0.0
+        else None,
     }
 
 

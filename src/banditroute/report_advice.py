@@ -45,6 +45,12 @@ def _recording(n: Numbers) -> Iterator[tuple[str, str]]:
             "Record contexts: Recorder(contexts=True).",
             f"None of {log['rows']:,} rows has one, so no rule that looks at the request can be learned or valued.",
         )
+    if log["repeated"]:
+        yield (
+            "Take out the rows that are there twice.",
+            f"{log['repeated']:,} rows have the decision id of an earlier one, as when logs are merged twice; "
+            "everything here counts them again.",
+        )
     missing = 1.0 - log["answered"] / log["rows"]
     if missing > 0.05:
         yield (
@@ -139,11 +145,18 @@ def _forecasts(n: Numbers) -> Iterator[tuple[str, str]]:
             "Look for drift, or for contexts that say more: the model is too sure of itself.",
             f"Only {found['coverage_95']:.1%} of the rewards lie in the 95 % interval of their forecast.",
         )
-    if found["explained"] is not None and found["explained"] < 0.01:
+    if found["explained"] is None or found["explained"] >= 0.01:
+        return
+    both = (
+        f"Forecasts in the order of the log explain {found['explained']:.1%} of the variance of the rewards over "
+        f"{found['rows']:,} rows, a linear fit to the rest of the log {found['fitted']:.1%}."
+    )
+    if found["fitted"] < 0.01:
+        yield "Look for contexts that say more about the reward.", both
+    else:
         yield (
-            "Look for contexts that say more about the reward.",
-            f"Forecasts explain {max(found['explained'], 0.0):.1%} of the variance of the rewards over "
-            f"{found['rows']:,} rows.",
+            "Warm-start from this log, or look for drift: a router that begins with nothing learns late.",
+            both,
         )
 
 

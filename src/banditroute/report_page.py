@@ -239,9 +239,13 @@ def _knowledge(found: Report) -> list[str]:
     if ahead is None:
         return []
     n, names = found.numbers["forecasts"], _short(found.trace.names)
-    explained = (
-        "" if n["explained"] is None else f" and explain {max(n['explained'], 0.0):.1%} of their variance"
-    )
+    explained = ""
+    if (
+        n["explained"] is not None
+    ):  # below 0 where the mean of the rewards would have been the better forecast
+        explained = (
+            f" and explain {n['explained']:.1%} of their variance; a fit to the other rows, {n['fitted']:.1%}"
+        )
     return [
         "<h2>How well rewards can be foreseen</h2>",
         f"<p>A fresh LinUCB read the last {len(ahead.means):,} rows in order and said what it expected of each before "
@@ -301,7 +305,8 @@ def _residency(found: Report) -> list[str]:
                 [f"{k}", *(f"{one[key][i]:.1%}" for key in ("coverage", "fixed", "per_window", "sees_ahead"))]
                 for i, k in enumerate(one["slots"])
             ],
-            f"Fault price {one['fault']:.4g} ({one['fault_source']}); {one['basis']}; the last {one['rows']:,} rows.",
+            f"Fault price {one['fault']:.4g} ({one['fault_source']}); {one['basis']}; the last {one['rows']:,} rows. "
+            "A cache that sees ahead must take in each arm asked for: with few slots it may hit less than a fixed set.",
         ),
     ]
     return lines
