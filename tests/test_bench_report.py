@@ -76,6 +76,14 @@ def test_two_results_may_not_hold_a_table_of_the_same_name(tree):
         report.main([])
 
 
+def test_the_tail_of_single_calls_says_what_the_scheduler_does_to_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = load(BENCHMARKS / "peers" / "tables.py")
+    made = tables._reference({})
+    assert "p99 us" in made["columns"]
+    assert "time slice" in made["note"] and "by the clock" in made["note"]
+
+
 def test_the_documents_show_the_measured_tables():
     assert report.main(["--check"]) == 0
 

@@ -3,13 +3,14 @@
 import argparse
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banditroute import LinUCB, Polar, simulate
+from banditroute import LinUCB, Polar, cli_diagnose, simulate
 from banditroute.cli_diagnose import configure, run
 from banditroute.diagnose import cross_fitted, diagnose, segment_cache, segment_hits, segment_routing
 from banditroute.recorded import data_file
@@ -196,6 +197,52 @@ def test_command_prints_a_table_and_json(tmp_path, capsys):
     assert found["hits"] == [1.0] and found["fixed"] == [pytest.approx(1 / 3)] == found["coverage"]
     with pytest.raises(ValueError, match="no array 'scores'; it holds rewards, x, served"):
         command(path, "--rewards", "scores")
+
+
+def test_command_takes_the_contexts_that_the_file_holds(tmp_path, capsys):
+    """As `study matrix`, `tune` and `report` do: the same file, the same question."""
+    rng = np.random.default_rng(0)
+    contexts, rewards = rng.standard_normal((200, 3)), rng.random((200, 4))
+    np.savez(tmp_path / "m.npz", contexts=contexts, rewards=rewards)
+    np.savez(tmp_path / "bare.npz", rewards=rewards)
+
+    def worth(*words):
+        assert command(*words, "--json") == 0
+        return json.loads(capsys.readouterr().out)["worth"]
+
+    fitted = cross_fitted(np.column_stack([contexts, np.ones(200)]), rewards)
+    assert worth(tmp_path / "m.npz") == diagnose(fitted, 0.05).worth
+    assert worth(tmp_path / "m.npz", "--contexts", "contexts") == diagnose(fitted, 0.05).worth
+    oracle = diagnose(rewards, 0.05).worth
+    assert worth(tmp_path / "m.npz", "--contexts", "") == worth(tmp_path / "bare.npz") == oracle
+    assert oracle != diagnose(fitted, 0.05).worth
+    # Arms that served say what was needed; contexts beside them are used when named.
+    np.savez(tmp_path / "served.npz", contexts=contexts, served=np.arange(200) % 4)
+    assert (
+        worth(tmp_path / "served.npz", "--trace", "served")
+        == diagnose(np.eye(4)[np.arange(200) % 4], 0.05).worth
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("--contexts", "contexts")])
+@pytest.mark.parametrize("shape", [(199, 3), (200,)])
+def test_contexts_that_do_not_fit_the_rewards_are_refused(words, shape, tmp_path):
+    np.savez(tmp_path / "m.npz", contexts=np.ones(shape), rewards=np.ones((200, 4)))
+    with pytest.raises(ValueError, match=r"m\.npz: array 'contexts' must be of shape \(200, d\).*got \("):
+        command(tmp_path / "m.npz", *words)
+
+
+def test_every_word_of_the_table_is_explained(tmp_path, capsys):
+    """Two arms in turn and one slot: the cache that sees ahead hits less than a fixed set, and the page says why."""
+    np.savez(tmp_path / "m.npz", rewards=np.eye(2)[np.arange(100) % 2])
+    assert command(tmp_path / "m.npz", "--window", 10) == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if line.split()[:1] == ["1"])
+    assert row.split()[-3:] == ["50.0%", "50.0%", "0.0%"]
+    assert "must take in every arm asked for, so with few slots it may hit less than a fixed set" in shown
+    page = (Path(__file__).resolve().parents[1] / "docs" / "residency.md").read_text(encoding="utf-8").lower()
+    for word in ("fixed", "per window", "sees ahead", "SRP", "coverage", "gap"):
+        assert word in cli_diagnose.__doc__ and word.lower() in page, word
 
 
 @pytest.mark.parametrize(

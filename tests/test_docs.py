@@ -57,6 +57,12 @@ def test_the_code_of_a_document_runs(path, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=label)
+def test_no_document_reaches_through_a_router_to_its_policy(path):
+    """The Router owns its policy: nobody else calls its writers, and pages read from a policy of their own."""
+    assert not re.findall(r"router\.policy\.(?!arms\b)\w+", code(path))
+
+
 def test_the_example_of_the_readme_is_short_and_learns(capsys):
     example = BLOCK.findall(text(ROOT / "README.md"))[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 15

@@ -143,6 +143,13 @@ def test_command(tmp_path, capsys):
         == 0
     )
     assert len(json.loads(capsys.readouterr().out)["trials"]) == 2
+    with pytest.raises(SystemExit) as leaving:  # at once, not after the data were read
+        main(["tune", "nowhere.npz", "--seeds", "3"])
+    assert leaving.value.code == 2
+    assert "argument --seeds: must be 4 or more, got 3" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    assert "4 or more" in " ".join(capsys.readouterr().out.split())
     logged().save(tmp_path / "log.csv")
     assert main(["tune", str(tmp_path / "log.csv"), *options]) == 0
     capsys.readouterr()

@@ -2,9 +2,19 @@
 
 FILE is a trace (.npz, .csv, .jsonl or .parquet, as `Trace.save` writes them): with contexts, the rewards of all arms
 are what a linear router expects of them; without, each request is taken to need the arm that served it. Or FILE is an
-.npz file that holds a (requests, arms) array of rewards, or an array of the arms that served, in the order of the
-requests. With contexts the rewards are replaced by what a linear router could expect of them; without, an oracle router
-is meant.
+.npz file as `study matrix` reads it: a (requests, arms) array of rewards, in the order of the requests, and contexts,
+with which the rewards are replaced by what a linear router could expect of them; without, an oracle router is meant. An
+array of the arms that served (--trace) will do too.
+
+For each number of slots the table says
+  coverage    share of what keeping all arms resident earns that the best set of so many earns
+  gap         by how much, per request, that set beats the next best
+  fixed       hit rate of the most used set, chosen once
+  per window  hit rate of the most used set, chosen anew for each --window requests: re-planning by epochs hits no more
+  sees ahead  hit rate of a cache that knows the next --window requests (SCH). Unlike a set it must take in every arm
+              asked for, and it starts empty: with few slots it may hit less than a fixed set
+and below it SRP, from 0 to 1: how well "used throughout the window or not at all" describes the arms (1: each window
+has arms of its own), and how many arms are in use per window then.
 
 For example
   banditroute diagnose log.parquet --fault 0.1 --window 1000
@@ -26,6 +36,11 @@ from banditroute.trace import Trace
 
 __all__ = ["configure", "run"]
 
+NOTES = """\
+Hits: of the best set, chosen once (fixed) or anew for each window, and of a cache that sees one window ahead; that one
+must take in every arm asked for, so with few slots it may hit less than a fixed set. SRP: how well "used throughout the
+window or not at all" describes the arms, 1 perfectly. Coverage and gap: see --help."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command.
@@ -39,7 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--rewards", default="rewards", metavar="KEY", help="array of rewards (rewards)")
-    parser.add_argument("--contexts", metavar="KEY", help="array of contexts, for expected rewards")
+    parser.add_argument(
+        "--contexts",
+        metavar="KEY",
+        help="array of contexts, for expected rewards (contexts, where the file holds it; '' for none)",
+    )
     parser.add_argument("--trace", metavar="KEY", help="array of the arms that served, indices or names")
     parser.add_argument("--scale", type=float, default=1.0, help="stored number that is a reward of 1 (1)")
     parser.add_argument("--components", type=positive, default=32, help="leading context columns used (32)")
@@ -80,10 +99,23 @@ def _of_arrays(args: argparse.Namespace) -> tuple[Any, Any]:
             utilities = np.eye(int(trace.max()) + 1)[trace]
         else:
             utilities = np.asarray(_array(file, args.rewards, args.file), dtype=np.float64) / args.scale
-        if args.contexts is not None:
-            columns = np.asarray(_array(file, args.contexts, args.file), np.float64)[:, : args.components]
+        if key := _contexts(args, file.files):
+            columns = np.asarray(_array(file, key, args.file), np.float64)
+            if columns.ndim != 2 or len(columns) != len(utilities):
+                raise ValueError(
+                    f"{args.file}: array {key!r} must be of shape ({len(utilities)}, d), one row per request, got "
+                    f"{columns.shape}"
+                )
+            columns = columns[:, : args.components]
             utilities = cross_fitted(np.column_stack([columns, np.ones(len(columns))]), utilities)
     return utilities, trace
+
+
+def _contexts(args: argparse.Namespace, held: list[str]) -> str | None:
+    """Return the key of the contexts: the one named, or the usual one where the file has it beside rewards."""
+    if args.contexts is not None:
+        return str(args.contexts)
+    return "contexts" if {"contexts", args.rewards} <= set(held) else None
 
 
 def _array(file: Any, key: str, path: Path) -> Any:
@@ -102,7 +134,7 @@ def _table(found: Diagnosis, faults: Any) -> str:
     lines = [
         f"{found.arms} arms, fault price {price}, windows of {found.window} requests",
         "",
-        "slots  coverage      gap  hits: fixed  per window  sees ahead",
+        "slots  coverage      gap  hits: fixed  per window  sees ahead",  # --help explains them
     ]
     for i, slots in enumerate(found.slots):
         gap = "-" if np.isnan(found.gap[i]) else f"{found.gap[i]:.4f}"
@@ -110,7 +142,14 @@ def _table(found: Diagnosis, faults: Any) -> str:
             f"{slots:5d}  {found.coverage[i]:8.1%}  {gap:>7}  {found.fixed[i]:11.1%}  {found.hits[i]:10.1%}"
             f"  {found.sch[i]:10.1%}"
         )
-    lines += ["", f"SRP {found.srp:.3f} with {found.group:.1f} arms active per window", "", found.summary()]
+    lines += [
+        "",
+        f"SRP {found.srp:.3f} with {found.group:.1f} arms active per window",
+        "",
+        NOTES,
+        "",
+        found.summary(),
+    ]
     return "\n".join(lines)
 
 

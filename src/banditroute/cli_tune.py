@@ -53,11 +53,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--fault", type=float, default=0.05, help="price of a fault and of a load (%(default)s)")
     add("--requests", type=positive, default=4000, metavar="T", help="per draw (%(default)s)")
     add("--trials", type=positive, default=40, metavar="N", help="default: %(default)s")
-    add("--seeds", type=positive, default=8, metavar="N", help="paired draws per setting (%(default)s)")
+    add(
+        "--seeds",
+        type=_pairs,
+        default=8,
+        metavar="N",
+        help="paired draws per setting, 4 or more (%(default)s)",
+    )
     add("--storage", type=Path, metavar="FILE", help="journal of the study; goes on where it ended")
     add("--jobs", type=int, default=1, metavar="N", help="processes; -1 for all cores (%(default)s)")
     add("--backend", default="loky", help="of joblib: loky, ray or dask (%(default)s)")
     add("--json", action="store_true", help="print the result as JSON")
+
+
+def _pairs(text: str) -> int:
+    if int(text) < 4:  # half of them must tell whether a setting is hopeless
+        raise argparse.ArgumentTypeError(f"must be 4 or more, got {text}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
