@@ -120,7 +120,8 @@ class Window:
         if take == 0:
             return np.empty((0, self._rows.shape[1] if self._rows.size else 0))
         index = (self.seen - 1 - _ages(kept, take)) % self.size
-        return np.ascontiguousarray(self._rows[index])
+        rows: Floats = self._rows.take(index, axis=0)
+        return rows
 
 
 @lru_cache(maxsize=8)  # a controller asks for the same few at every plan

@@ -294,9 +294,11 @@ class Look:
     def best(self, capacity: float, sizes: Floats, pinned: Mask, *, previous: Mask, loads: Floats) -> Mask:
         """Return the best set found by greedy additions and swaps, as `best_set` does, loads per request."""
         n = len(self.utilities)
-        standing = np.where(pinned, _PINNED, np.where(previous, _BEFORE, _NEW)).astype(np.int8)
+        standing = previous.astype(np.int8)  # _BEFORE or _NEW
+        standing[pinned] = _PINNED
         room, size = _whole(capacity, sizes)
-        price = np.where(standing == _NEW, n * loads, 0.0)
+        price = n * loads
+        price[standing != _NEW] = 0.0
         work = facility.workspace(n, len(size), _how_many_fit(size, room))
         work[1][0] = self._rows[0]
         tie = _tie(self._rows[0], self.faults)

@@ -177,9 +177,7 @@ class Polaris(Controller):
 
     def _values(self, view: View, contexts: Floats) -> Floats:
         mean, std = view.scores(contexts)
-        std *= view.alpha
-        mean += std
-        return bar_unoffered(mean, view)
+        return bar_unoffered(mean + view.alpha * std, view)
 
     def _earned(self, view: View, latest: Floats) -> Floats:
         """Return what each rule would have earned on the requests since the last plan."""
