@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banditroute import DiagLinUCB, LinTS, LinUCB, UnknownArm
+from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, UnknownArm
 from banditroute._kernels import layout
 from banditroute._kernels import linear as k
 from banditroute.stream import Stream
@@ -475,3 +475,90 @@ def test_streams_that_cannot_be_written_to():
         array.flags.writeable = False
     frozen = simulate(LinUCB(3, 4, rng=0), Stream(contexts, means, means, ("a", "b", "c")))
     assert np.array_equal(plain.arms, frozen.arms)
+
+
+@pytest.mark.parametrize("offered", ["nothing", "prices", "eligible", "both", "each"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_batch_of_thompson_sampling_is_the_loop_with_its_propensities(offered, exact):
+    policy = fed(LinTS(4, 3, mix=0.1, propensities=exact, rng=3), 60, 5)
+    rows = np.random.default_rng(6).standard_normal((9, 3))
+    prices, mask = np.array([0.0, 0.1, 0.2, 0.05]), np.array([True, False, True, True])
+    each = np.random.default_rng(7).random((9, 4))
+    options = {
+        "nothing": {},
+        "prices": {"prices": prices},
+        "eligible": {"eligible": mask},
+        "both": {"prices": prices, "eligible": mask},
+        "each": {"prices": each, "eligible": each > 0.2},
+    }[offered]
+    twin = policy.copy()
+    arms, propensities = policy.select_batch(rows, **options)
+    alone = [
+        twin.select(x, **{n: v if v.ndim == 1 else v[i] for n, v in options.items()})
+        for i, x in enumerate(rows)
+    ]
+    assert arms.tolist() == [c.arm for c in alone]
+    np.testing.assert_array_equal(propensities, [c.propensity for c in alone])  # both NaN without `exact`
+    assert np.isnan(propensities).any() != exact
+    # The header tells what the last choice of the kernel was and how many arms it looked at: no state.
+    assert bits(policy)[0] == bits(twin)[0]
+
+
+HOSTILE = {
+    "theta": lambda a: a["theta"].__setitem__((1, 0), np.nan),
+    "cov": lambda a: a["cov"].__setitem__((0, 3), np.inf),
+    "gram": lambda a: a["gram"].__setitem__((0, 0), np.nan),
+    "moment": lambda a: a["moment"].__setitem__((0, 0), -np.inf),
+    "prior": lambda a: a["prior"].__setitem__((0, 0), np.nan),
+    "radius": lambda a: a["arm"].__setitem__((0, layout.A_RADIUS), np.nan),
+    "count": lambda a: a["arm"].__setitem__((0, layout.A_COUNT), -1.0),
+    "noise": lambda a: a["noise"].__setitem__(0, np.nan),
+    "no theta": lambda a: a.pop("theta"),
+    "no header": lambda a: a.pop("header"),
+    "flat theta": lambda a: a.update(theta=a["theta"].ravel()),
+    "alpha": lambda a: a["header"].__setitem__(layout.H_ALPHA, np.nan),
+    "ridge": lambda a: a["header"].__setitem__(layout.H_RIDGE, np.inf),
+    "mix": lambda a: a["header"].__setitem__(layout.H_MIX, 1.5),
+    "clock": lambda a: a["header"].__setitem__(layout.H_CLOCK, 1e300),
+    "span": lambda a: a["header"].__setitem__(layout.H_SPAN, np.inf),
+    "refresh": lambda a: a["header"].__setitem__(layout.H_REFRESH, np.nan),
+    "sigma": lambda a: a["header"].__setitem__(layout.H_SIGMA2, np.nan),
+    "sampling": lambda a: a["header"].__setitem__(
+        layout.H_SAMPLE, 1.0
+    ),  # and no normal numbers to sample with
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+@pytest.mark.parametrize("make", [LinUCB, DiagLinUCB])
+def test_a_state_that_makes_no_sense_is_refused(make, change):
+    header, arrays = fed(make(3, 2, rng=0), 40, 1).to_state()
+    HOSTILE[change](arrays)
+    policy = fed(make(3, 2, rng=5), 20, 2)
+    before = bits(policy)
+    with pytest.raises(ValueError):
+        policy.load_state(header, arrays)
+    assert bits(policy) == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        LinUCB,
+        LinTS,
+        DiagLinUCB,
+        EpsilonGreedy,
+        lambda *a, **o: LinUCB(*a, alpha=1.0, ridge=1.0, prior=None, **o),
+    ],
+)
+def test_every_state_that_a_policy_writes_is_taken_back(make):
+    # Also before the first reward, right after a choice (which leaves NaN in the header of LinTS), and after rewards
+    # and weights at the limit.
+    policy = make(3, 2, rng=0)
+    for reward, weight in ((0.5, 1.0), (1e30, 1e30), (-1e30, 1e-300)):
+        for _ in range(30):
+            again = make(3, 2, rng=9)
+            again.load_state(*policy.to_state())
+            assert bits(again) == bits(policy)
+            chosen = policy.select([0.3, -0.9e6 if weight > 1.0 else 0.2])
+            policy.update(chosen.arm, [0.3, 0.7e6 if weight > 1.0 else 0.2], reward, weight=weight)

@@ -9,6 +9,7 @@ from banditroute._kernels import logistic as k
 from banditroute.checks import CHECKS
 from banditroute.policies.logistic import LogisticUCB
 from banditroute.policies.restart import Restarting
+from banditroute.policies.simple import UCB1
 
 POLICIES = {
     "LogisticUCB": lambda rng: LogisticUCB(4, 3, rng=rng),
@@ -213,3 +214,107 @@ def test_it_beats_the_linear_policy_where_chances_are_extreme():
     for apart in map(np.array, (regret, loss)):
         half = student.ppf(0.975, 9) * apart.std(ddof=1) / 10**0.5
         assert apart.mean() + half < 0.0
+
+
+def bits(policy):
+    header, arrays = policy.to_state()
+    return repr(header), {name: array.tobytes() for name, array in arrays.items()}
+
+
+def spoiled(name, place, value):
+    def change(arrays):
+        arrays[name][place] = value
+
+    return change
+
+
+HOSTILE = [
+    spoiled("held", 0, 10.0**7),  # rows that the kernel would read far behind the array
+    spoiled("held", 0, -5.0),
+    spoiled("held", 0, 2.5),
+    spoiled("held", 0, np.nan),
+    spoiled("theta", (0, 0), np.nan),
+    spoiled("theta", (0, 0), 1e300),
+    spoiled("cov", (0, 0, 0), np.inf),
+    spoiled("past", (0, 0, 0), np.nan),
+    spoiled("pull", (0, 0), np.nan),
+    spoiled("count", 0, np.nan),
+    spoiled("rows", (0, 0, 0), np.nan),
+    spoiled("rows", (0, 0, 2), 1.5),  # a reward
+    spoiled("rows", (0, 0, 3), -1.0),  # a weight
+    lambda arrays: arrays.pop("rows"),
+    lambda arrays: arrays.pop("held"),
+    lambda arrays: arrays.update(rows=arrays["rows"][:, :0]),
+    lambda arrays: arrays.update(rows=np.zeros((2, 1000, 4))),  # more than `memory`
+    lambda arrays: arrays.update(rows=arrays["rows"].ravel()),
+    lambda arrays: arrays.update(rows=arrays["rows"][:, :3]),  # fewer rows than are held
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+def test_states_that_make_no_sense_are_refused(change):
+    other, policy = LogisticUCB(2, 2, rng=0), LogisticUCB(2, 2, rng=1)
+    for i in range(20):
+        other.update(i % 2, [1.0, 0.1 * i], float(i % 3 == 0))
+    policy.update(1, [1.0, 0.0], 1.0)
+    header, arrays = other.to_state()
+    before = bits(policy)
+    change(arrays)
+    with pytest.raises(ValueError):
+        policy.load_state(header, arrays)
+    assert bits(policy) == before
+    policy.load_state(*other.to_state())
+    assert bits(policy) == bits(other)
+
+
+def test_states_of_other_policies_and_none_at_all_are_refused():
+    policy = LogisticUCB(2, 2, rng=1)
+    with pytest.raises(ValueError, match="state must be of"):
+        policy.load_state(*UCB1(2, 2, rng=0).to_state())
+    with pytest.raises(ValueError, match="header must have 'policy'"):
+        policy.load_state({}, {})
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300, 1e-30, 1e-12, 1e-7])
+def test_the_width_of_a_tiny_alpha_is_that_of_none(alpha):
+    policies = [LogisticUCB(2, 2, alpha=a, rng=0) for a in (0.0, alpha)]
+    for policy in policies:
+        policy.update(0, [1.0, 0.0], 1.0)
+        policy.select([1.0, 0.5])
+    none, tiny = (policy.scores([1.0, 0.5]) for policy in policies)
+    np.testing.assert_array_equal(tiny.mean, none.mean)
+    np.testing.assert_allclose(tiny.std, none.std, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [60, 1500])  # with and without folding
+@pytest.mark.parametrize("size", [1.0, 1e6])
+@pytest.mark.parametrize("heavy", [1e12, 1e15, 1e20, 1e29])
+def test_nothing_is_made_up_where_nothing_was_seen(heavy, size, n):
+    # Contexts along one direction, with weights of which rounding alone outweighs the ridge across it.
+    along, across = np.array([0.6, 0.8]), np.array([-0.8, 0.6])
+    policy = LogisticUCB(1, 2, max_norm=2e6, rng=0)
+    policy.update_batch(np.outer(np.ones(n), along), [0] * n, np.arange(n) % 20 < 7)
+    for i in range(60):
+        policy.update(0, size * along, float(i % 20 < 7), weight=heavy)
+    for i in range(n - 60):
+        policy._hold(0, size * along, float(i % 20 < 7), heavy)
+    policy._fit(0)
+    theta = policy.coefficients[0]
+    assert abs(size * theta @ along - np.log(0.35 / 0.65)) < 0.1
+    assert abs(size * theta @ across) < 0.1
+    widths = policy._own["cov"][0]
+    assert (
+        np.isfinite(widths).all() and along @ widths @ along < across @ widths @ across <= 1.0 / policy.ridge
+    )
+
+
+@pytest.mark.parametrize("past", [0.0, 1e20])
+def test_the_least_ridge_is_a_share_of_the_curvature(past):
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.standard_normal((30, 3)), np.zeros(30), rng.uniform(0.0, 1e15, 30)])
+    x, w = rows[:20, :3], rows[:20, 4]
+    expected = 1e-12 * (3 * past + sum(w * (x**2).sum(axis=1)) / 4.0)
+    for function in (k.least_ridge, k.least_ridge.py_func):
+        for ridge in (1e-9, 1e25):
+            given = function(rows, 20, past * np.eye(3), ridge)
+            np.testing.assert_allclose(given, max(ridge, expected), rtol=1e-12)

@@ -156,6 +156,8 @@ def test_a_forked_child_is_a_worker_of_its_own(tmp_path, close):
                 collector.close()
         finally:
             os._exit(0)
+    os.close(reports)
+    os.close(orders)
     heard = json.loads(os.read(answers, 10_000))
     expected = {me: 1.0, str(child): router.stats()["decisions"] + 4.0}
     assert heard == expected
@@ -165,7 +167,7 @@ def test_a_forked_child_is_a_worker_of_its_own(tmp_path, close):
     assert samples(registry) == {me: 1.0}
     assert [path.name for path in tmp_path.iterdir()] == [f"{me}.json"]  # closing in a child left it alone
     collector.close()
-    for pipe in (answers, reports, orders, commands):
+    for pipe in (answers, commands):
         os.close(pipe)
 
 

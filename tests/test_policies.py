@@ -1,9 +1,13 @@
 """The smaller policies: the whole contract for each, and each against what it is defined to be."""
 
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from banditroute import LinUCB
+from banditroute import _validate as check
 from banditroute.checks import CHECKS
 from banditroute.policies.hybrid import HybridLinUCB
 from banditroute.policies.shared import SharedLinUCB
@@ -213,3 +217,79 @@ def test_squarecb_is_inverse_gap_weighting():
     wanted = np.array([share[0], 1.0 - share.sum(), share[1], 0.0])
     given = policy.propensities([1.0], eligible=[True, True, True, False])
     np.testing.assert_allclose(given, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"SquareCB"}))
+def test_states_that_make_no_sense_are_refused(name):
+    def state(policy):
+        header, arrays = policy.to_state()
+        return repr(header), {key: array.tobytes() for key, array in arrays.items()}
+
+    policy, other = POLICIES[name](0), POLICIES[name](1)
+    for i in range(12):
+        other.update(i % 3, [0.5] * other.dim, 0.25 * (i % 4))
+    before = state(policy)
+    header, arrays = other.to_state()
+    wrong = [
+        ({}, {}),
+        (header, {}),
+        ({**header, "clock": -5}, arrays),
+        ({**header, "clock": 1 << 60}, arrays),
+    ]
+    wrong += [({n: v for n, v in header.items() if n != left}, arrays) for left in header]
+    wrong += [({**header, "rng": given}, arrays) for given in ({}, None, {**header["rng"], "state": "x"})]
+    for key, array in arrays.items():
+        for value in (np.nan, np.inf):
+            spoiled = array.copy()
+            spoiled.flat[-1] = value
+            wrong.append((header, {**arrays, key: spoiled}))
+    for given in wrong:
+        with pytest.raises(ValueError):
+            policy.load_state(*given)
+        assert state(policy) == before
+    policy.load_state(header, arrays)
+    assert state(policy) == state(other)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True, np.True_, np.array(True), "0.5", b"0.5", bytearray(b"1"), memoryview(b"1"), np.array("0.5"), np.str_("1"),
+        np.bytes_(b"1"), 1j, np.complex128(1 + 2j), np.timedelta64(3), np.array(None), None, object(), [1.0], np.ones(1),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_number_is_no_reward_and_no_weight(value):
+    for policy in (UCB1(2, 1, rng=0), HybridLinUCB(2, 1, rng=0)):
+        with pytest.raises(TypeError, match="reward must be a finite number, got"):
+            policy.update(0, [1.0], value)
+        with pytest.raises(TypeError, match="weight must be a finite number, got"):
+            policy.update(0, [1.0], 0.5, weight=value)
+        assert policy.counts.sum() == 0
+
+
+@pytest.mark.parametrize(
+    "value", [1, np.int8(1), np.float32(1), Decimal(1), Fraction(1), np.array(1.0), np.array(1)], ids=repr
+)
+def test_numbers_of_all_kinds_are_rewards(value):
+    assert check.finite("reward", value) == 1.0 and type(check.finite("reward", value)) is float
+
+
+def test_integers_of_any_size_are_numbers_or_named():
+    np.testing.assert_array_equal(check.vector("x", [2**70, 1], 2), [2.0**70, 1.0])
+    np.testing.assert_array_equal(check.matrix("rows", [[2**70, 0.5]]), [[2.0**70, 0.5]])
+    for digits in (400, 5000):  # Python prints up to 4,300 of them
+        with pytest.raises(ValueError, match=r"x must be a finite number, got an integer of \d+ bits"):
+            check.vector("x", [10**digits, 1], 2)
+        with pytest.raises(ValueError, match="x must be an array of real numbers, got"):
+            check.vector("x", [[10**digits], [1, 2]], 2)
+    for wrong in ([None, 1.0], [True, 2**70], ["a", 2**70]):
+        with pytest.raises(TypeError, match="x must hold real numbers"):
+            check.vector("x", wrong, 2)
+
+
+def test_names_in_messages_are_short():
+    for given in (["a" * 10_000] * 2, "a" * 10_000):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            check.names("arms", given)
+        assert len(str(caught.value)) < 150

@@ -1,12 +1,12 @@
 """Border checks: each returns the normalised value or raises with argument, rule and value received."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["finite", "integer", "matrix", "names", "unit", "vector"]
+__all__ = ["entry", "finite", "generator", "integer", "matrix", "names", "unit", "vector"]
 
 Floats = NDArray[np.float64]
 LARGEST_FLOAT = float(np.finfo(np.float64).max)
@@ -14,10 +14,28 @@ LONGEST_S = 1e9  # a thread cannot wait for more than 9.2e9 seconds at a time
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, int) and abs(value) > 1 << 1000:  # Python refuses to print what is longer still
+    if isinstance(value, int) and abs(value) > 1 << 1000:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers that are longer still
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _number(name: str, value: Any) -> float:
+    """Return ``value`` as a float; a truth value, a text or a complex number is none, in numpy's types either."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        raise TypeError(f"{name} must be a finite number, got an array of shape {value.shape}")
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    try:
+        if isinstance(value, bool | str | bytes | bytearray | memoryview) or kind in "bcmMOSU":
+            raise TypeError
+        return float(value)
+    except OverflowError as error:  # an integer beyond the range of a float
+        raise ValueError(f"{name} must be a finite number, got {_shown(value)}") from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a finite number, got {_shown(value)}") from error
 
 
 def finite(
@@ -31,16 +49,7 @@ def finite(
     Traceback (most recent call last):
     ValueError: alpha must be a finite number, got nan
     """
-    if isinstance(value, bool | str) or value is None:
-        raise TypeError(f"{name} must be a finite number, got {_shown(value)}")
-    if isinstance(value, np.ndarray) and value.ndim:
-        raise TypeError(f"{name} must be a finite number, got an array of shape {value.shape}")
-    try:
-        number = float(value)
-    except OverflowError as error:  # an integer beyond the range of a float
-        raise ValueError(f"{name} must be a finite number, got {_shown(value)}") from error
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a finite number, got {_shown(value)}") from error
+    number = value if type(value) is float else _number(name, value)
     if not np.isfinite(number):
         raise ValueError(f"{name} must be a finite number, got {_shown(value)}")
     if number < low or number > high or (open_low and number == low):
@@ -75,12 +84,16 @@ def integer(name: str, value: Any, *, low: int = 0, high: int | None = None) -> 
 def _floats(name: str, value: Any) -> Floats:
     try:
         array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-        array = np.ascontiguousarray(array, dtype=np.float64)
-        return array if array.flags.aligned else array.copy()
     except ValueError as error:
         raise ValueError(f"{name} must be an array of real numbers, got {_shown(value)}") from error
+    if array.dtype.kind == "O" and all(type(item) in (int, float) for item in array.flat):
+        for item in array.flat:  # integers that numpy has no type for
+            _number(name, item)
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    return array if array.flags.aligned else array.copy()
 
 
 def vector(name: str, value: ArrayLike, size: int, *, limit: float = LARGEST_FLOAT) -> Floats:
@@ -120,6 +133,28 @@ def matrix(name: str, value: ArrayLike, columns: int | None = None, rows: int | 
     return array
 
 
+def entry(name: str, given: Mapping[str, Any], key: str) -> Any:
+    """Return ``given[key]``: what lacks it does not fit, which is no error of the mapping.
+
+    >>> entry("header", {"dim": 3}, "policy")
+    Traceback (most recent call last):
+    ValueError: header must have 'policy', got ['dim']
+    """
+    if key not in given:
+        raise ValueError(f"{name} must have {key!r}, got {_shown(sorted(given))}")
+    return given[key]
+
+
+def generator(name: str, like: np.random.Generator, state: Any) -> np.random.Generator:
+    """Return a new generator of the kind of `like` in the given state."""
+    new = np.random.Generator(type(like.bit_generator)())
+    try:
+        new.bit_generator.state = state
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name} must be the state of a generator, got {_shown(state)}") from error
+    return new
+
+
 def names(name: str, value: int | Iterable[str]) -> tuple[str, ...]:
     """Return arm names: the given distinct strings, or "0" .. "k-1" for a count k.
 
@@ -143,6 +178,6 @@ def names(name: str, value: int | Iterable[str]) -> tuple[str, ...]:
     for item in given:
         if not item or item in seen:
             rule = "distinct" if item else "non-empty"
-            raise ValueError(f"{name} must be {rule}, got {item!r}{' twice' if item else ''}")
+            raise ValueError(f"{name} must be {rule}, got {_shown(item)}{' twice' if item else ''}")
         seen.add(item)
     return given

@@ -1,6 +1,8 @@
 """Recorder: writes a Router's decisions and rewards down as a trace."""
 
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +29,9 @@ class _Row(NamedTuple):
     version: int
 
 
+_alive: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+
+
 class Recorder:
     """Keeps a sample of decisions, and the rewards that answer them, until they are fetched as a `Trace`.
 
@@ -45,6 +50,8 @@ class Recorder:
     Give it to one Router as ``recorder=``. A decision costs a few microseconds more, a row the context plus 0.4 kB. A
     reward is recorded when it was learned: what the Router drops stays unanswered here. With ``mix=0`` and no forcing
     the propensities of most policies are 1, and such a log cannot be evaluated off-policy: record with ``mix > 0``.
+
+    A forked child starts empty, for what was recorded before is its parent's: the traces of workers have no row twice.
 
     Examples
     --------
@@ -69,6 +76,7 @@ class Recorder:
         self._rewards: dict[int, float] = {}
         self._latencies: dict[int, float] = {}
         self._lock = threading.Lock()
+        _alive.add(self)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -158,3 +166,14 @@ class Recorder:
 
 def _column(rows: list[_Row], of: Callable[[_Row], object], dtype: type[np.generic]) -> NDArray[Any]:
     return np.array([of(row) for row in rows], dtype=dtype)
+
+
+def _start_empty() -> None:
+    """See a fork, in the child."""
+    for recorder in list(_alive):
+        recorder._lock = threading.Lock()
+        recorder.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_empty)

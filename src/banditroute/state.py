@@ -6,14 +6,29 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute import _validate as check
 from banditroute._kernels import derived, layout, tiles
 
 __all__ = ["LinearState"]
 
 Floats = NDArray[np.float64]
+EXACT: Final = float(1 << 53)  # beyond it floats do not count
 
 # The truth: sums over feedback, so that replicas merge by adding and a rebuild forgets rounding.
 TRUTH: Final = ("gram", "moment", "arm")
+
+# What is saved beside the header; where the kernels find it is never taken from outside.
+BLOCKS: Final = ("theta", "cov", "gram", "moment", "prior", "arm", "noise")
+_PLACES: Final = [*range(layout.H_ROWS), layout.H_QUEUE]
+_RANGES: Final = (
+    (layout.H_ALPHA, 0.0, np.inf, "an alpha >= 0"),
+    (layout.H_MIX, 0.0, 1.0, "a mix in [0, 1]"),
+    (layout.H_DISCOUNT, 0.0, 1.0, "a discount in [0, 1]"),
+    (layout.H_SPAN, 1.0, EXACT, "a span >= 1"),
+    (layout.H_BUCKET, 0.0, EXACT, "a bucket >= 0"),
+    (layout.H_CLOCK, 0.0, EXACT, "a clock >= 0"),
+    (layout.H_LEARNED, 0.0, EXACT, "a number of updates >= 0"),
+)
 
 
 def _aligned(size: int) -> Floats:
@@ -193,8 +208,7 @@ class LinearState:
 
     def to_arrays(self) -> dict[str, Floats]:
         """Return a copy of everything as named arrays (the header, all blocks but the scratch)."""
-        names = ("theta", "cov", "gram", "moment", "prior", "arm", "noise")
-        return {"header": self.buffer[: layout.HEADER].copy(), **{n: getattr(self, n).copy() for n in names}}
+        return {"header": self.buffer[: layout.HEADER].copy(), **{n: getattr(self, n).copy() for n in BLOCKS}}
 
     def __reduce__(self) -> "tuple[Callable[..., LinearState], tuple[dict[str, Floats]]]":
         """Copies and process borders go through the arrays: views cannot be copied one by one."""
@@ -202,12 +216,16 @@ class LinearState:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats]) -> "LinearState":
-        """Return the state that `to_arrays` described; shapes are checked against the header."""
-        head = np.asarray(arrays["header"], dtype=np.float64)
+        """Return the state that `to_arrays` described; raises ``ValueError`` where shapes or numbers make no sense."""
+        head, *blocks = (
+            np.asarray(check.entry("arrays", arrays, name), dtype=np.float64) for name in ("header", *BLOCKS)
+        )
+        given = dict(zip(BLOCKS, blocks, strict=True))
         if head.ndim != 1 or not layout.H_AUTO_RIDGE < head.size <= layout.HEADER:
             raise ValueError(f"header must have shape ({layout.HEADER},), got {head.shape}")
-        count, pad = np.shape(arrays["theta"])
-        pack = np.shape(arrays["cov"])[-1]
+        if given["theta"].ndim != 2 or given["cov"].ndim != 2:
+            raise ValueError("theta and cov must have a row per arm")
+        count, pad, pack = *given["theta"].shape, given["cov"].shape[1]
         sizes = [count, pad, pack]
         if (
             head[[layout.H_ARMS, layout.H_PAD, layout.H_PACK]].tolist() != sizes
@@ -217,14 +235,11 @@ class LinearState:
         drawn = head[[layout.H_ROWS, layout.H_WIDTH]]
         if (
             not (drawn >= 1).all()
-            or not drawn.prod() == arrays["noise"].size
-            or drawn[1] not in (1, 1 + count)
+            or not drawn.prod() == given["noise"].size
+            or drawn[1] != (1 + count if head[layout.H_SAMPLE] else 1)
         ):
             raise ValueError(f"header must tell the shape of the noise, got {drawn.tolist()}")
-        if not (
-            0 <= head[layout.H_CURSOR] <= drawn[0] and head[layout.H_SPAN] >= 1 and head[layout.H_RIDGE] > 0
-        ):
-            raise ValueError("header must hold a cursor inside the noise, a span >= 1 and a ridge > 0")
+        _sound(head)
         state = cls(
             int(head[layout.H_ARMS]),
             int(head[layout.H_DIM]),
@@ -233,14 +248,34 @@ class LinearState:
             rows=int(head[layout.H_ROWS]),
             width=int(head[layout.H_WIDTH]),
         )
-        places = [*range(layout.H_ROWS), layout.H_QUEUE]  # sizes and offsets are never taken from outside
-        offsets = state.buffer[places]
+        offsets = state.buffer[_PLACES]
         state.buffer[: head.size] = head
-        state.buffer[places] = offsets
-        for name in ("theta", "cov", "gram", "moment", "prior", "arm", "noise"):
-            block, given = getattr(state, name), np.asarray(arrays[name])
-            if given.shape != block.shape:
-                raise ValueError(f"{name} must have shape {block.shape}, got {given.shape}")
-            block[...] = given
+        state.buffer[_PLACES] = offsets
+        for name, array in given.items():
+            block = getattr(state, name)
+            if array.shape != block.shape:
+                raise ValueError(f"{name} must have shape {block.shape}, got {array.shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+            block[...] = array
         state.arm[:, layout.A_QUEUED] = 0.0  # gram came whole
+        if not (state.arm[:, [layout.A_COUNT, layout.A_RADIUS, layout.A_SPREAD]] >= 0.0).all():
+            raise ValueError("arm must hold counts, radii and spreads >= 0")
         return state
+
+
+def _sound(head: Floats) -> None:
+    """Refuse a header that no settings and no feedback can have led to."""
+    numbers = np.zeros(layout.HEADER)
+    numbers[: head.size] = head
+    numbers[_PLACES] = 0.0
+    numbers[layout.H_PROPENSITY] = 0.0  # of the last choice: NaN after that of a sampling policy
+    if numbers[layout.H_REFRESH] == np.inf:  # nothing is ever refreshed
+        numbers[layout.H_REFRESH] = 0.0
+    if not np.isfinite(numbers).all():
+        raise ValueError("header must be finite")
+    for slot, low, high, rule in _RANGES:
+        if not low <= head[slot] <= high:
+            raise ValueError(f"header must hold {rule}, got {head[slot]}")
+    if not 0 <= head[layout.H_CURSOR] <= head[layout.H_ROWS] or not head[layout.H_RIDGE] > 0:
+        raise ValueError("header must hold a cursor inside the noise and a ridge > 0")

@@ -11,6 +11,10 @@ from banditroute._kernels import kernel, part
 STEPS = 60  # of Newton's method: a bound that is not reached, a warm start takes four
 SMALL = 1e-20  # squared length of a step, in standard deviations, after which the fit is exact to rounding
 ROUNDING = 1e-12  # relative, of the objective
+LEAST_RIDGE = 1e-12  # of the curvature: below it, rounding makes up coefficients where nothing was seen
+NARROW = (
+    1e-8  # log odds: of a narrower interval the two ends would tell the width less exactly than the slope
+)
 
 
 @part
@@ -68,6 +72,19 @@ def solve(h, v):
         for k in range(i + 1, d):
             total -= h[k, i] * v[k]
         v[i] = total / h[i, i]
+
+
+@kernel
+def least_ridge(rows, held, past, ridge):
+    """rows: (m, d + 2), past: (d, d) -> the ridge, or LEAST_RIDGE of the largest curvature there can be."""
+    d = past.shape[0]
+    most = 0.0
+    for j in range(d):
+        most += past[j, j]
+    for n in range(held):
+        for j in range(d):
+            most += 0.25 * rows[n, d + 1] * rows[n, j] * rows[n, j]
+    return max(ridge, LEAST_RIDGE * most)
 
 
 @kernel
@@ -168,4 +185,5 @@ def predict(theta, cov, alpha, x, mean, std):
         width = math.sqrt(max(square, 0.0))
         p = chance(z)
         mean[a] = p
-        std[a] = (chance(z + alpha * width) - p) / alpha if alpha > 0.0 else p * (1.0 - p) * width
+        reach = alpha * width
+        std[a] = (chance(z + reach) - p) / alpha if reach > NARROW else p * (1.0 - p) * width

@@ -85,21 +85,29 @@ class ArrayPolicy(Policy):
 
     def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
-        if header["policy"] != type(self).__name__ or header["dim"] != self.dim:
-            wanted, got = (type(self).__name__, self.dim), (header["policy"], header["dim"])
-            raise ValueError(f"state must be of {wanted}, got {got}")
-        names = check.names("arms", header["arms"])
-        own = {name: np.array(arrays[name], dtype=np.float64) for name in self._own}
-        common = {name: np.array(arrays[name], dtype=np.float64) for name in self._common}
+        kind, dim, clock = (check.entry("header", header, name) for name in ("policy", "dim", "clock"))
+        if kind != type(self).__name__ or dim != self.dim:
+            raise ValueError(f"state must be of {(type(self).__name__, self.dim)}, got {(kind, dim)}")
+        names = check.names("arms", check.entry("header", header, "arms"))
+        clock = check.integer("clock", clock, high=LATEST + 1)
+        own, common = (
+            {name: np.array(check.entry("arrays", arrays, name), dtype=np.float64) for name in mine}
+            for mine in (self._own, self._common)
+        )
         shapes = {name: (len(names), *array.shape[1:]) for name, array in self._own.items()}
         for name, array in {**own, **common}.items():
             shape = shapes.get(name, self._common[name].shape if name in self._common else ())
             if array.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-        rng = np.random.Generator(type(self._rng.bit_generator)())
-        rng.bit_generator.state = header["rng"]
-        self._own, self._common, self._rng, self._clock = own, common, rng, int(header["clock"])
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+        self._sound(own)
+        rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
+        self._own, self._common, self._rng, self._clock = own, common, rng, clock
         self._name(names)
+
+    def _sound(self, own: Mapping[str, Floats]) -> None:
+        """Refuse finite arrays of the right shapes that no feedback can have led to."""
 
     def _resize(self, keep: list[int | None]) -> None:
         cold = self._cold()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from banditroute import _validate as check
 from banditroute._kernels import layout
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policy import Choice
@@ -69,6 +70,21 @@ class LinTS(LinearPolicy):
         if not self._exact:
             return choice
         return Choice(choice.arm, float(self._integrated(self._context(x), offers)[choice.arm]))
+
+    def select_batch(
+        self, contexts: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Choose an arm for each row, equal to the loop over `select` number for number; see `LinUCB.select_batch`."""
+        arms, given = super().select_batch(contexts, prices=prices, eligible=eligible)
+        if self._exact:
+            rows = check.matrix("contexts", contexts, columns=self.dim)
+            shape = (len(rows), self._count)
+            p = None if prices is None else np.broadcast_to(np.asarray(prices), shape)
+            e = None if eligible is None else np.broadcast_to(np.asarray(eligible), shape)
+            for i, a in enumerate(arms):
+                offers = self._offers(None if p is None else p[i], None if e is None else e[i])
+                given[i] = self._integrated(rows[i], offers)[a]
+        return arms, given
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None

@@ -16,10 +16,13 @@ __all__ = ["LogisticUCB"]
 
 Floats = NDArray[np.float64]
 
+HUGE = 1e100  # more than any context, weight and ridge lead to; from here on products could overflow
+
 
 def compile_kernels() -> None:
     """Compile the kernels; a policy does so when it is made."""
     row, square, x = np.zeros((1, 3)), np.zeros((1, 1)), np.zeros(1)
+    prepare(k.least_ridge, row, 0, square, 1.0)
     prepare(k.fit, row, 0, square, x, 1.0, x, square, np.zeros((4, 1)))
     prepare(k.fold, row, 0, square, x, x)
     prepare(k.predict, square, np.zeros((1, 1, 1)), 1.0, x, x, x)
@@ -55,7 +58,8 @@ class LogisticUCB(ArrayPolicy):
     ``memory / 2`` to ``memory`` rewards: up to `memory` the fit is the exact optimum in whatever order feedback comes,
     and afterwards the older half is replaced by its second-order expansion at the optimum, again and again, which
     leaves optimum and curvature of that moment as they are. Rewards strictly between 0 and 1 count as that share of a
-    success (a quasi-likelihood); what is outside is refused.
+    success (a quasi-likelihood); what is outside is refused. A ridge below 1e-12 of ``sum weight |x|^2 / 4`` counts as
+    that much: the rounding of what was seen would outweigh it where nothing was.
 
     Not covered by theory: the bounds of the papers hold for a width that grows with log t and with the smallest slope
     of s, much wider than a few standard deviations, for independent rewards of a model that is right, and without the
@@ -133,11 +137,10 @@ class LogisticUCB(ArrayPolicy):
         own["count"][a] += 1.0
 
     def _fit(self, a: int) -> None:
-        own = self._own
-        k.fit(
-            own["rows"][a], int(own["held"][a]), own["past"][a], own["pull"][a], self.ridge, own["theta"][a],
-            own["cov"][a], self._work,
-        )  # fmt: skip
+        own, held = self._own, int(self._own["held"][a])
+        rows, past = own["rows"][a], own["past"][a]
+        ridge = k.least_ridge(rows, held, past, self.ridge)
+        k.fit(rows, held, past, own["pull"][a], ridge, own["theta"][a], own["cov"][a], self._work)
 
     def update_batch(self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike) -> None:
         """Learn many rewards with one fit per arm: ``contexts`` (n, dim), ``arms`` (n,) indices, ``rewards`` (n,)."""
@@ -171,15 +174,29 @@ class LogisticUCB(ArrayPolicy):
         """Coefficients of the log odds of each arm, a (k, dim) copy."""
         return self._own["theta"].copy()
 
+    def _sound(self, own: Mapping[str, Floats]) -> None:
+        rows, held, d = own["rows"], own["held"], self.dim
+        if not 0 < rows.shape[1] <= self.memory:
+            raise ValueError(f"rows must be at most memory = {self.memory} per arm, got {rows.shape[1]}")
+        if not (np.all(held == np.floor(held)) and np.all((held >= 0.0) & (held <= rows.shape[1]))):
+            raise ValueError(
+                f"held must count rows, at most {rows.shape[1]}, got {check._shown(held.tolist())}"
+            )
+        kept = rows[np.arange(rows.shape[1]) < held[:, None]]
+        if not np.all((kept[:, d] >= 0.0) & (kept[:, d] <= 1.0) & (kept[:, d + 1] > 0.0)):
+            raise ValueError("rows must hold rewards in [0, 1] and weights > 0")
+        for name in ("theta", "cov", "past", "pull", "rows"):
+            if not np.abs(own[name]).max(initial=0.0) <= HUGE:
+                raise ValueError(f"{name} must be in [-{HUGE:g}, {HUGE:g}], got {np.abs(own[name]).max():g}")
+
     def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         """Continue from `to_state`; errors leave this policy unchanged."""
-        mine, room = self._own, np.shape(arrays["rows"])[1]
-        if not 0 < room <= self.memory:
-            raise ValueError(f"rows must be at most memory = {self.memory} per arm, got {room}")
-        self._own = {**mine, "rows": np.zeros((0, room, self.dim + 2))}
+        mine, shape = self._own, np.shape(arrays.get("rows", ()))
+        if len(shape) == 3:  # there is room for as many rows as are given, up to `memory`
+            self._own = {**mine, "rows": np.zeros((0, shape[1], self.dim + 2))}
         try:
             super().load_state(header, arrays)
         except BaseException:
             self._own = mine
             raise
-        self._room = room
+        self._room = self._own["rows"].shape[1]
