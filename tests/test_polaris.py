@@ -7,7 +7,7 @@ import pytest
 
 from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream, regret, simulate
 from banditroute._kernels.shadow import replay
-from banditroute.residency.objective import Look
+from banditroute.residency.look import Look
 from banditroute.residency.polaris import RULES, _left_free, _newest, _worth_holding
 from banditroute.residency.resident import ResidentSet
 from banditroute.stream import best_static_set

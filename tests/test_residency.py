@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from banditroute import LFU, LRU, Choice, LinUCB, Polar, ResidentSet, Router, Static
 from banditroute._kernels import loop
 from banditroute.residency import View, Window
-from banditroute.residency.objective import Look
+from banditroute.residency.look import Look
 from banditroute.residency.polar import planned
 from controllers import Forcing
 

@@ -19,11 +19,10 @@ from banditroute._validate import finite, integer, matrix, vector
 __all__ = ["best_set", "coverage", "gains", "gap", "objective"]
 
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 EXACT_LIMIT = 20_000  # sets: at most a few ms at 2,048 contexts
 _TIE = 1e-10  # of the largest value: differences below it are rounding, and ties
-_NEW, _BEFORE, _PINNED = 0, 1, 2
+NEW, BEFORE, PINNED = 0, 1, 2
 
 
 def objective(
@@ -173,7 +172,7 @@ def best_set(
     limit = integer("exact_limit", exact_limit)
     if method not in ("auto", "greedy", "swap", "exact"):
         raise ValueError(f"method must be 'auto', 'greedy', 'swap' or 'exact', got {method!r}")
-    work = facility.workspace(len(U), len(fault), _how_many_fit(task.sizes, task.capacity))
+    work = facility.workspace(len(U), len(fault), how_many_fit(task.sizes, task.capacity))
     inside, rows = work[:2]
     rows[0] = task.floor
     fixed = U, task.price, task.sizes, task.standing, task.capacity, task.tie
@@ -268,58 +267,6 @@ def gap(utilities: ArrayLike, faults: ArrayLike, capacity: int) -> float:
     return (best - max(runner_up, 0.0)) / len(U)
 
 
-class Look:
-    """What a controller believes about a sample of contexts: the search of `best_set` without its checks.
-
-    Parameters
-    ----------
-    utilities : (n, N) array
-        Finite, in C order and writeable.
-    faults : (N,) array
-        Reward units, >= 0.
-
-    Examples
-    --------
-    >>> look = Look(np.array([[0.9, 0.2], [0.1, 0.8]]), np.array([0.3, 0.3]))
-    >>> look.worth(np.array([True, False])), look.losses([0, 1])
-    (array([0.9, 0.5]), array([0.15, 0.15]))
-    """
-
-    def __init__(self, utilities: Floats, faults: Floats) -> None:
-        self.utilities, self.faults = utilities, np.array(faults)
-        self._rows = np.empty((3, len(utilities)))
-        facility.floor_values(utilities, self.faults, self._rows[0])
-        self._members = np.empty(utilities.shape[1], np.int64)
-
-    def best(self, capacity: float, sizes: Floats, pinned: Mask, *, previous: Mask, loads: Floats) -> Mask:
-        """Return the best set found by greedy additions and swaps, as `best_set` does, loads per request."""
-        n = len(self.utilities)
-        standing = previous.astype(np.int8)  # _BEFORE or _NEW
-        standing[pinned] = _PINNED
-        room, size = _whole(capacity, sizes)
-        price = n * loads
-        price[standing != _NEW] = 0.0
-        work = facility.workspace(n, len(size), _how_many_fit(size, room))
-        work[1][0] = self._rows[0]
-        tie = _tie(self._rows[0], self.faults)
-        facility.plan(self.utilities, price, size, standing, room, tie, True, *work)
-        chosen: Mask = work[0]
-        return chosen
-
-    def worth(self, chosen: Mask) -> Floats:
-        """Return what the set earns on each context, shape (n,): the best of its members and of what pages in."""
-        facility.raise_best(self.utilities, chosen, self._rows, self._members)
-        values: Floats = self._rows[1].copy()
-        return values
-
-    def losses(self, members: Sequence[int]) -> Floats:
-        """Return by how much the mean of `worth` falls without each member, shape (len(members),)."""
-        loss = np.empty(len(members))
-        facility.losses(self.utilities, self._rows, np.array(members, np.int64), len(members), loss)
-        loss /= len(self.utilities)
-        return loss
-
-
 class _Task(NamedTuple):
     """Arrays in the form the kernels take; prices and the tie are sums over contexts."""
 
@@ -347,20 +294,20 @@ def _task(
         room, size = finite("capacity", capacity, low=0.0), vector("sizes", sizes, count).copy()
         if not (size > 0.0).all():
             raise ValueError(f"sizes must be > 0, got {size.min()}")
-        room, size = _whole(room, size)
-    standing = np.full(count, _NEW, np.int8)
-    standing[_indices("previous", previous, count)] = _BEFORE
+        room, size = whole_slots(room, size)
+    standing = np.full(count, NEW, np.int8)
+    standing[_indices("previous", previous, count)] = BEFORE
     kept = _indices("pinned", pinned, count)
-    standing[kept] = _PINNED
-    price = np.where(standing == _NEW, n * _prices("loads", loads, count), 0.0)
+    standing[kept] = PINNED
+    price = np.where(standing == NEW, n * _prices("loads", loads, count), 0.0)
     if size[kept].sum() > room:
         raise ValueError(f"pinned arms must fit the capacity {capacity}, got {kept}")
     floor = np.empty(n)
     facility.floor_values(U, fault, floor)
-    return _Task(price, size, standing, room, floor, _tie(floor, fault))
+    return _Task(price, size, standing, room, floor, tie_width(floor, fault))
 
 
-def _whole(room: float, sizes: Floats) -> tuple[float, Floats]:
+def whole_slots(room: float, sizes: Floats) -> tuple[float, Floats]:
     """Return room and sizes in the unit of the search: slots where all arms are of one size."""
     room *= 1.0 + 1e-12  # sizes such as 0.1 may fill the room to the last digit
     if (sizes == sizes[0]).all():
@@ -368,7 +315,7 @@ def _whole(room: float, sizes: Floats) -> tuple[float, Floats]:
     return room, sizes
 
 
-def _tie(floor: Floats, fault: Floats) -> float:
+def tie_width(floor: Floats, fault: Floats) -> float:
     return len(floor) * _TIE * (float(np.abs(floor).max()) + float(fault.max()))
 
 
@@ -379,11 +326,11 @@ def _enumerate(
 
     Returns the value added to the pinned arms and, with `fewest` (least number to take), of the next best.
     """
-    kept = task.standing == _PINNED
+    kept = task.standing == PINNED
     room = task.capacity - task.sizes[kept].sum()
     free = np.flatnonzero(~kept & (task.sizes <= room))
     order = free[np.argsort(-task.standing[free], kind="stable")]
-    deepest = _how_many_fit(task.sizes[order], room)
+    deepest = how_many_fit(task.sizes[order], room)
     second = fewest is not None
     if fewest is None:  # where slots cost nothing only full sets need a look
         slots = (task.sizes == 1.0).all() and not task.price[order].any()
@@ -409,7 +356,7 @@ def _enumerate(
     return float(best), float(runner_up)
 
 
-def _how_many_fit(sizes: Floats, room: float) -> int:
+def how_many_fit(sizes: Floats, room: float) -> int:
     """Return a bound, in any order of summation, on the number of arms in a set that fits."""
     return int(np.searchsorted(np.cumsum(np.sort(sizes)), room * (1.0 + 1e-9), side="right"))
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from banditroute import _validate as check
 from banditroute.residency.controller import Controller, Rng, View, Window
-from banditroute.residency.objective import Look
+from banditroute.residency.look import Look
 from banditroute.residency.reservoir import Reservoir
 
 __all__ = ["Polar"]

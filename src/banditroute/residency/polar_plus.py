@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from banditroute import _validate as check
 from banditroute.residency.controller import Controller, Rng, View
-from banditroute.residency.objective import Look, gains
+from banditroute.residency.look import Look
+from banditroute.residency.objective import gains
 from banditroute.residency.polar import bar_unoffered, planned
 from banditroute.residency.reservoir import Reservoir
 from banditroute.residency.resident import ResidentSet

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from banditroute import _validate as check
 from banditroute._kernels.shadow import replay
 from banditroute.residency.controller import Controller, Rng, View, Window
-from banditroute.residency.objective import Look
+from banditroute.residency.look import Look
 from banditroute.residency.polar import bar_unoffered, planned
 from banditroute.residency.resident import ResidentSet
 
