@@ -373,6 +373,29 @@ def test_a_file_that_will_not_do_ends_in_one_line(command, content, reason, tmp_
     assert reason in said.err and "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("command", ["diagnose", "tune", "report"])
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("bad.jsonl", b"[1, 2]\n", "is not JSON lines of objects"),
+        ("bad.csv", b"# banditroute trace [1]\narm,reward\na,1\n", "its header must list names"),
+        ("bad.csv", b"arm,reward\n\xe9,1\n", "can't decode"),
+        ("bad.csv", b"arm,reward,id\na,1,-1\n", "column 'id': must be in"),
+        ("bad.npz", {}, "its header must list names"),
+    ],
+)
+def test_a_trace_that_will_not_do_is_named_with_its_fault(command, name, content, reason, tmp_path, capsys):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, header=np.array(json.dumps(content)), arms=[0], rewards=[1.0])
+    assert main([command, str(path), *(["--out", str(tmp_path / "o")] if command == "report" else [])]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"banditroute: {path} cannot be read: ") and said.err.count("\n") == 1
+    assert reason in said.err
+
+
 @pytest.mark.parametrize("arguments", [["--window", "0"], ["--slots", "0"], ["--components", "-1"]])
 def test_numbers_that_make_no_sense_are_wrong_usage(arguments, every):
     with pytest.raises(SystemExit) as leaving:
