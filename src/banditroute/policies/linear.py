@@ -481,10 +481,14 @@ class LinearPolicy(Policy):
 
     def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
-        if header["policy"] != type(self).__name__ or header["dim"] != self.dim:
-            wanted, got = (type(self).__name__, self.dim), (header["policy"], header["dim"])
+        wanted = (type(self).__name__, self.dim)
+        got = (check.entry("header", header, "policy"), check.entry("header", header, "dim"))
+        if got != wanted:
             raise ValueError(f"state must be of {wanted}, got {got}")
-        names, state = check.names("arms", header["arms"]), LinearState.from_arrays(arrays)
+        names, state = (
+            check.names("arms", check.entry("header", header, "arms")),
+            LinearState.from_arrays(arrays),
+        )
         if state.arms != len(names) or state.dim != self.dim or (state.pack == state.pad) != self._diagonal:
             raise ValueError(
                 f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
@@ -496,7 +500,6 @@ class LinearPolicy(Policy):
                 raise ValueError(
                     f"{name} must be {self._s[slot]:g} in the state too, got {state.buffer[slot]:g}"
                 )
-        rng = np.random.Generator(type(self._rng.bit_generator)())
-        rng.bit_generator.state = header["rng"]
+        rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
         self._state, self._rng = state, rng
         self._name(names)
