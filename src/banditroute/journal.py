@@ -22,7 +22,7 @@ from banditroute import _validate as check
 from banditroute import container, snapshot
 from banditroute.decision import Pending
 from banditroute.errors import SnapshotError
-from banditroute.locks import lock
+from banditroute.locks import lock, unlock
 
 __all__ = ["Journal", "packed", "records", "recover", "unpacked"]
 
@@ -290,6 +290,8 @@ class Journal:
         except OSError as error:
             self.errors += 1
             log.error("journal in %s: %s", self._directory, error)
+        if self._lock_file is not None:
+            unlock(self._lock_file)
         self.abandon()
 
     def abandon(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["lock", "locked"]
+__all__ = ["lock", "locked", "unlock"]
 
 _held: "weakref.WeakSet[IO[bytes]]" = weakref.WeakSet()
 
@@ -45,6 +45,20 @@ def lock(file: IO[bytes], *, wait: bool = True) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
+def unlock(file: IO[bytes]) -> None:
+    """Let a lock go, also where a child that was just forked has not yet closed its copy; never in that child.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as one, open(one.name, "rb") as two:
+    ...     lock(one)
+    ...     unlock(one)
+    ...     lock(two, wait=False)
+    """
+    fcntl.flock(file, fcntl.LOCK_UN)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a path, made when missing, for the length of a ``with``.
@@ -61,8 +75,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Closing is not enough: a child forked just after the file was opened may still have it open.
-            fcntl.flock(file, fcntl.LOCK_UN)
+            unlock(file)
 
 
 def _leave() -> None:
