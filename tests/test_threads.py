@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import threading
 
 import numpy as np
@@ -101,6 +102,7 @@ def in_child(work):
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(120)  # a child that hangs must not outlive the tests
         try:
             os.write(write, repr(work()).encode())
         finally:
@@ -167,6 +169,7 @@ def test_a_child_forked_while_its_parent_holds_the_lock_of_the_store_takes_it_in
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(120)
         os.write(write, repr(store.index()).encode())
         os._exit(0)
     os.close(write)
@@ -185,16 +188,19 @@ def test_a_directory_is_free_when_its_owner_has_ended_though_its_child_lives_on(
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        os.read(read, 1)
+        signal.alarm(120)
+        os.close(write)
+        os.read(read, 1)  # until the parent closes its end, however it ends
         os._exit(0)
-    router.close()
-    again = Router(LinUCB(3, 2, rng=0))
-    again.recover(tmp_path)
-    again.close()
-    os.write(write, b".")
-    os.waitpid(child, 0)
-    os.close(read)
-    os.close(write)
+    try:
+        router.close()
+        again = Router(LinUCB(3, 2, rng=0))
+        again.recover(tmp_path)
+        again.close()
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+        os.close(read)
 
 
 def test_a_fork_while_threads_serve_is_whole():
