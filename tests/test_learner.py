@@ -1,6 +1,7 @@
 """The learner thread: equal to learning at once, bounded, and blind to how a measurement came out."""
 
 import os
+import signal
 import threading
 
 import numpy as np
@@ -142,6 +143,7 @@ def test_a_forked_child_learns_too():
         closed.close()
         child = os.fork()
         if not child:
+            signal.alarm(120)  # it must not outlive the tests
             try:
                 release.set()
                 before = learner.stats()["waiting"]
@@ -176,6 +178,7 @@ def test_a_forked_child_records_its_own_rows_only():
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(120)  # it must not outlive the tests
         try:
             key = router.select([1.0]).id
             router.update(key, 0.25)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,7 @@ def test_a_forked_child_is_a_worker_of_its_own(tmp_path, close):
     orders, commands = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(120)  # it must not outlive the tests
         try:
             for _ in range(4):
                 router.select([1.0, 0.0])
