@@ -34,7 +34,7 @@ bench: demo
 	$(BIN)/python benchmarks/report.py
 
 study: $(STAMP)
-	$(BIN)/banditroute study polar --out out/study
+	$(BIN)/python benchmarks/study_polar.py --out out/study
 
 soak: $(STAMP)
 	$(BIN)/python benchmarks/soak.py

@@ -121,7 +121,7 @@ def worker(folder):
 
 def log(kind, rows=4000, arms=5, dim=6, seed=0):
     """A linear problem logged uniformly, softly or with skewed shares; and targets on it."""
-    from banditroute.trace import Trace
+    from banditroute import Trace
 
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((rows, dim))
@@ -148,8 +148,8 @@ def log(kind, rows=4000, arms=5, dim=6, seed=0):
 
 def ours(trace, targets):
     """Our estimates, and the predicted rewards (n, k) behind DM and DR."""
-    from banditroute.estimators import cross_fit
-    from banditroute.evaluate import compare
+    from banditroute.evaluation import compare
+    from banditroute.evaluation.estimators import cross_fit
 
     found = compare(trace, targets, clip=CLIP, draws=2000)
     width = len(trace.names)
@@ -179,7 +179,7 @@ def differences(found, theirs, rows):
 
 def compared(python, kind):
     """Differences on one kind of log, with the others run by the given Python."""
-    from banditroute.trace_exports import to_dsjson, to_obp
+    from banditroute.logs import to_dsjson, to_obp
 
     trace, targets = log(kind)
     found, q = ours(trace, targets)

@@ -18,9 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
+from recorded import digits, llmrouter9, pareto4
 
 from banditroute import LinUCB
-from banditroute.workloads import digits, homes, llmrouter9, pareto4
+from banditroute.simulation import homes
 from naive_linear import differences
 from test_linear import prune_differences
 

@@ -22,9 +22,9 @@ import numba
 import numpy as np
 from machine import machine
 
-from banditroute import LRU, DiagLinUCB, LinTS, LinUCB, Polar, Router, simulate, warmup
-from banditroute._kernels import linear as kernels
-from banditroute.stream import Problem, Stream
+from banditroute import LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Router, Stream, warmup
+from banditroute._core.kernels import linear as kernels
+from banditroute.simulation import engine as simulate
 
 
 def blocks(pairs: dict, rounds: int = 15) -> dict[str, float]:

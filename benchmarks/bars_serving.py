@@ -25,7 +25,7 @@ import test_journal
 import test_redis
 import test_threads
 from banditroute import FileStore, LinUCB, Router, SnapshotError
-from banditroute.integrations.redis_store import RedisStore
+from banditroute.durability.redis_store import RedisStore
 from servers import redis_server
 
 
@@ -96,7 +96,7 @@ def mutations(scale):
         router.save(state)
         originals = {"snapshot": state.read_bytes(), "journal": log.read_bytes()}
         whole = test_journal.compared(router)
-        from banditroute.journal import records
+        from banditroute.durability.journal import records
 
         told = [repr(r) for _, r in records(log)]
         for kind, data in originals.items():

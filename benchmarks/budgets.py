@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from recorded import data_file
 
-from banditroute import BudgetPacer, LinUCB, QualityFloor, cheapest_above
-from banditroute.recorded import data_file
+from banditroute import LinUCB
+from banditroute.terms import BudgetPacer, QualityFloor, cheapest_above
 
 CEILINGS = (1e-4, 3e-4, 1e-3, 5e-3)  # dollars; the models cost 2.9e-5 to 1.5e-2
 BILLIONS = {  # parameters; the cost of a model of llmrouter9

@@ -12,7 +12,8 @@ import argparse
 
 import numpy as np
 
-from banditroute.paging import PROFILES, PagingModel, adapter_bytes, load_times
+from banditroute import PagingModel
+from banditroute.residency.paging import PROFILES, adapter_bytes, load_times
 
 RANKS = (8, 16, 32)
 MODELS = {"llama-3.1-8b": "llama-3.1-8b-instruct", "qwen2.5-7b": "qwen-2.5-7b-instruct"}

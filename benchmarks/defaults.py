@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from banditroute.environments import LinearEnvironment
-from banditroute.policies.linucb import LinUCB
+from banditroute import LinUCB
+from banditroute.simulation import LinearEnvironment
 
 Floats = np.ndarray
 Run = tuple[Floats, Floats, Floats]  # contexts (T, d), rewards (T, N), means (T, N)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from machine import machine
 
-from banditroute.demo import COLUMNS, residency_cells
+from banditroute.cli.demo import COLUMNS, residency_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ("demo-regret.png", "demo-residency.png")

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from recorded import data_file
 
-from banditroute.environments import MatrixEnvironment
-from banditroute.evaluate import compare, evaluate
-from banditroute.recorded import data_file
-from banditroute.trace import Trace
-from banditroute.tune import Draws, sweep, tune
+from banditroute import Trace
+from banditroute.evaluation import Draws, compare, evaluate, sweep, tune
+from banditroute.simulation import MatrixEnvironment
 
 DRAWS, ROWS = 200, 2500
 UNBIASED = ("ips", "snips", "dr")

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 
 
 class Quality(NamedTuple):

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Stream, simulate
-from banditroute.environments import LinearEnvironment
+from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Stream
 from banditroute.policies import (
     EMA,
     UCB1,
     BetaThompson,
+    Choice,
     GaussianThompson,
     HybridLinUCB,
     LogisticUCB,
@@ -38,8 +38,9 @@ from banditroute.policies import (
     SquareCB,
     Stale,
 )
-from banditroute.policy import Choice
-from banditroute.workloads import FAMILIES
+from recorded import WORKLOADS
+from banditroute.simulation import LinearEnvironment
+from banditroute.simulation import engine as simulate
 
 
 class DrawnBeta(BetaThompson):
@@ -100,7 +101,7 @@ def with_constant(stream: Stream) -> Stream:
 
 def family(name: str) -> Callable[[int, int], Stream]:
     """The stream of a residency family, without its prices."""
-    return lambda length, seed: with_constant(FAMILIES[name](length, seed).stream)
+    return lambda length, seed: with_constant(WORKLOADS[name](length, seed).stream)
 
 
 def drift(length: int, seed: int) -> Stream:

@@ -25,27 +25,31 @@ from typing import Any
 import numpy as np
 
 from banditroute import (
+    LFU,
+    LRU,
+    Controller,
+    LinUCB,
+    Polar,
+    Polaris,
+    PolarPlus,
+    Problem,
+    Static,
+    regret,
+    simulate,
+)
+from banditroute.residency import (
     FIFO,
     FTPL,
     GDSF,
-    LFU,
-    LRU,
     SIEVE,
     DecayedLFU,
-    LinUCB,
-    Polar,
     Popularity,
     ResidentOnly,
-    Static,
+    best_set,
+    objective,
 )
-from banditroute.regret import interval, regret, slope
-from banditroute.residency import Controller
-from banditroute.residency.objective import best_set, objective
-from banditroute.residency.polar_plus import PolarPlus
-from banditroute.residency.polaris import Polaris
-from banditroute.simulate import simulate
-from banditroute.stream import Problem, best_static_set, value_with
-from banditroute.workloads import FAMILIES, homes
+from recorded import WORKLOADS
+from banditroute.simulation import best_static_set, homes, interval, slope, value_with
 
 SCALES = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03)
 LENGTHS = (2048, 8192, 32768)
@@ -93,7 +97,7 @@ HINDSIGHT = {"popularity": popular, "oracle": None}
 @lru_cache(maxsize=1)  # the controllers of a family and seed are run one after the other
 def posed(family: str, seed: int, length: int, scale: float) -> tuple[Problem, tuple[int, ...]]:
     """Return the problem and its best fixed set."""
-    problem = homes(length, seed, scale=scale) if family == "gaps" else FAMILIES[family](length, seed)
+    problem = homes(length, seed, scale=scale) if family == "gaps" else WORKLOADS[family](length, seed)
     return problem, best_static_set(problem.stream, problem.capacity, problem.faults, sizes=problem.sizes)
 
 
@@ -144,7 +148,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def available(family: str) -> bool:
     """Tell whether the data of a family are there."""
     try:
-        FAMILIES[family](64, 0)
+        WORKLOADS[family](64, 0)
     except FileNotFoundError:
         return False
     return True
@@ -251,7 +255,7 @@ def recovery(seeds: range, path: Path) -> None:
         for name, make in {**OURS, "LRU": BASELINES["LRU"]}.items():
             before, after, later = [], [], []
             for seed in seeds:
-                problem = FAMILIES["servegen"](length, seed)
+                problem = WORKLOADS["servegen"](length, seed)
                 order, groups = np.random.default_rng(seed).permutation(12), problem.stream.groups.copy()
                 groups[half:] = order[groups[half:]]  # the same series, carried by other centres from here on
                 shifted = homes(length, seed, popularity=lambda shares, count, rng, g=groups: g)
@@ -338,7 +342,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=tuple(FILES))
     parser.add_argument("--out", type=Path, help="default: as above")
-    parser.add_argument("--families", nargs="*", default=list(FAMILIES))
+    parser.add_argument("--families", nargs="*", default=list(WORKLOADS))
     parser.add_argument("--controllers", nargs="*", default=[*OURS, *BASELINES, *HINDSIGHT])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="first seed")

@@ -3,7 +3,7 @@
     python benchmarks/study_page.py --runs out
 
 `--runs` holds what `study_controllers.py` wrote: controllers*.jsonl, gaps.jsonl, recovery.jsonl, speed.json and
-optimiser.json; and homes/ and sweep/ of ``banditroute study polar`` (docs/studies/polar.md has the commands).
+optimiser.json; and homes/ and sweep/ of ``python benchmarks/study_polar.py`` (docs/studies/polar.md has the commands).
 Writes benchmarks/results/controllers.json, which report.py puts into the page, and docs/studies/*.png.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import study_controllers as study
 import study_pictures
 from study_pictures import LENGTH, OURS, Runs, named, values
+from study_polar import summarised
 
-from banditroute.regret import interval
-from banditroute.study_polar import summarised
+from banditroute.simulation import interval
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = (
@@ -281,7 +281,7 @@ def complete(text: str) -> bool:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """Read the runs of ``banditroute study polar``."""
+    """Read the runs of ``python benchmarks/study_polar.py``."""
     return list(study.rows(folder / "runs.jsonl"))
 
 

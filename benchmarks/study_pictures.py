@@ -6,18 +6,12 @@ from typing import Any
 import numpy as np
 import study_controllers as study
 
-from banditroute import LRU, LinUCB, PagingModel, Polar, Polaris, Static, simulate
-from banditroute.plots import (
-    COLOURS,
-    DASHES,
-    page,
-    regret_bands,
-    regret_slope,
-    residency_timeline,
-)
+from banditroute import LRU, LinUCB, PagingModel, Polar, Polaris, Static
+from banditroute.plots import COLOURS, DASHES, page, regret_bands, regret_slope, residency_timeline
 from banditroute.plots.canvas import name_points
-from banditroute.stream import best_static_set
-from banditroute.workloads import FAMILIES
+from recorded import WORKLOADS
+from banditroute.simulation import best_static_set
+from banditroute.simulation import engine as simulate
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "studies"
 NAMES = {"Polar": "POLAR", "PolarPlus": "POLAR+", "DecayedLFU": "decayed LFU", "oracle": "best fixed set",
@@ -96,7 +90,7 @@ def parts_of(runs: dict[str, dict[int, dict[str, Any]]], ax: Any) -> None:
 
 def served() -> None:
     """Draw who is resident when, and how long requests wait, on one seed of the abrupt drift."""
-    problem = FAMILIES["abrupt"](LENGTH, 100)
+    problem = WORKLOADS["abrupt"](LENGTH, 100)
     stream, paging = problem.stream, PagingModel()
     best = best_static_set(stream, problem.capacity, problem.faults)
     makers = {"Polaris": lambda: Polaris(4), "POLAR": lambda: Polar(4), "LRU": lambda: LRU(4), "best fixed set":

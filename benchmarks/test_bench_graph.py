@@ -11,8 +11,7 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 
 EDGES, ITEMS, GROUP, REQUESTS = 1_000_000, 1_000_000, 50, 400
 

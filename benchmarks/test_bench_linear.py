@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinTS, LinUCB
-from banditroute._kernels import derived
+from banditroute._core.kernels import derived
 
 SHAPES = ((15, 32), (50, 64), (15, 128))
 

@@ -7,8 +7,8 @@ million requests (N = 15, K = 4, n = 512) under 0.2 ms, so that plans take less 
 import numpy as np
 import pytest
 
-from banditroute._kernels import facility
-from banditroute.residency.objective import best_set, objective
+from banditroute._core.kernels import facility
+from banditroute.residency import best_set, objective
 from naive_facility import clustered, isotropic
 
 pytestmark = pytest.mark.benchmark(group="residency objective")

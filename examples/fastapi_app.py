@@ -14,8 +14,9 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
-from banditroute import FileStore, LinUCB, Router, Source, UnknownDecision
-from banditroute.integrations.prometheus import export
+from banditroute import FileStore, LinUCB, Router, UnknownDecision
+from banditroute.router import Source
+from banditroute.servers.prometheus import export
 
 ARMS = ["small", "medium", "large"]
 
@@ -37,7 +38,7 @@ def store() -> Any:
     """Return the store that the environment names."""
     place = os.environ.get("BANDITROUTE_STORE") or tempfile.mkdtemp()
     if "://" in place:
-        from banditroute.integrations.redis_store import RedisStore
+        from banditroute.durability.redis_store import RedisStore
 
         return RedisStore(place)
     return FileStore(place)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from banditroute.residency import Controller
+from banditroute import Controller
 
 
 class Forcing(Controller):

@@ -5,8 +5,7 @@ from math import inf, sqrt
 
 import numpy as np
 
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 
 FORMS = [("mean", 0.0), ("mean", 0.5), ("raw", 0.0), ("raw", 0.5)]  # estimator, init_precision
 

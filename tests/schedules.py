@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from banditroute import FileStore, LinUCB, Router
-from banditroute.stores import BASE
+from banditroute.durability.stores import BASE
 
 ARMS, DIM = 3, 2
 

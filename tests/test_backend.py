@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Polar, Router, simulate
-from banditroute.maintenance import frozen_scores
-from banditroute.paging import PagingModel, as_paging
-from banditroute.policy import Policy, Scores
-from banditroute.residency import Controller
-from banditroute.residency.backend import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
-from banditroute.workloads import homes
+from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router
+from banditroute.policies import Scores
+from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
+from banditroute.residency.paging import as_paging
+from banditroute.router.planner import frozen_scores
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import homes
 
 ARMS = ("a", "b", "c", "d")
 
@@ -430,7 +430,7 @@ def test_frozen_scores_of_many_arms_are_copied_in_pieces(monkeypatch):
     policy = LinUCB(30, 6, rng=0)
     for i in range(60):
         policy.update(i % 30, np.eye(6)[i % 6], 1.0)
-    monkeypatch.setattr("banditroute.maintenance.HELD", 40)
+    monkeypatch.setattr("banditroute.router.planner.HELD", 40)
     contexts = np.random.default_rng(1).standard_normal((7, 6))
     np.testing.assert_array_equal(
         frozen_scores(policy, threading.RLock())(contexts).std, policy.scores_batch(contexts).std

@@ -5,23 +5,22 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Polar, Problem, Router, Stream, regret, simulate
+from banditroute import LFU, LRU, LinUCB, Polar, Problem, Router, Static, Stream
 from banditroute.residency import (
     FIFO,
     FTPL,
     GDSF,
-    LFU,
-    LRU,
     SIEVE,
     DecayedLFU,
     Popularity,
     RandomSet,
     ResidentOnly,
     ResidentSet,
-    Static,
     View,
 )
-from banditroute.workloads import churning, homes, sized
+from banditroute.simulation import churning, homes, sized
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import regrets as regret
 
 N, K = 8, 3
 NOTHING = np.zeros(0)

@@ -15,10 +15,10 @@ from banditroute import (
     PolarPlus,
     Router,
     SnapshotError,
-    Source,
     UnknownDecision,
 )
 from banditroute.policies import LogisticUCB
+from banditroute.router import Source
 from test_threads import in_child
 
 MULTI = "ignore:This process.*is multi-threaded:DeprecationWarning"
@@ -168,7 +168,7 @@ def test_a_source_does_not_pay_for_ids_that_nobody_awaits():
 
 
 def test_recover_may_be_tried_again(tmp_path, monkeypatch):
-    from banditroute import container
+    from banditroute._core import container
 
     first = Router(LinUCB(2, 2, rng=0))
     first.recover(tmp_path)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded import data_file
 
 from banditroute import LinUCB
-from banditroute.budget import BudgetPacer, knapsack
-from banditroute.recorded import data_file
+from banditroute.terms import BudgetPacer, knapsack
 
 COSTS = np.array([0.1, 1.0, 8.0])
 SKILL = np.array([[0.5, 0.1], [0.7, -0.1], [0.9, 0.2]])

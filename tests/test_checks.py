@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from banditroute import Choice, DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Scores
-from banditroute._kernels import layout
-from banditroute.checks import CHECKS, check_policy
+from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy
+from banditroute._core.kernels import layout
+from banditroute.policies import Choice, Scores
+from banditroute.testing import CHECKS, check_policy
 
 MEANS = np.random.default_rng(0).standard_normal((4, 3))
 

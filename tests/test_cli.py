@@ -10,17 +10,16 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from recorded import data_file
 
-from banditroute import LRU, LinUCB, PagingModel, Polar, Router, regret, simulate
-from banditroute.cli import COMMANDS, main
-from banditroute.comparison import Outcome, compare_policies, compare_residency, linear_set, summary
-from banditroute.console import over_seeds
-from banditroute.diagnose import diagnose
-from banditroute.forecast import expected_rewards
-from banditroute.recorded import data_file
-from banditroute.stream import Problem
-from banditroute.trace import Trace
-from banditroute.workloads import homes
+from banditroute import LRU, LinUCB, PagingModel, Polar, Problem, Router, Trace
+from banditroute.cli import main
+from banditroute.cli.commands import COMMANDS
+from banditroute.cli.console import over_seeds
+from banditroute.evaluation import diagnose, expected_rewards
+from banditroute.simulation import Outcome, compare_policies, compare_residency, homes, linear_set, summary
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import regrets as regret
 
 CONTESTANTS = ["Polar", "LRU", "LFU", "static", "oracle", "uncached"]
 
@@ -289,17 +288,6 @@ def every(tmp_path):
     return {
         "demo": ["demo", *short],
         "study matrix": ["study", "matrix", matrix, *short],
-        "study polar": [
-            "study",
-            "polar",
-            "--families",
-            "homes",
-            "--controllers",
-            "LRU,LFU",
-            *short,
-            "--seeds",
-            "1",
-        ],
         "diagnose": ["diagnose", matrix],
         "diagnose, a trace": ["diagnose", log],
         "tune": ["tune", matrix, "--trials", "2", "--seeds", "4", "--requests", "60"],
@@ -321,7 +309,7 @@ def test_every_command_prints_json_and_shows_progress_on_a_terminal_only(command
     assert quiet.err == ""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert main([*every[command], "--json", *(["--seeds", "2"] if command == "study polar" else [])]) == 0
+    assert main([*every[command], "--json"]) == 0
     json.loads(capsys.readouterr().out)  # the bar is not in what a program reads
     assert "100%" in terminal.getvalue() or "%|" in terminal.getvalue()
 
@@ -410,7 +398,7 @@ def test_the_wrong_kind_of_array_ends_in_one_line(tmp_path, capsys):
 
 
 def test_an_interrupt_leaves_with_130(monkeypatch, capsys, every):
-    monkeypatch.setattr("banditroute.cli_diagnose.run", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("banditroute.cli.diagnose.run", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(every["diagnose"]) == 130
     assert capsys.readouterr().err == "banditroute: interrupted\n"
 
@@ -418,7 +406,7 @@ def test_an_interrupt_leaves_with_130(monkeypatch, capsys, every):
 @pytest.mark.parametrize("module", ["joblib", "tqdm"])
 def test_a_missing_package_is_named_with_its_extra(module, monkeypatch, capsys, every):
     monkeypatch.setitem(sys.modules, module, None)
-    assert main([*every["study polar"], "--seeds", "3"]) == 1
+    assert main([*every["study matrix"], "--seeds", "3"]) == 1
     assert f"needs {module}: pip install 'banditroute[demo]'" in capsys.readouterr().err
 
 

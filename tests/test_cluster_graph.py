@@ -3,8 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 
 
 @pytest.mark.parametrize("library", ["scikit-learn", "scipy"])
@@ -13,7 +12,9 @@ def test_embeddings_give_the_items_of_largest_inner_product(library, monkeypatch
         monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     else:
         pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    monkeypatch.setattr("banditroute.cluster_graph.BLOCK", 100)  # several blocks, the last one short
+    monkeypatch.setattr(
+        "banditroute.policies.graph.cluster_graph.BLOCK", 100
+    )  # several blocks, the last one short
     rng = np.random.default_rng(47)
     groups = 10.0 * np.eye(5)[:, :4] - 2.0
     users = (groups[:, None] + rng.standard_normal((5, 60, 4))).reshape(-1, 4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from banditroute.trace import Trace
+from banditroute import Trace
 
 
 def trace(rows=40):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded import data_file
 
-from banditroute import LinUCB, Polar, cli_diagnose, simulate
-from banditroute.cli_diagnose import configure, run
-from banditroute.diagnose import cross_fitted, diagnose, segment_cache, segment_hits, segment_routing
-from banditroute.recorded import data_file
-from banditroute.workloads import homes
+from banditroute import LinUCB, Polar
+from banditroute.cli import diagnose as cli_diagnose
+from banditroute.cli.diagnose import configure, run
+from banditroute.evaluation import cross_fitted, diagnose, segment_cache, segment_hits, segment_routing
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import homes
 
 TRACES = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 

@@ -9,15 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from banditroute.environments import (
-    LinearEnvironment,
-    MatrixEnvironment,
-    Problem,
-    Stream,
-    best_static_set,
-    value_with,
-)
-from banditroute.popularity import draw_groups, generator, zipf_shares
+from banditroute import Problem, Stream
+from banditroute.simulation import LinearEnvironment, MatrixEnvironment, best_static_set, value_with
+from banditroute.simulation.popularity import draw_groups, generator, zipf_shares
 
 
 def small(length=6, arms=4, seed=0, **fields):

@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Router
-from banditroute import estimators as e
-from banditroute.evaluate import ESTIMATORS, compare, evaluate, replay
-from banditroute.policies import EpsilonGreedy
-from banditroute.trace import Trace
+from banditroute import EpsilonGreedy, LinUCB, Router, Trace
+from banditroute.evaluation import ESTIMATORS, compare, evaluate, replay
+from banditroute.evaluation import estimators as e
 
 NAMES = ("a", "b", "c")
 

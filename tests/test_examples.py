@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from banditroute import FileStore, LinUCB, Router
-from banditroute.integrations.redis_store import RedisStore
+from banditroute.durability.redis_store import RedisStore
 from servers import redis_server
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

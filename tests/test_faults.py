@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from banditroute import LRU, LinUCB, Polar, Router, Source, UnknownArm, UnknownDecision
+from banditroute import LRU, LinUCB, Polar, Router, UnknownArm, UnknownDecision
+from banditroute.router import Source
 
 
 class Clock:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banditroute import LinUCB, Scores
-from banditroute.floor import QualityFloor, cheapest_above
+from banditroute import LinUCB
+from banditroute.policies import Scores
+from banditroute.terms import QualityFloor, cheapest_above
 
 COSTS = np.array([1.0, 4.0, 30.0])
 SKILL = np.array([[0.4, 0.2], [0.6, -0.1], [0.85, 0.0]])

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from banditroute import LinUCB
-from banditroute.forecast import expected_rewards, forecasts
-from banditroute.trace import Trace
+from banditroute import LinUCB, Trace
+from banditroute.evaluation import expected_rewards, forecasts
 
 
 def log(rows=600, noise=0.3, seed=0):

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from banditroute.cluster_graph import ClusterGraph
 from banditroute.errors import UnknownArm
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 from naive_graph import state, statistics, trained
 
 CONTEXT = ([0, 2], [0.5, 0.5])

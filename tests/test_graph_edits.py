@@ -4,8 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 from naive_graph import FORMS, random_context, state, statistics, trained
 
 both = pytest.mark.parametrize(("estimator", "precision"), FORMS)

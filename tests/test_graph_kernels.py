@@ -3,8 +3,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-import banditroute._kernels as kernels
-from banditroute._kernels import graph as g
+import banditroute._core.kernels as kernels
+from banditroute._core.kernels import graph as g
 from naive_graph import FORMS, trained
 
 both = pytest.mark.parametrize(("estimator", "precision"), FORMS)

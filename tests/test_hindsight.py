@@ -5,11 +5,21 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Polar, Problem, Stream, regret, simulate
-from banditroute.hindsight import best_fixed_arm, earned, joint_bound, joint_optimum, oracle_routing
-from banditroute.residency import FIFO, FTPL, GDSF, LFU, LRU, SIEVE, Popularity, ResidentOnly, Static
-from banditroute.stream import best_static_set
-from banditroute.workloads import churning, drifting, homes
+from banditroute import LFU, LRU, LinUCB, Polar, Problem, Static, Stream
+from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, Popularity, ResidentOnly
+from banditroute.simulation import (
+    best_fixed_arm,
+    best_static_set,
+    churning,
+    drifting,
+    earned,
+    homes,
+    joint_bound,
+    joint_optimum,
+    oracle_routing,
+)
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import regrets as regret
 
 
 def tiny(seed, length, arms, capacity, *, sizes=None, absent=0.0):
@@ -77,7 +87,7 @@ def test_dynamic_programme_with_sizes(seed):
 def test_blocks_do_not_matter(monkeypatch):
     problem = homes(330, 1, n_arms=6, capacity=2)
     whole = {epoch: joint_optimum(problem, epoch=epoch) for epoch in (1, 7, 100)}
-    monkeypatch.setattr("banditroute.hindsight.BLOCK", 150)
+    monkeypatch.setattr("banditroute.simulation.hindsight.BLOCK", 150)
     for epoch, run in whole.items():
         other = joint_optimum(problem, epoch=epoch)
         assert (other.epochs, other.loads) == (run.epochs, run.loads)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from banditroute import LRU, LinUCB, Polar, Router, SnapshotError, UnknownDecision
-from banditroute import journal as journals
-from banditroute import snapshot as snap
-from banditroute._kernels import layout
+from banditroute._core.kernels import layout
+from banditroute.durability import journal as journals
+from banditroute.durability import snapshots as snap
 
 HERE = Path(__file__).parent
 

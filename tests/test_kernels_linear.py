@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinUCB
-from banditroute._kernels import derived, layout, tiles
-from banditroute._kernels import linear as k
-from banditroute.state import LinearState
+from banditroute._core.kernels import derived, layout, tiles
+from banditroute._core.kernels import linear as k
+from banditroute.policies.linear_state import LinearState
 from naive_linear import NaiveLinUCB
 
 PADS = (8, 16, 24, 40, 136)

@@ -1,4 +1,4 @@
-"""Imports point downwards only: the architecture, parsed from the source."""
+"""Rooms import only rooms above them: the architecture, parsed from the source, lazy and typing imports included."""
 
 import ast
 import subprocess
@@ -13,76 +13,22 @@ import banditroute
 
 ROOT = Path(banditroute.__file__).parent
 
-# Layer of each module, or of everything below it. A module may import its own layer and the ones below; what is not
-# listed is an edge, which nothing but edges may import. `stream` sits above residency since the best set in hindsight
-# is found by the optimiser that the controllers use; the parts of a Router share its layer.
-LAYERS = {
-    "errors": 0,
-    "_kernels": 0,
-    "_attributes": 0,
-    "_validate": 1,
-    "state": 1,
-    "container": 1,
-    "locks": 1,
-    "feedback": 1,
-    "popularity": 1,
-    "cluster_graph": 1,
-    "_edges": 1,
-    "policy": 2,
-    "policies": 2,
-    "budget": 2,
-    "floor": 2,
-    "heads": 2,
-    "prices": 2,
-    "paging": 2,
-    "paging_measured": 2,
-    "paging_profiles": 2,
-    "decision": 3,
-    "residency": 3,
-    "tally": 4,
-    "snapshot": 4,
-    "journal": 4,
-    "stores": 4,
-    "replicas": 4,
-    "durable": 4,
-    "maintenance": 4,
-    "router": 4,
-    "screening": 4,
-    "config": 4,
-    "stream": 4,
-    "environments": 5,
-    "synthetic": 5,
-    "digits": 5,
-    "recorded": 5,
-    "workloads": 5,
-    "simulate": 5,
-    "regret": 5,
-    "hindsight": 5,
-    "warm": 5,
-    "diagnose": 5,
-    "recorder": 5,
-    "trace": 5,
-    "_trace_columns": 5,
-    "_trace_parquet": 5,
-    "trace_files": 5,
-    "trace_exports": 5,
-    "support": 5,
-    "estimators": 5,
-    "replay": 5,
-    "evaluate": 5,
-    "forecast": 5,
-    "tune": 5,
-}
-EDGE = 6
+# Bottom up: a room may import those that stand before it.
+ROOMS = [
+    "errors", "_core", "records", "policies", "features", "residency", "terms", "logs", "durability", "router",
+    "servers", "config", "simulation", "evaluation", "plots", "cli", "testing",
+]  # fmt: skip
 CORE = {"numpy", "scipy", "numba", "pydantic", "cachetools"}
 # Who may import a package that is not for everyone.
 HOMES = {
-    "numba": ("_kernels",),
+    "numba": ("_core.kernels",),
     "pydantic": ("config",),
-    "cachetools": ("residency", "_attributes"),
+    "cachetools": ("residency", "_core.attributes"),
     "matplotlib": ("plots",),
     "pickle": (),
 }
+# Rooms that `import banditroute` may not load: they are for simulation, evaluation, commands and other software.
+EDGES = {"features", "servers", "config", "simulation", "evaluation", "plots", "cli", "testing"}
 
 
 def module_name(path):
@@ -102,7 +48,7 @@ def imports(tree, *, lazy=True):
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        if for_types_only(node) or (not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        if not lazy and (for_types_only(node) or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             continue
         if isinstance(node, ast.Import):
             for name in node.names:
@@ -126,29 +72,28 @@ def imported(module, lazy=True):
     return {m for m, _ in found if m is not None}, {p for _, p in found if p is not None}
 
 
-def layer(module):
-    parts = module.split(".")
-    for length in range(len(parts), 0, -1):
-        if ".".join(parts[:length]) in LAYERS:
-            return LAYERS[".".join(parts[:length])]
-    return EDGE
+def room(module):
+    return module.split(".")[0]
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name])
-def test_imports_point_downwards(module):
+def test_nothing_else_stands_at_the_root():
+    files = {path.name for path in ROOT.iterdir() if path.name != "__pycache__"}
+    assert files <= {"__init__.py", "__main__.py", "errors.py", "py.typed", *ROOMS}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("", "__main__")])
+def test_rooms_import_only_rooms_above_them(module):
     inside, _ = imported(module)
     assert "" not in inside, f"{module} imports from the package itself, which is the top"
-    above = {name: layer(name) for name in inside if layer(name) > layer(module)}
-    assert not above, f"{module} (layer {layer(module)}) imports {above}"
-
-
-def test_the_table_names_modules_that_exist():
-    future = {"config", "tune"}
-    assert set(LAYERS) - set(MODULES) <= future
+    below = {name for name in inside if ROOMS.index(room(name)) > ROOMS.index(room(module))}
+    assert not below, f"{module} imports {below}"
 
 
 def test_no_cycles():
-    graph = {name: imported(name, lazy=False)[0] - {name} for name in MODULES if name}
+    """Between files, lazy and typing imports included; a face imports its files, which never import their face."""
+    graph = {name: imported(name)[0] - {name} for name in MODULES if name not in ("", "__main__")}
+    own_face = {name: {i for i in inside if room(name) == i} for name, inside in graph.items()}
+    assert not {name: faces for name, faces in own_face.items() if faces and "." in name}
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -180,22 +125,16 @@ def test_importing_the_package_needs_the_core_only():
         for name in inside:
             parts = name.split(".")
             waiting.extend(".".join(parts[:n]) for n in range(1, len(parts) + 1))
-    edges = {name for name in reached if name and layer(name) == EDGE}
-    assert not edges, f"the package reaches edges: {edges}"
+    assert not {name for name in reached if name and room(name) in EDGES}
 
 
 def test_importing_the_package_loads_no_extra():
-    extras = [
-        "matplotlib",
-        "sklearn",
-        "joblib",
-        "tqdm",
-        "pandas",
-        "pyarrow",
-        "redis",
-        "prometheus_client",
-        "pytest",
-    ]
+    extras = ["matplotlib", "sklearn", "joblib", "tqdm", "pandas", "pyarrow", "redis", "prometheus_client", "pytest"]
     code = f"import sys, banditroute; print([m for m in {extras} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_root_names_the_words_of_the_quickstart_only():
+    assert len(banditroute.__all__) <= 30
+    assert all(hasattr(banditroute, name) for name in banditroute.__all__)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from banditroute import LinUCB, Recorder, Router
-from banditroute.learner import Learner
-from banditroute.policies.simple import UCB1
+from banditroute.policies import UCB1
+from banditroute.router import Learner
 
 
 def served(policy, n=400, seed=0):

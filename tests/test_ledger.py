@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banditroute import UnknownDecision
-from banditroute.decision import Ledger, Pending
+from banditroute.records import Pending
+from banditroute.router import Ledger
 
 
 def pending(at, arm="a", time=0.0):

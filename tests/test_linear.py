@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import digits, llmrouter9, pareto4
 
-from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, UnknownArm
-from banditroute._kernels import layout
-from banditroute._kernels import linear as k
-from banditroute.stream import Stream
-from banditroute.workloads import digits, homes, llmrouter9, pareto4
+from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Stream, UnknownArm
+from banditroute._core.kernels import layout
+from banditroute._core.kernels import linear as k
+from banditroute.simulation import homes
 from naive_linear import NaiveLinUCB, differences
 
 
@@ -468,7 +468,7 @@ def test_state_with_impossible_settings_is_refused(slot, value):
 
 
 def test_streams_that_cannot_be_written_to():
-    from banditroute import simulate
+    from banditroute.simulation import engine as simulate
 
     rng = np.random.default_rng(0)
     contexts, means = rng.standard_normal((300, 4)), rng.random((300, 3))

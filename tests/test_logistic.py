@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from banditroute import LinUCB, Router, Stream, simulate
-from banditroute._kernels import logistic as k
-from banditroute.checks import CHECKS
-from banditroute.policies.logistic import LogisticUCB
-from banditroute.policies.restart import Restarting
-from banditroute.policies.simple import UCB1
+from banditroute import LinUCB, Router, Stream
+from banditroute._core.kernels import logistic as k
+from banditroute.policies import UCB1, LogisticUCB, Restarting
+from banditroute.simulation import engine as simulate
+from banditroute.testing import CHECKS
 
 POLICIES = {
     "LogisticUCB": lambda rng: LogisticUCB(4, 3, rng=rng),

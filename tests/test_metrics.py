@@ -10,8 +10,9 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from banditroute import LRU, LinUCB, Router, Source
-from banditroute.integrations.prometheus import export
+from banditroute import LRU, LinUCB, Router
+from banditroute.router import Source
+from banditroute.servers.prometheus import export
 
 
 def test_every_number_of_stats_is_exported_with_its_value(tmp_path):
@@ -56,7 +57,7 @@ WORKER = """
 import sys
 from prometheus_client import CollectorRegistry
 from banditroute import LinUCB, Router
-from banditroute.integrations.prometheus import export
+from banditroute.servers.prometheus import export
 router = Router(LinUCB(["a", "b"], 2, rng=0))
 for _ in range(7):
     router.select([1.0, 0.0])

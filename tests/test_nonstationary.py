@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from banditroute import LinTS, LinUCB, Stream, simulate
-from banditroute.checks import CHECKS
-from banditroute.policies.restart import Restarting
-from banditroute.policies.simple import UCB1, GaussianThompson
-from banditroute.policies.window import RarelySwitching, SlidingWindow, Stale
+from banditroute import LinTS, LinUCB, Stream
+from banditroute.policies import UCB1, GaussianThompson, RarelySwitching, Restarting, SlidingWindow, Stale
+from banditroute.simulation import engine as simulate
+from banditroute.testing import CHECKS
 
 TEXTBOOK = {"alpha": 0.5, "ridge": 1.0, "prior": None}
 

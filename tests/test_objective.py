@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banditroute._kernels import facility, facility_exact
+from banditroute._core.kernels import facility, facility_exact
+from banditroute.residency import best_set, coverage, gains, gap, objective
 from banditroute.residency.look import Look
-from banditroute.residency.objective import best_set, coverage, gains, gap, objective
 from naive_facility import best_value, climb, clustered, feasible_sets, isotropic, low_rank, value
 
 INTERPRETED = bool(os.environ.get("NUMBA_DISABLE_JIT"))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.policies.online_matching import GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, GraphDiagLinUCB
 from naive_graph import FORMS, random_context, state, statistics, trained
 
 both = pytest.mark.parametrize(("estimator", "precision"), FORMS)

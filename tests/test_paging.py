@@ -9,15 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from banditroute.paging import (
-    PROFILES,
-    EmpiricalPaging,
-    Link,
-    Paging,
-    PagingModel,
-    adapter_bytes,
-    as_paging,
-)
+from banditroute import PagingModel
+from banditroute.residency.paging import PROFILES, EmpiricalPaging, Link, Paging, adapter_bytes, as_paging
 
 # Nodes and weights of the exact mean over a standard normal: no random numbers, so no false alarms.
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)

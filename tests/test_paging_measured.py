@@ -8,11 +8,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from banditroute.paging import (
+from banditroute import PagingModel
+from banditroute.residency.paging import (
     PROFILES,
     EmpiricalPaging,
     Measurement,
-    PagingModel,
     adapter_bytes,
     load_times,
     measure_paging,

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from banditroute import plots
+from banditroute import Trace, plots
 from banditroute.plots import canvas
-from banditroute.simulate import Run
-from banditroute.trace import Trace
+from banditroute.simulation import Run
 
 TIMES = np.array([100, 200, 400, 800, 1600])
 NAMES = ["a long name of an adapter", "b", "c", "d", "e", "f", "g", "h"]

@@ -5,13 +5,24 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream, regret, simulate
-from banditroute._kernels.shadow import replay
+from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream
+from banditroute._core.kernels.shadow import replay
+from banditroute.residency import ResidentSet
 from banditroute.residency.look import Look
 from banditroute.residency.polaris import RULES, _left_free, _newest, _worth_holding
-from banditroute.residency.resident import ResidentSet
-from banditroute.stream import best_static_set
-from banditroute.workloads import bursts, churning, clustered, delayed, drifting, homes, rotating, sized
+from banditroute.simulation import (
+    best_static_set,
+    bursts,
+    churning,
+    clustered,
+    delayed,
+    drifting,
+    homes,
+    rotating,
+    sized,
+)
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import regrets as regret
 from test_polar import constant, same, view
 
 

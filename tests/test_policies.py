@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from banditroute import LinUCB
-from banditroute import _validate as check
-from banditroute.checks import CHECKS
-from banditroute.policies.hybrid import HybridLinUCB
-from banditroute.policies.shared import SharedLinUCB
-from banditroute.policies.simple import (
+from banditroute._core import validation as check
+from banditroute.policies import (
     EMA,
     UCB1,
     BetaThompson,
     Fixed,
     GaussianThompson,
+    HybridLinUCB,
     RoundRobin,
+    SharedLinUCB,
+    SquareCB,
     Uniform,
 )
-from banditroute.policies.squarecb import SquareCB
+from banditroute.testing import CHECKS
 
 TASTE = {"1": [0.0, 1.0], "2": [1.0, 0.0], "3": [0.5, 0.5]}
 

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banditroute import BudgetPacer, LinUCB, QualityFloor, Router
-from banditroute.heads import Heads
-from banditroute.prices import Prices, Queues, energy, money
+from banditroute import LinUCB, Router
+from banditroute.terms import BudgetPacer, Heads, Prices, QualityFloor, Queues, energy, money
 
 
 @given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=6), st.floats(0.0, 2.0))

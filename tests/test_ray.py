@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from banditroute.environments import MatrixEnvironment
-from banditroute.tune import Draws, sweep
+from banditroute.evaluation import Draws, sweep
+from banditroute.simulation import MatrixEnvironment
 
 
 def test_ray_computes_the_table_of_one_process():

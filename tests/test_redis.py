@@ -9,8 +9,9 @@ import pytest
 
 import schedules
 from banditroute import LinUCB, Router
-from banditroute.integrations.redis_store import RedisStore
-from banditroute.stores import BASE, StateStore
+from banditroute.durability import StateStore
+from banditroute.durability.redis_store import RedisStore
+from banditroute.durability.stores import BASE
 from servers import redis_server
 
 
@@ -56,7 +57,7 @@ WORKER = """
 import sys
 import numpy as np
 from banditroute import LinUCB, Router, UnknownDecision
-from banditroute.integrations.redis_store import RedisStore
+from banditroute.durability.redis_store import RedisStore
 url, prefix, number, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 router = Router(LinUCB(4, 3, mix=0.2, rng=number))
 router.join(RedisStore(url, prefix=prefix), sync_s=0.1, share_decisions=True)

@@ -5,8 +5,8 @@ import pytest
 
 import schedules
 from banditroute import FileStore, LinUCB, Router, UnknownDecision
-from banditroute.container import encode
-from banditroute.stores import BASE
+from banditroute._core.container import encode
+from banditroute.durability.stores import BASE
 
 
 class Down:
@@ -41,7 +41,7 @@ def test_fault_schedules_with_discount(tmp_path, seed):
 
 def test_the_oracle_can_fail(tmp_path, monkeypatch):
     """A merge that forgets one replica is caught."""
-    from banditroute import replicas
+    from banditroute.durability import replicas
 
     real = replicas.total
     monkeypatch.setattr(replicas, "total", lambda parts, *rest: real(parts[:-1] or parts, *rest))

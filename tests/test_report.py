@@ -8,15 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from recorded import data_file
 
+from banditroute import Trace
 from banditroute.cli import main
-from banditroute.evaluate import evaluate
-from banditroute.forecast import expected_rewards
-from banditroute.recorded import data_file
-from banditroute.report import report
-from banditroute.report_advice import advice
-from banditroute.report_page import page
-from banditroute.trace import Trace
+from banditroute.cli.report_page import page
+from banditroute.evaluation import advice, evaluate, expected_rewards, report
 
 NAMES = ["small", "large <b>&amp;", "an arm with a very long name, indeed too long for a picture"]
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banditroute import LFU, LRU, Choice, LinUCB, Polar, ResidentSet, Router, Static
-from banditroute._kernels import loop
-from banditroute.residency import View, Window
+from banditroute import LFU, LRU, LinUCB, Polar, Router, Static
+from banditroute._core.kernels import loop
+from banditroute.policies import Choice
+from banditroute.residency import ResidentSet, View, Window
 from banditroute.residency.look import Look
 from banditroute.residency.polar import planned
 from controllers import Forcing

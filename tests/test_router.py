@@ -8,17 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from banditroute import (
-    LFU,
-    LRU,
-    LinUCB,
-    PagingModel,
-    Polar,
-    Router,
-    Static,
-    UnknownArm,
-    UnknownDecision,
-)
+from banditroute import LFU, LRU, LinUCB, PagingModel, Polar, Router, Static, UnknownArm, UnknownDecision
 from controllers import Forcing
 
 DIM, LIMIT_S, SIZE = 3, 10.0, 6

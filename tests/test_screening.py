@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banditroute import LinUCB, Router, UnknownArm
-from banditroute.screening import ArmHealth, screen, stability
+from banditroute.terms import ArmHealth, screen, stability
 
 SKILL = np.array([0.9, 0.6, 0.3])
 

@@ -10,25 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from banditroute import (
-    FIFO,
-    FTPL,
-    GDSF,
-    LFU,
-    LRU,
-    SIEVE,
-    DecayedLFU,
-    DiagLinUCB,
-    LinTS,
-    LinUCB,
-    Polar,
-    Problem,
-    Static,
-    Stream,
-    simulate,
-)
-from banditroute._kernels import layout
-from banditroute.comparison import controllers as contestants
+from banditroute import LFU, LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Static, Stream
+from banditroute._core.kernels import layout
+from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU
+from banditroute.simulation import engine as simulate
+from banditroute.simulation.comparison import controllers as contestants
 from controllers import Forcing
 
 N, DIM = 7, 5
@@ -261,8 +247,9 @@ def test_rewards_that_cannot_be_learned_are_refused(engine):
 
 SCENARIO = """
 import numpy as np
-from banditroute import LinUCB, Polar, Router, simulate
-from banditroute.workloads import homes
+from banditroute import LinUCB, Polar, Router
+from banditroute.simulation import engine as simulate
+from banditroute.simulation import homes
 problem = homes(120, 0, n_arms=4, dim=3, capacity=2)
 policy = LinUCB(4, 3, mix=0.1, discount=0.95, rng=0)
 run = simulate(policy, problem, Polar(2, epoch=40), engine={engine!r})

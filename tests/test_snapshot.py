@@ -10,28 +10,23 @@ import numpy as np
 import pytest
 
 from banditroute import (
-    FIFO,
-    FTPL,
-    GDSF,
     LFU,
     LRU,
-    SIEVE,
-    DecayedLFU,
+    DiagLinUCB,
+    EpsilonGreedy,
     FileStore,
+    LinTS,
     LinUCB,
     Polar,
-    Popularity,
-    RandomSet,
-    ResidentOnly,
     Router,
     SnapshotError,
     Static,
     UnknownDecision,
 )
-from banditroute import _validate as check
-from banditroute import container as box
-from banditroute import snapshot as snap
-from banditroute.policies import DiagLinUCB, EpsilonGreedy, LinTS
+from banditroute._core import container as box
+from banditroute._core import validation as check
+from banditroute.durability import snapshots as snap
+from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
 
 POLICIES = {
     "linucb": lambda rng: LinUCB(4, 5, rng=rng),

@@ -4,22 +4,20 @@ import json
 from argparse import ArgumentParser
 
 import pytest
-
-from banditroute import study_polar
-from banditroute.cli import main
+import study_polar
 
 
 def test_a_small_study_resumes_and_writes_tables(tmp_path, capsys):
-    words = ["study", "polar", "--families", "homes", "--controllers", "oracle set,POLAR,LRU", "--seeds", "2"]
+    words = ["--families", "homes", "--controllers", "oracle set,POLAR,LRU", "--seeds", "2"]
     words += ["--requests", "1024", "--out", str(tmp_path)]
-    assert main(words) == 0
+    assert study_polar.main(words) == 0
     first = capsys.readouterr().out
     lines = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert len(lines) == 6
     (tmp_path / "runs.jsonl").write_text(
         "\n".join([*lines[:-1], lines[-1][:20]]) + "\n"
     )  # as a kill leaves it
-    assert main(words) == 0
+    assert study_polar.main(words) == 0
     assert capsys.readouterr().out == first  # what was lost is run again and comes out the same
     again = [
         json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines() if line.endswith("}")

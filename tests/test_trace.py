@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banditroute import LinUCB, Polar, Router
-from banditroute.evaluate import evaluate
-from banditroute.recorder import Recorder
-from banditroute.trace import Trace
-from banditroute.trace_exports import to_dsjson, to_obp
+from banditroute import LinUCB, Polar, Recorder, Router, Trace
+from banditroute.evaluation import evaluate
+from banditroute.logs import to_dsjson, to_obp
 
 SUFFIXES = ["npz", "csv", "jsonl", "parquet"]
 OPTIONAL = [name for name in Trace.columns() if name not in ("arms", "rewards")]

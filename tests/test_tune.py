@@ -6,13 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Polar, simulate
+from banditroute import LinUCB, Polar, Trace, regret
 from banditroute.cli import main
-from banditroute.environments import MatrixEnvironment
-from banditroute.regret import regret
-from banditroute.trace import Trace
-from banditroute.tune import Draws, score, sweep, tune
-from banditroute.workloads import homes
+from banditroute.evaluation import Draws, score, sweep, tune
+from banditroute.simulation import MatrixEnvironment, homes
+from banditroute.simulation import engine as simulate
 
 
 def matrix(rows=300, noise=0.3):

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinUCB, UnknownArm
-from banditroute.policies.hybrid import HybridLinUCB
-from banditroute.policies.simple import UCB1
-from banditroute.warmstart import from_averages, preference_prior, quiz, warm_start
+from banditroute.policies import UCB1, HybridLinUCB, from_averages, preference_prior, quiz, warm_start
 
 TEXTBOOK = {"alpha": 0.2, "ridge": 0.5, "prior": None}
 

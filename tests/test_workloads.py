@@ -3,14 +3,21 @@
 from itertools import combinations
 
 import numpy as np
+from recorded import WORKLOADS
 import pytest
+from recorded import data_file
 from scipy.stats import kstest
 
-from banditroute import workloads
-from banditroute.digits import digits_adapters
-from banditroute.environments import LinearEnvironment, MatrixEnvironment, best_static_set, value_with
-from banditroute.popularity import zipf_shares
-from banditroute.workloads import FAMILIES, Problem, data_file
+from banditroute import Problem
+from banditroute.simulation import (
+    LinearEnvironment,
+    MatrixEnvironment,
+    best_static_set,
+    digits_adapters,
+    value_with,
+    workloads,
+)
+from banditroute.simulation.popularity import zipf_shares
 
 RECORDED = {
     "llmrouter9": "llmrouter9.npz",
@@ -37,7 +44,7 @@ def drawn(family, length, seed):
         recorded(RECORDED[family])
     if family == "digits":
         pytest.importorskip("sklearn", reason="scikit-learn comes with the extra 'demo'")
-    return FAMILIES[family](length, seed)
+    return WORKLOADS[family](length, seed)
 
 
 def arrays(problem):
@@ -47,7 +54,7 @@ def arrays(problem):
     return [array for array in held if array is not None]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WORKLOADS)
 def test_every_family_is_a_problem_that_its_seed_repeats(family):
     problem, again, other = (drawn(family, 400, seed) for seed in (1, np.random.SeedSequence(1), 2))
     assert isinstance(problem, Problem)
@@ -59,7 +66,7 @@ def test_every_family_is_a_problem_that_its_seed_repeats(family):
     assert 0 < problem.capacity < (len(problem.faults) if problem.sizes is None else problem.sizes.sum())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WORKLOADS)
 def test_residency_matters_in_every_family(family):
     problem = drawn(family, 2000, 1)
     everything = range(len(problem.faults))
@@ -73,13 +80,13 @@ def test_residency_matters_in_every_family(family):
 
 
 def test_homes_is_the_documented_generator():
-    problem = FAMILIES["homes"](4000, 3)
+    problem = WORKLOADS["homes"](4000, 3)
     stream = LinearEnvironment().stream(4000, 3)
     assert np.array_equal(problem.stream.rewards, stream.rewards)
     assert (problem.capacity, problem.sizes) == (4, None)
     assert problem.loads.tolist() == [0.5] * 15
     # Seeds 0..199, n = 3,000 prices: Kolmogorov-Smirnov, false-alarm rate 1e-6.
-    prices = np.concatenate([FAMILIES["homes"](1, seed).faults for seed in range(200)])
+    prices = np.concatenate([WORKLOADS["homes"](1, seed).faults for seed in range(200)])
     assert kstest(prices, "uniform", args=(0.15, 0.2)).pvalue > 1e-6
 
 
@@ -106,7 +113,7 @@ def test_the_gap_scale_multiplies_prices_too():
     ],
 )
 def test_named_shapes(family, arms, dim, capacity):
-    problem = FAMILIES[family](20, 0)
+    problem = WORKLOADS[family](20, 0)
     assert (len(problem.faults), problem.stream.dim, problem.capacity) == (arms, dim, capacity)
 
 
@@ -114,7 +121,7 @@ def test_named_shapes(family, arms, dim, capacity):
     ("family", "low", "high"), [("cheap", 0.02, 0.05), ("dear", 0.5, 1.0), ("bursts-dear", 0.5, 1.0)]
 )
 def test_named_prices(family, low, high):
-    problem = FAMILIES[family](20, 0)
+    problem = WORKLOADS[family](20, 0)
     assert ((problem.faults >= low) & (problem.faults <= high)).all()
     assert np.ptp(problem.faults) > (high - low) / 2
     assert np.allclose(problem.loads, low + high)
@@ -125,7 +132,7 @@ def test_named_prices(family, low, high):
 )
 def test_named_noise(family, sigma):
     # Seed 0, n = 5,000: five standard errors, false-alarm rate 1e-6.
-    stream = FAMILIES[family](5000, 0).stream
+    stream = WORKLOADS[family](5000, 0).stream
     assert abs((stream.rewards - stream.means)[:, 0].std() / sigma - 1) < 5 / np.sqrt(10_000)
 
 
@@ -135,25 +142,25 @@ def popularity(groups, parts=4):
 
 def test_abrupt_drift_permutes_the_shares_at_each_quarter():
     # Seed 0, n = 10,000 per quarter: 0.025 is five standard errors of a share.
-    shares = popularity(FAMILIES["abrupt"](40_000, 0).stream.groups)
+    shares = popularity(WORKLOADS["abrupt"](40_000, 0).stream.groups)
     assert (abs(np.sort(shares, axis=1)[:, ::-1] - zipf_shares(12)) < 0.025).all()
     # One permutation may leave the head in place, but each moves some share by more than chance.
     assert np.ptp(shares, axis=0).max() > 0.2
     assert (np.abs(np.diff(shares, axis=0)).max(axis=1) > 0.05).all()
-    still = popularity(FAMILIES["homes"](40_000, 0).stream.groups)
+    still = popularity(WORKLOADS["homes"](40_000, 0).stream.groups)
     assert np.abs(np.diff(still, axis=0)).max() < 0.035
 
 
 def test_gradual_drift_moves_by_small_steps():
     # Seed 0, n = 2,500 per part: a step of the shares is at most 0.32 / 16, five standard errors are 0.07.
-    shares = popularity(FAMILIES["gradual"](160_000, 0).stream.groups, 64)
+    shares = popularity(WORKLOADS["gradual"](160_000, 0).stream.groups, 64)
     assert np.abs(np.diff(shares, axis=0)).max() < 0.02 + 0.07
     assert np.ptp(shares, axis=0).max() > 0.2
 
 
 def test_bursts_have_ten_requests():
     # Seed 0, n = 20,000: P(repeat) = 0.9 + 0.1 sum p^2 within five standard errors, false-alarm rate 1e-6.
-    groups = FAMILIES["bursts"](20_000, 0).stream.groups
+    groups = WORKLOADS["bursts"](20_000, 0).stream.groups
     expected = 0.9 + 0.1 * (zipf_shares(12) ** 2).sum()
     error = np.sqrt(expected * (1 - expected) / 20_000)
     assert abs((groups[1:] == groups[:-1]).mean() - expected) < 5 * error
@@ -161,13 +168,13 @@ def test_bursts_have_ten_requests():
 
 def test_delays_are_uniform_from_1_to_200():
     # Seed 0, n = 20,000: five standard errors of the mean, false-alarm rate 1e-6.
-    delays = FAMILIES["delay"](20_000, 0).stream.delays
+    delays = WORKLOADS["delay"](20_000, 0).stream.delays
     assert (delays.min(), delays.max()) == (1, 200)
     assert abs(delays.mean() - 100.5) < 5 * np.sqrt((200**2 - 1) / 12 / 20_000)
 
 
 def test_curved_rewards_are_a_logistic_function_of_linear_ones():
-    curved, linear = FAMILIES["curved"](300, 0).stream, FAMILIES["homes"](300, 0).stream
+    curved, linear = WORKLOADS["curved"](300, 0).stream, WORKLOADS["homes"](300, 0).stream
     assert np.allclose(np.log(curved.means / (1 - curved.means)), 10 * (linear.means - 0.3))
     assert np.allclose(curved.rewards - curved.means, linear.rewards - linear.means)
     assert np.linalg.matrix_rank(linear.means) == 10
@@ -178,21 +185,21 @@ def test_correlated_contexts_move_slowly_inside_a_burst():
     # A context is near the one before it far more often than in the plain family; seed 0, n = 5,000.
     steps = []
     for family in ("correlated", "bursts"):
-        stream = FAMILIES[family](5000, 0).stream
+        stream = WORKLOADS[family](5000, 0).stream
         inside = stream.groups[1:] == stream.groups[:-1]
         steps.append(np.linalg.norm(np.diff(stream.contexts, axis=0), axis=1)[inside].mean())
     assert steps[0] < 0.5 * steps[1]
 
 
 def test_sizes_and_prices_go_together():
-    sized, plain = FAMILIES["sized"](50, 0), FAMILIES["homes"](50, 0)
+    sized, plain = WORKLOADS["sized"](50, 0), WORKLOADS["homes"](50, 0)
     assert set(sized.sizes) == {1.0, 2.0, 4.0}
     assert np.allclose(sized.faults / plain.faults, sized.sizes / sized.sizes.mean())
     assert sized.loads.mean() == pytest.approx(0.5)
 
 
 def test_changing_utilities_swap_five_arms_half_way():
-    changed, plain = FAMILIES["changing"](1000, 0).stream, FAMILIES["homes"](1000, 0).stream
+    changed, plain = WORKLOADS["changing"](1000, 0).stream, WORKLOADS["homes"](1000, 0).stream
     assert np.array_equal(changed.means[:500], plain.means[:500])
     moved = (changed.means[500:] != plain.means[500:]).any(axis=0)
     assert moved.sum() == 5
@@ -201,7 +208,7 @@ def test_changing_utilities_swap_five_arms_half_way():
 
 
 def test_clusters_are_working_sets_of_four():
-    groups = FAMILIES["clustered"](20_000, 0).stream.groups
+    groups = WORKLOADS["clustered"](20_000, 0).stream.groups
     active = groups // 4
     # A set stays for 200 requests on average: 0.005 of the requests, or fewer, change it.
     assert (active[1:] != active[:-1]).mean() < 0.0075
@@ -227,7 +234,7 @@ def test_rotation_makes_every_set_miss_an_epoch():
 
 
 def test_arms_come_and_go_and_the_comparator_knows():
-    problem = FAMILIES["churning"](1000, 0)
+    problem = WORKLOADS["churning"](1000, 0)
     available = problem.stream.available
     assert not available[0].all()
     assert not available[-1].all()
@@ -284,7 +291,7 @@ def test_digit_specialists_know_their_classes():
 
 def test_digit_popularity_shifts_half_way():
     pytest.importorskip("sklearn", reason="scikit-learn comes with the extra 'demo'")
-    groups = FAMILIES["digits"](10_000, 0).stream.groups
+    groups = WORKLOADS["digits"](10_000, 0).stream.groups
     before, after = (np.bincount(part, minlength=10) / 5000 for part in (groups[:5000], groups[5000:]))
     assert np.allclose(np.sort(before)[::-1], zipf_shares(10), atol=0.04)
     assert np.abs(before - after).max() > 0.1
@@ -319,12 +326,12 @@ def test_pareto4_has_its_known_values():
     assert source.rewards.max(axis=1).mean() == pytest.approx(0.972, abs=5e-4)
     assert np.allclose(source.costs.mean(axis=0), [2.9e-5, 5.0e-4, 1.5e-2, 8.9e-4], rtol=0.02)
     assert "mistral" in source.arms[1]
-    assert FAMILIES["pareto4"](100, 0).stream.costs.shape == (100, 4)
+    assert WORKLOADS["pareto4"](100, 0).stream.costs.shape == (100, 4)
 
 
 def test_servegen_popularity_follows_the_rates():
     path = recorded("arrivals.npz")
-    stream = FAMILIES["servegen"](40_000, 0).stream
+    stream = WORKLOADS["servegen"](40_000, 0).stream
     with np.load(path, allow_pickle=False) as file:
         rates = file["servegen_m_small_rate"].astype(float)
     rates = rates[:, np.argsort(-rates.sum(axis=0), kind="stable")[:12]]
@@ -364,10 +371,10 @@ def test_arrivals_are_those_of_the_log_and_feedback_comes_after_half_a_minute(lo
 def test_missing_data_say_where_they_were_looked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("BANDITROUTE_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no pareto4\.npz in .*; BANDITROUTE_DATA names"):
-        FAMILIES["pareto4"](10, 0)
+        WORKLOADS["pareto4"](10, 0)
     np.savez(tmp_path / "arrivals.npz", other=np.ones(3))
     with pytest.raises(ValueError, match="no array 'servegen_m_small_rate'; it holds other"):
-        FAMILIES["servegen"](10, 0)
+        WORKLOADS["servegen"](10, 0)
     monkeypatch.delenv("BANDITROUTE_DATA")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError):

@@ -1,65 +1,39 @@
-"""Online contextual-bandit routing with residency control."""
+"""Online contextual-bandit routing with residency control.
 
-from banditroute.budget import BudgetPacer, knapsack
-from banditroute.cluster_graph import ClusterGraph
-from banditroute.decision import Decision
+A policy turns a context into a choice and learns from rewards. A residency controller decides which arms stay loaded.
+Terms say what else an arm costs now, or that it may not be used. The router joins them, remembers open decisions and
+tells its listeners what happened. Logs are what a recorder wrote; evaluation asks what another policy would have
+earned on them; simulation asks the same where every reward is known.
+
+The names here are the words of the quickstart; everything else lives in its room: ``banditroute.policies``,
+``residency``, ``terms``, ``logs``, ``durability``, ``router``, ``servers``, ``simulation``, ``evaluation``,
+``plots`` and ``testing``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from banditroute.errors import BanditRouteError, SnapshotError, UnknownArm, UnknownDecision
-from banditroute.feedback import Source
-from banditroute.floor import QualityFloor, cheapest_above
-from banditroute.heads import Heads
-from banditroute.paging import EmpiricalPaging, PagingModel, measure_paging
-from banditroute.policies import DiagLinUCB, EpsilonGreedy, GraphDiagLinUCB, LinTS, LinUCB
-from banditroute.policy import Choice, Policy, Scores
-from banditroute.prices import Prices, Queues, energy, money
-from banditroute.recorder import Recorder
-from banditroute.regret import Regret, RegretTracker, regret
-from banditroute.residency import (
-    FIFO,
-    FTPL,
-    GDSF,
-    LFU,
-    LRU,
-    SIEVE,
-    Controller,
-    DecayedLFU,
-    Polar,
-    Polaris,
-    PolarPlus,
-    Popularity,
-    RandomSet,
-    ResidentOnly,
-    ResidentSet,
-    Static,
-)
+from banditroute.policies import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy
+from banditroute.records import Decision
+from banditroute.residency import LFU, LRU, Controller, Polar, Polaris, PolarPlus, Static
+from banditroute.residency.paging import PagingModel
 from banditroute.router import Router
-from banditroute.screening import ArmHealth, screen, stability
-from banditroute.simulate import Run, simulate
-from banditroute.stores import FileStore
-from banditroute.stream import Problem, Stream
-from banditroute.trace import Trace
-from banditroute.warm import warmup
+
+if TYPE_CHECKING:
+    from banditroute.durability import FileStore
+    from banditroute.logs import Recorder, Trace
+    from banditroute.simulation import Problem, RegretTracker, Stream, regret, simulate, warmup
 
 __all__ = [
-    "FIFO",
-    "FTPL",
-    "GDSF",
     "LFU",
     "LRU",
-    "SIEVE",
-    "ArmHealth",
     "BanditRouteError",
-    "BudgetPacer",
-    "Choice",
-    "ClusterGraph",
     "Controller",
-    "DecayedLFU",
     "Decision",
     "DiagLinUCB",
-    "EmpiricalPaging",
     "EpsilonGreedy",
     "FileStore",
-    "GraphDiagLinUCB",
-    "Heads",
     "LinTS",
     "LinUCB",
     "PagingModel",
@@ -67,35 +41,42 @@ __all__ = [
     "PolarPlus",
     "Polaris",
     "Policy",
-    "Popularity",
-    "Prices",
     "Problem",
-    "QualityFloor",
-    "Queues",
-    "RandomSet",
     "Recorder",
-    "Regret",
     "RegretTracker",
-    "ResidentOnly",
-    "ResidentSet",
     "Router",
-    "Run",
-    "Scores",
     "SnapshotError",
-    "Source",
     "Static",
     "Stream",
     "Trace",
     "UnknownArm",
     "UnknownDecision",
-    "cheapest_above",
-    "energy",
-    "knapsack",
-    "measure_paging",
-    "money",
     "regret",
-    "screen",
     "simulate",
-    "stability",
     "warmup",
 ]
+
+# Rooms that a serving process need not load; the first use of a name does.
+_LAZY = {
+    "FileStore": "durability",
+    "Problem": "simulation",
+    "Recorder": "logs",
+    "RegretTracker": "simulation",
+    "Stream": "simulation",
+    "Trace": "logs",
+    "regret": "simulation",
+    "simulate": "simulation",
+    "warmup": "simulation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'banditroute' has no attribute {name!r}")
+    value = getattr(import_module(f"banditroute.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

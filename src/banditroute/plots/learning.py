@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.plots import canvas
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
+from banditroute.logs import Trace
 from banditroute.plots import canvas
 from banditroute.plots.canvas import COLOURS, REST
-from banditroute.simulate import Run
-from banditroute.trace import Trace
+from banditroute.simulation import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.plots import canvas
-from banditroute.regret import bands, interval
+from banditroute.simulation import bands, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

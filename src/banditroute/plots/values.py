@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.plots import canvas
 from banditroute.plots.canvas import COLOURS
-from banditroute.regret import interval
+from banditroute.simulation import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,37 +1,53 @@
 """Routing policies, one file each."""
 
+from banditroute.policies.base import LARGEST, Choice, Policy, Rng, Scores
 from banditroute.policies.diag import DiagLinUCB
+from banditroute.policies.graph.cluster_graph import ClusterGraph
+from banditroute.policies.graph.online_matching import GraphDiagLinUCB
 from banditroute.policies.greedy import EpsilonGreedy
 from banditroute.policies.hybrid import HybridLinUCB
+from banditroute.policies.linear import LinearPolicy
 from banditroute.policies.lints import LinTS
 from banditroute.policies.linucb import LinUCB
 from banditroute.policies.logistic import LogisticUCB
-from banditroute.policies.online_matching import GraphDiagLinUCB
 from banditroute.policies.restart import Restarting
-from banditroute.policies.shared import SharedLinUCB
+from banditroute.policies.shared import Features, SharedLinUCB
 from banditroute.policies.simple import EMA, UCB1, BetaThompson, Fixed, GaussianThompson, RoundRobin, Uniform
 from banditroute.policies.squarecb import SquareCB
+from banditroute.policies.warm_starts import from_averages, preference_prior, quiz, warm_start
 from banditroute.policies.window import RarelySwitching, SlidingWindow, Stale
 
 __all__ = [
     "EMA",
+    "LARGEST",
     "UCB1",
     "BetaThompson",
+    "Choice",
+    "ClusterGraph",
     "DiagLinUCB",
     "EpsilonGreedy",
+    "Features",
     "Fixed",
     "GaussianThompson",
     "GraphDiagLinUCB",
     "HybridLinUCB",
     "LinTS",
     "LinUCB",
+    "LinearPolicy",
     "LogisticUCB",
+    "Policy",
     "RarelySwitching",
     "Restarting",
+    "Rng",
     "RoundRobin",
+    "Scores",
     "SharedLinUCB",
     "SlidingWindow",
     "SquareCB",
     "Stale",
     "Uniform",
+    "from_averages",
+    "preference_prior",
+    "quiz",
+    "warm_start",
 ]

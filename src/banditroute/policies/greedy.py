@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["EpsilonGreedy"]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
-from banditroute.policies._arrays import ArrayPolicy
+from banditroute._core import validation as check
+from banditroute.policies.arrays import ArrayPolicy
+from banditroute.policies.base import LARGEST, Scores
 from banditroute.policies.shared import Features, featured
-from banditroute.policy import LARGEST, Scores
 
 __all__ = ["HybridLinUCB"]
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
-from banditroute._kernels import derived, layout, prepare
-from banditroute._kernels import linear as k
-from banditroute.policy import LARGEST, Choice, Policy, Rng, Scores
-from banditroute.state import LinearState
+from banditroute._core import validation as check
+from banditroute._core.kernels import derived, layout, prepare
+from banditroute._core.kernels import linear as k
+from banditroute.policies.base import LARGEST, Choice, Policy, Rng, Scores
+from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
-from banditroute._kernels import layout
+from banditroute._core import validation as check
+from banditroute._core.kernels import layout
+from banditroute.policies.base import Choice
 from banditroute.policies.linear import LinearPolicy
-from banditroute.policy import Choice
 
 __all__ = ["LinTS"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
-from banditroute.policies._wrapper import Wrapper, moved, restart
-from banditroute.policy import Policy
+from banditroute._core import validation as check
+from banditroute.policies.base import Policy
+from banditroute.policies.wrapper import Wrapper, moved, restart
 
 __all__ = ["Restarting"]
 

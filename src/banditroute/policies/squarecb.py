@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
-from banditroute.policies._wrapper import Wrapper
-from banditroute.policy import Choice, Policy
+from banditroute._core import validation as check
+from banditroute.policies.base import Choice, Policy
+from banditroute.policies.wrapper import Wrapper
 
 __all__ = ["SquareCB"]
 

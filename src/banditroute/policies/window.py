@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
-from banditroute._kernels import layout
-from banditroute.policies._wrapper import Wrapper, moved
+from banditroute._core import validation as check
+from banditroute._core.kernels import layout
+from banditroute.policies.base import Policy
 from banditroute.policies.linear import LinearPolicy
-from banditroute.policy import Policy
+from banditroute.policies.wrapper import Wrapper, moved
 
 __all__ = ["RarelySwitching", "SlidingWindow", "Stale"]
 

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from banditroute import _validate as check
-from banditroute.paging import Link, Paging
+from banditroute._core import validation as check
+from banditroute.residency.paging import Link, Paging
 
 __all__ = ["AdapterBackend", "Capabilities", "Exchange", "SimulatedBackend", "State", "apply", "exchange"]
 
@@ -58,7 +58,7 @@ class AdapterBackend(Protocol):
 
     Examples
     --------
-    >>> from banditroute.paging import PagingModel
+    >>> from banditroute.residency.paging import PagingModel
     >>> isinstance(SimulatedBackend(["a"], PagingModel(), capacity=1), AdapterBackend)
     True
     """
@@ -117,7 +117,7 @@ def apply(plan: Exchange, backend: AdapterBackend, confirm: Callable[[str, bool]
 
     Examples
     --------
-    >>> from banditroute.paging import PagingModel
+    >>> from banditroute.residency.paging import PagingModel
     >>> backend = SimulatedBackend(["a", "b"], PagingModel(), capacity=1, wait=lambda seconds: None)
     >>> apply(exchange([], ["b"]), backend, print)
     b True
@@ -166,7 +166,7 @@ class SimulatedBackend:
 
     Examples
     --------
-    >>> from banditroute.paging import as_paging
+    >>> from banditroute.residency.paging import as_paging
     >>> waited = []
     >>> backend = SimulatedBackend(["a", "b"], as_paging(0.1, 2), capacity=1, clock=lambda: 0.0, wait=waited.append)
     >>> backend.ensure("a"), backend.ensure("a"), waited

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute.residency.controller import Controller, Rng
-from banditroute.residency.resident import ResidentSet
+from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["FIFO", "LRU", "SIEVE", "Inserting"]
 

@@ -9,9 +9,9 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
-from banditroute._kernels.loop import forced_arm, forced_share
-from banditroute.residency.resident import ResidentSet
+from banditroute._core import validation as check
+from banditroute._core.kernels.loop import forced_arm, forced_share
+from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Controller", "View", "Window"]
 

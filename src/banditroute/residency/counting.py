@@ -6,10 +6,10 @@ from math import log, pi, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.residency.classic import Inserting
 from banditroute.residency.controller import Rng
-from banditroute.residency.resident import ResidentSet
+from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["FTPL", "GDSF", "LFU", "DecayedLFU"]
 

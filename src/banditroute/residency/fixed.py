@@ -7,9 +7,9 @@ from math import inf
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.residency.controller import Controller, Rng, View
-from banditroute.residency.resident import ResidentSet
+from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Popularity", "RandomSet", "ResidentOnly", "Static"]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute._kernels import facility
-from banditroute.residency.objective import NEW, PINNED, how_many_fit, tie_width, whole_slots
+from banditroute._core.kernels import facility
+from banditroute.residency.objectives import NEW, PINNED, how_many_fit, tie_width, whole_slots
 
 __all__ = ["Look"]
 

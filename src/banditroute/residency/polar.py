@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.residency.controller import Controller, Rng, View, Window
 from banditroute.residency.look import Look
 from banditroute.residency.reservoir import Reservoir

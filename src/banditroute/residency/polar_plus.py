@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 from banditroute.residency.controller import Controller, Rng, View
 from banditroute.residency.look import Look
-from banditroute.residency.objective import gains
+from banditroute.residency.objectives import gains
 from banditroute.residency.polar import bar_unoffered, planned
 from banditroute.residency.reservoir import Reservoir
-from banditroute.residency.resident import ResidentSet
+from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["PolarPlus"]
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
-from banditroute._kernels.shadow import replay
+from banditroute._core import validation as check
+from banditroute._core.kernels.shadow import replay
 from banditroute.residency.controller import Controller, Rng, View, Window
 from banditroute.residency.look import Look
 from banditroute.residency.polar import bar_unoffered, planned
-from banditroute.residency.resident import ResidentSet
+from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Polaris"]
 

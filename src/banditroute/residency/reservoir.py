@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute import _validate as check
+from banditroute._core import validation as check
 
 __all__ = ["Reservoir"]
 

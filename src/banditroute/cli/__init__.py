@@ -1,0 +1,5 @@
+"""The command line: ``banditroute COMMAND``."""
+
+from banditroute.cli.commands import main
+
+__all__ = ["main"]

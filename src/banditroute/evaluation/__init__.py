@@ -1,0 +1,49 @@
+"""What another policy would have earned on a log: overlap, estimators, tuning, reports."""
+
+from banditroute.evaluation.diagnosis import (
+    Diagnosis,
+    cross_fitted,
+    diagnose,
+    segment_cache,
+    segment_hits,
+    segment_routing,
+)
+from banditroute.evaluation.forecasting import Forecasts, expected_rewards, forecasts
+from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
+from banditroute.evaluation.replays import Replay, replay
+from banditroute.evaluation.report_advice import advice
+from banditroute.evaluation.reports import Report, report
+from banditroute.evaluation.tuning import SPACE, Draws, Tuned, score, sweep, tune
+from banditroute.evaluation.values import ESTIMATORS, Estimate, Evaluation, compare, evaluate
+
+__all__ = [
+    "ESTIMATORS",
+    "SPACE",
+    "Diagnosis",
+    "Draws",
+    "Estimate",
+    "Evaluation",
+    "Forecasts",
+    "Replay",
+    "Report",
+    "Target",
+    "Tuned",
+    "advice",
+    "check_overlap",
+    "compare",
+    "cross_fitted",
+    "diagnose",
+    "evaluate",
+    "expected_rewards",
+    "forecasts",
+    "known_propensities",
+    "replay",
+    "report",
+    "score",
+    "segment_cache",
+    "segment_hits",
+    "segment_routing",
+    "sweep",
+    "target_array",
+    "tune",
+]

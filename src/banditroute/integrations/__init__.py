@@ -1,1 +1,0 @@
-"""Optional edges to other software; each module needs its extra."""
