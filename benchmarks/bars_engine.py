@@ -22,9 +22,8 @@ import numba
 import numpy as np
 from machine import machine
 
-from banditroute import LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Router, Stream, warmup
+from banditroute import LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Router, Stream, simulate, warmup
 from banditroute._core.kernels import linear as kernels
-from banditroute.simulation import engine as simulate
 
 
 def blocks(pairs: dict, rounds: int = 15) -> dict[str, float]:
@@ -55,21 +54,21 @@ def stability(updates: int) -> dict[str, float]:
         policy = LinUCB(2, 32, alpha=0.3, ridge=1.0, prior=None, discount=discount, rng=0)
         for _ in range(updates // 10_000):
             x = rng.normal(size=(10_000, 32)) / np.sqrt(32)
-            kernels.learn_rows(policy._s, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
+            kernels.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
         out[f"width error, discount {discount:g}"] = width_error(policy, 0, rng.normal(size=(200, 32)))
     policy = LinUCB(1, 32, alpha=0.3, ridge=1.0, prior=None, rng=0)
     line = rng.normal(size=32)
     line /= np.linalg.norm(line)
     for _ in range(updates // 10_000):
         x = 1e3 * (line + 1e-3 * rng.normal(size=(10_000, 32)))
-        kernels.learn_rows(policy._s, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
+        kernels.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
     probes = np.vstack([rng.normal(size=(200, 32)), 1e3 * (line + 1e-3 * rng.normal(size=(200, 32)))])
     out["width error, near-collinear, norm 1e3"] = width_error(policy, 0, probes)
     policy = LinUCB(1, 8, alpha=0.3, ridge=1.0, prior=None, discount=0.99, rng=0)
     x = np.zeros((10_000, 8))
     x[:, 0] = 1.0
     for _ in range(updates // 10_000):
-        kernels.learn_rows(policy._s, np.zeros(10_000, np.int64), x, np.ones(10_000))
+        kernels.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, np.ones(10_000))
     eye = np.eye(8)
     widths = np.array([policy.scores(e).std[0] for e in eye])
     out["windup: largest width off the excited axis less 1 / sqrt(ridge)"] = float(
@@ -93,8 +92,8 @@ def bandwidth() -> dict[str, float]:
     for arms, dim in ((15, 384), (200, 64), (1000, 32), (1000, 128)):
         policy = LinUCB(arms, dim, alpha=0.3, ridge=1.0, prior=None, rng=0)
         x = np.random.default_rng(0).normal(size=dim)
-        given = (policy._s, x, np.empty(arms), np.empty(arms))
-        flat = policy._state.cov.ravel()
+        given = (policy.buffer, x, np.empty(arms), np.empty(arms))
+        flat = policy.state.cov.ravel()
         total(flat)
         times = blocks({"scan": partial(kernels.predict, *given), "read": partial(total, flat)}, 41)
         out[f"scan at ({arms}, {dim}): share of the read limit"] = times["read"] / times["scan"]
@@ -245,7 +244,7 @@ def memory() -> dict[str, float]:
     """Derived state per arm over 1.2 (d^2 / 2 + 8 d) numbers: at most one is the bar."""
     out = {}
     for dim in (32, 64, 128, 384):
-        state = LinUCB(2, dim)._state
+        state = LinUCB(2, dim).state
         derived = state.pack + 2 * state.pad + 4  # cov, theta, prior, radius, spread, error, tighten
         out[f"derived numbers per arm at dim {dim}, over the bar"] = derived / (
             1.2 * (dim * dim / 2 + 8 * dim)

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from banditroute import LinUCB, Policy, Stream
+from banditroute import LinUCB, Policy, Stream, simulate
 from banditroute.policies import Restarting, SlidingWindow, Stale
-from banditroute.simulation import engine as simulate
 
 POLICIES: dict[str, Callable[[int], Policy]] = {
     "Restarting(LinUCB(mix=.05))": lambda s: Restarting(LinUCB(5, 6, mix=0.05, rng=s)),

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recorded import WORKLOADS as FAMILIES
 from scipy.stats import t as student
 
-from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Stream
+from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Stream, simulate
 from banditroute.policies import (
     EMA,
     UCB1,
@@ -38,9 +39,7 @@ from banditroute.policies import (
     SquareCB,
     Stale,
 )
-from recorded import WORKLOADS
 from banditroute.simulation import LinearEnvironment
-from banditroute.simulation import engine as simulate
 
 
 class DrawnBeta(BetaThompson):
@@ -48,7 +47,7 @@ class DrawnBeta(BetaThompson):
 
     def select(self, x: Any, *, prices: Any = None, eligible: Any = None) -> Choice:
         """Choose the largest draw."""
-        won, offers = 1.0 + self._own["total"], self._offers(prices, eligible)
+        won, offers = 1.0 + self._own["total"], self.effective_prices(prices, eligible)
         drawn = self._rng.beta(won, np.maximum(2.0 + self._own["weight"] - won, 1.0))
         return Choice(int(np.argmax(drawn - offers)), 1.0)
 
@@ -60,7 +59,7 @@ class DrawnGaussian(GaussianThompson):
         """Choose the largest draw."""
         mean, std = self.scores(x)
         drawn = mean + self.sigma * std * self._rng.standard_normal(len(mean))
-        return Choice(int(np.argmax(drawn - self._offers(prices, eligible))), 1.0)
+        return Choice(int(np.argmax(drawn - self.effective_prices(prices, eligible))), 1.0)
 
 
 POLICIES: dict[str, Callable[[int, int, int], Policy]] = {
@@ -101,7 +100,7 @@ def with_constant(stream: Stream) -> Stream:
 
 def family(name: str) -> Callable[[int, int], Stream]:
     """The stream of a residency family, without its prices."""
-    return lambda length, seed: with_constant(WORKLOADS[name](length, seed).stream)
+    return lambda length, seed: with_constant(FAMILIES[name](length, seed).stream)
 
 
 def drift(length: int, seed: int) -> Stream:

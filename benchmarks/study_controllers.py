@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recorded import WORKLOADS
 
 from banditroute import (
     LFU,
@@ -48,7 +49,6 @@ from banditroute.residency import (
     best_set,
     objective,
 )
-from recorded import WORKLOADS
 from banditroute.simulation import best_static_set, homes, interval, slope, value_with
 
 SCALES = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03)

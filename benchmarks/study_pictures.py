@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import study_controllers as study
+from recorded import WORKLOADS
 
-from banditroute import LRU, LinUCB, PagingModel, Polar, Polaris, Static
+from banditroute import LRU, LinUCB, PagingModel, Polar, Polaris, Static, simulate
 from banditroute.plots import COLOURS, DASHES, page, regret_bands, regret_slope, residency_timeline
 from banditroute.plots.canvas import name_points
-from recorded import WORKLOADS
 from banditroute.simulation import best_static_set
-from banditroute.simulation import engine as simulate
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "studies"
 NAMES = {"Polar": "POLAR", "PolarPlus": "POLAR+", "DecayedLFU": "decayed LFU", "oracle": "best fixed set",

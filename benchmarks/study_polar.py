@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recorded import WORKLOADS
 
 from banditroute import (
     LFU,
@@ -35,7 +36,6 @@ from banditroute import (
 from banditroute.cli.console import aligned, plus_minus, positive, steps, write_json
 from banditroute.policies import LinearPolicy
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
-from recorded import WORKLOADS
 from banditroute.simulation import best_static_set, interval, slope
 
 __all__ = ["CONTROLLERS", "configure", "run"]

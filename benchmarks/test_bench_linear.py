@@ -56,7 +56,7 @@ def test_update(benchmark, arms, dim):
 @pytest.mark.parametrize("kernel", [derived.rebuild, derived.refresh, derived.drain_all])
 def test_maintenance(benchmark, kernel, arms, dim):
     policy, _ = learned(LinUCB, arms, dim)
-    given = (policy._s, 0) if kernel is derived.rebuild else (policy._s,)
+    given = (policy.buffer, 0) if kernel is derived.rebuild else (policy.buffer,)
     benchmark(kernel, *given)
     assert np.isfinite(policy.theta).all()
 

@@ -185,8 +185,8 @@ def run_schedule(store, seed, *, events=60, discount=1.0, flushes=True):
     logs = [m.log for m in live] + [m.surviving(rows) for m in dead]
     for member in live:
         policy = member.router.policy
-        state = policy._state
-        now = int(policy._s[22]) if discount < 1.0 else 0
+        state = policy.state
+        now = int(policy.buffer[22]) if discount < 1.0 else 0
         gram, moment, count = summed(logs, now, discount)
         same = np.array_equal if discount == 1.0 else lambda a, b: np.allclose(a, b, rtol=1e-12, atol=1e-12)
         assert np.array_equal(policy.counts, count), (seed, policy.counts, count)

@@ -6,12 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router
+from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router, simulate
 from banditroute.policies import Scores
 from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
 from banditroute.residency.paging import as_paging
 from banditroute.router.planner import frozen_scores
-from banditroute.simulation import engine as simulate
 from banditroute.simulation import homes
 
 ARMS = ("a", "b", "c", "d")
@@ -460,7 +459,7 @@ def test_other_policies_are_asked_a_few_contexts_at_a_time():
         def load_state(self, header, arrays):
             raise NotImplementedError
 
-        def _resize(self, keep):
+        def resize(self, keep):
             raise NotImplementedError
 
     policy = Plain(2, 3)

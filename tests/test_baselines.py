@@ -5,7 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from banditroute import LFU, LRU, LinUCB, Polar, Problem, Router, Static, Stream
+from banditroute import LFU, LRU, LinUCB, Polar, Problem, Router, Static, Stream, regret, simulate
 from banditroute.residency import (
     FIFO,
     FTPL,
@@ -19,8 +19,6 @@ from banditroute.residency import (
     View,
 )
 from banditroute.simulation import churning, homes, sized
-from banditroute.simulation import engine as simulate
-from banditroute.simulation import regrets as regret
 
 N, K = 8, 3
 NOTHING = np.zeros(0)

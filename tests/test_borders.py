@@ -52,19 +52,19 @@ def test_empty_prices_and_masks_are_not_taken_for_none():
 def test_a_reader_writes_nothing():
     policy = LinUCB(3, 4, rng=0)
     policy.update(0, np.ones(4), 1.0)
-    before = policy._s.copy()
+    before = policy.buffer.copy()
     policy.scores(np.full(4, 0.5))
     policy.scores_batch(np.full((40, 4), 0.25))
-    assert np.array_equal(policy._s, before)
+    assert np.array_equal(policy.buffer, before)
 
 
 def test_scores_beside_a_change_of_arms_are_of_one_moment():
     policy = LinUCB(2, 4, rng=0)
-    stale = policy._s  # as a thread sees it that has read the buffer before the change
+    stale = policy.buffer  # as a thread sees it that has read the buffer before the change
     policy.add_arm("new")
     old = object.__new__(LinUCB)
     old.__dict__.update(policy.__dict__)
-    old._s = stale
+    old.buffer = stale
     assert old.scores(np.ones(4)).mean.shape == (2,) and old.scores_batch(np.eye(4)).std.shape == (4, 2)
 
 
@@ -283,7 +283,7 @@ def test_load_refuses_other_settings(tmp_path):
         {"mix": 0.1, "prior": None},
     ):
         router = Router(LinUCB(2, 2, rng=0, **other))
-        before = router.policy._s.copy()
+        before = router.policy.buffer.copy()
         with pytest.raises(SnapshotError, match="must"):
             router.load(tmp_path / "state")
-        assert np.array_equal(router.policy._s, before)
+        assert np.array_equal(router.policy.buffer, before)

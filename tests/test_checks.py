@@ -19,21 +19,21 @@ class Frequencies(Policy):
         self._sums = np.zeros((2, len(self.arms)))
 
     def scores(self, x):
-        self._context(x)
+        self.check_context(x)
         won, tried = self._sums
         return Scores((1.0 + won) / (2.0 + tried), 1.0 / np.sqrt(2.0 + tried))
 
     def propensities(self, x, *, prices=None, eligible=None):
         mean, std = self.scores(x)
-        offers = self._offers(prices, eligible)
+        offers = self.effective_prices(prices, eligible)
         index = mean + std - (offers - offers.min())
         best = (index == index.max()) / np.sum(index == index.max())
         allowed = np.isfinite(offers)
         return 0.75 * best + 0.25 * allowed / allowed.sum()
 
     def update(self, arm, x, reward, *, weight=1.0, at=None):
-        a, (value, mass) = self.index(arm), self._reward(reward, weight)
-        self._context(x)
+        a, (value, mass) = self.index(arm), self.check_reward(reward, weight)
+        self.check_context(x)
         if at is not None and not (type(at) is int and 0 <= at < 2**52):
             raise ValueError(f"at must be a clock index, got {at}")
         self._sums[:, a] += mass * value, mass
@@ -42,10 +42,10 @@ class Frequencies(Policy):
         return {"arms": list(self.arms), "rng": self._rng.bit_generator.state}, {"sums": self._sums.copy()}
 
     def load_state(self, header, arrays):
-        self._name(tuple(header["arms"]))
+        self.rename(tuple(header["arms"]))
         self._sums, self._rng.bit_generator.state = arrays["sums"], header["rng"]
 
-    def _resize(self, keep):
+    def resize(self, keep):
         self._sums = np.array([np.zeros(2) if a is None else self._sums[:, a] for a in keep]).T
 
 
@@ -174,8 +174,8 @@ class DrawsBeforeItChecks(LinUCB):
 
 
 class RemovesTheWrongArm(LinUCB):
-    def _resize(self, keep):
-        super()._resize([a if a is None else i for i, a in enumerate(keep)])
+    def resize(self, keep):
+        super().resize([a if a is None else i for i, a in enumerate(keep)])
 
 
 class RemembersWhoLeft(LinUCB):
@@ -239,15 +239,15 @@ class RoundsToTheDtype(LinUCB):  # normalises in the dtype it is given
 
 
 class ScalesPrices(LinUCB):  # prices multiply instead of being subtracted
-    def _offers(self, prices, eligible):
-        offers = super()._offers(prices, eligible)
+    def effective_prices(self, prices, eligible):
+        offers = super().effective_prices(prices, eligible)
         return offers * np.arange(1.0, len(self.arms) + 1.0)
 
 
 class DrawsForResidency(LinUCB):
-    def _select_offers(self, x, offers):
+    def select_priced(self, x, offers):
         super().select(x)
-        return super()._select_offers(x, offers)
+        return super().select_priced(x, offers)
 
 
 class PrunesTooMuch(LinUCB):

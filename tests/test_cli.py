@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 from recorded import data_file
 
-from banditroute import LRU, LinUCB, PagingModel, Polar, Problem, Router, Trace
+from banditroute import LRU, LinUCB, PagingModel, Polar, Problem, Router, Trace, regret, simulate
 from banditroute.cli import main
 from banditroute.cli.commands import COMMANDS
 from banditroute.cli.console import over_seeds
 from banditroute.evaluation import diagnose, expected_rewards
 from banditroute.simulation import Outcome, compare_policies, compare_residency, homes, linear_set, summary
-from banditroute.simulation import engine as simulate
-from banditroute.simulation import regrets as regret
 
 CONTESTANTS = ["Polar", "LRU", "LFU", "static", "oracle", "uncached"]
 

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import data_file
 
-from banditroute import LinUCB, Polar
+from banditroute import LinUCB, Polar, simulate
 from banditroute.cli import diagnose as cli_diagnose
 from banditroute.cli.diagnose import configure, run
 from banditroute.evaluation import cross_fitted, diagnose, segment_cache, segment_hits, segment_routing
-from banditroute.simulation import engine as simulate
 from banditroute.simulation import homes
 
 TRACES = st.lists(st.integers(0, 4), min_size=1, max_size=40)

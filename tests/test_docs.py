@@ -20,8 +20,8 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 # Modules that a user of the package imports from, beside the package itself; the rest is behind them.
 MODULES = [
-    "comparison", "diagnose", "estimators", "evaluate", "forecast", "hindsight", "policies", "regret", "replay",
-    "report", "residency", "support", "trace_exports", "tune", "warmstart", "workloads",
+    "policies", "policies.graph", "residency", "residency.paging", "terms", "logs", "durability", "router", "simulation",
+    "evaluation",
 ]  # fmt: skip
 
 

@@ -42,9 +42,9 @@ def test_expired_decisions_are_forgotten_or_count_as_stated(stated, learned, mom
     router._clock.now = 10.5
     stats = router.stats()
     assert (stats["expired"], stats["learned"], stats["pending"]) == (3, learned, 0)
-    assert router.policy._state.moment.sum() == moment
+    assert router.policy.state.moment.sum() == moment
     assert [router.update(i, 1.0) for i in ids] == [False] * 3
-    assert router.stats()["late"] == 3 and router.policy._state.moment.sum() == moment
+    assert router.stats()["late"] == 3 and router.policy.state.moment.sum() == moment
 
 
 def test_expiry_needs_no_one_to_ask():
@@ -80,11 +80,11 @@ def test_pending_widths_spread_a_burst_and_are_rolled_back():
     assert before == [herd.policy.precision(a).tolist() for a in "abc"]  # the statistics know nothing of it
     spread._clock.now = 6.0
     spread.stats()
-    assert np.array_equal(spread.policy._state.arm[:, 4], np.ones(3))  # expiry undid it
+    assert np.array_equal(spread.policy.state.arm[:, 4], np.ones(3))  # expiry undid it
     decision = spread.select(ONE)
-    assert spread.policy._state.arm[:, 4].min() < 1.0
+    assert spread.policy.state.arm[:, 4].min() < 1.0
     spread.update(decision.id, 1.0)
-    assert np.array_equal(spread.policy._state.arm[:, 4], np.ones(3))
+    assert np.array_equal(spread.policy.state.arm[:, 4], np.ones(3))
 
 
 def test_a_spread_width_is_that_of_the_plays_as_observations():
@@ -94,7 +94,7 @@ def test_a_spread_width_is_that_of_the_plays_as_observations():
     for n in range(1, 6):
         decision = router.select(ONE, eligible=np.array([True, False, False]))
         twin.update("a", ONE, 0.0)
-        std = router.policy.scores(ONE).std[0] * router.policy._state.arm[0, 4]
+        std = router.policy.scores(ONE).std[0] * router.policy.state.arm[0, 4]
         assert std == pytest.approx(twin.scores(ONE).std[0], rel=1e-12), n
         assert 0.0 < decision.propensity <= 1.0
 
@@ -106,7 +106,7 @@ def test_sources_have_ranges_clips_and_rates():
     with pytest.raises(ValueError, match=r"reward must be in \[0, 1\], got 3"):
         router.update(key, 3.0, source="judge")
     assert router.update(key, 3.0, source="clicks") is True
-    assert router.policy._state.moment.sum() == 1.0
+    assert router.policy.state.moment.sum() == 1.0
     ids = [router.select(ONE).id for _ in range(5)]
     assert [router.update(i, 1.0, source="bot") for i in ids] == [True, True, False, False, False]
     router._clock.now += 1.0
@@ -131,10 +131,10 @@ def test_quarantine_stops_choice_and_learning_until_release():
     router = Router(LinUCB(["a", "b"], 2, mix=0.5, rng=0), LRU(1), 0.1)
     waiting = [router.select(ONE) for _ in range(40)]
     router.quarantine("b")
-    before = router.policy._state.gram.copy()
+    before = router.policy.state.gram.copy()
     results = [router.update(d.id, 1.0) for d in waiting if d.arm == "b"]
     assert results and not any(results)
-    assert np.array_equal(before, router.policy._state.gram)
+    assert np.array_equal(before, router.policy.state.gram)
     for _ in range(50):
         decision = router.select(ONE)
         assert (decision.arm, decision.propensity) == ("a", 1.0)
@@ -214,7 +214,7 @@ class Books(RuleBasedStateMachine):
     )
     def update(self, pick, reward, source):
         key = self.ids[-1 - pick % len(self.ids)] if self.ids and pick < 35 else pick
-        before = self.router._learned, self.router.policy._state.gram.copy()
+        before = self.router._learned, self.router.policy.state.gram.copy()
         try:
             learned = self.router.update(key, reward, source=source)
         except (ValueError, TypeError, UnknownDecision):
@@ -222,7 +222,7 @@ class Books(RuleBasedStateMachine):
         self.learned += learned
         if not learned:
             assert self.router._learned == before[0]
-            assert np.array_equal(self.router.policy._state.gram, before[1])
+            assert np.array_equal(self.router.policy.state.gram, before[1])
 
     @rule(seconds=st.floats(0.0, 15.0))
     def wait(self, seconds):
@@ -247,7 +247,7 @@ class Books(RuleBasedStateMachine):
         pending = [sum(p.arm == a for p in ledger.pending.values()) for a in router.policy.arms]
         assert router._pending == pending
         assert not router._quarantined.all()
-        state = router.policy._state
+        state = router.policy.state
         assert (
             np.isfinite(state.gram).all() and np.isfinite(state.cov).all() and np.isfinite(state.theta).all()
         )

@@ -5,7 +5,7 @@ from itertools import combinations, pairwise, product
 import numpy as np
 import pytest
 
-from banditroute import LFU, LRU, LinUCB, Polar, Problem, Static, Stream
+from banditroute import LFU, LRU, LinUCB, Polar, Problem, Static, Stream, regret, simulate
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, Popularity, ResidentOnly
 from banditroute.simulation import (
     best_fixed_arm,
@@ -18,8 +18,6 @@ from banditroute.simulation import (
     joint_optimum,
     oracle_routing,
 )
-from banditroute.simulation import engine as simulate
-from banditroute.simulation import regrets as regret
 
 
 def tiny(seed, length, arms, capacity, *, sizes=None, absent=0.0):

@@ -333,7 +333,7 @@ def one_kill(nursery, home, shared, rng):
     assert not report["refused"]
     # Each reward is 1 and each context a unit vector: sums must count every feedback once.
     assert router.policy.counts.sum() == stats["learned"]
-    state = router.policy._state
+    state = router.policy.state
     assert sum(np.trace(state.full(g)) for g in state.gram) == stats["learned"]
     assert state.moment.sum() == stats["learned"]
     assert stats["pending"] <= 500

@@ -148,7 +148,7 @@ def test_nearly_collinear_contexts_of_norm_a_million(rng, tilt):
         policy.update(0, x, float(rng.standard_normal()))
         if t % 20 == 0:
             values = np.linalg.eigvalsh(policy.cov(0))
-            assert values.min() > -1e-14 and values.max() <= policy._state.arm[0, layout.A_RADIUS] ** 2 * (
+            assert values.min() > -1e-14 and values.max() <= policy.state.arm[0, layout.A_RADIUS] ** 2 * (
                 1.0 + 1e-12
             )
             # The squared width of one of t + 1 contexts is 1 / (t + 1) if they are collinear, 12 / (t + 1) on average.
@@ -180,7 +180,7 @@ def fed(rng, *, arms=4, dim=11, n=300, cls=LinUCB, weights=False, late=False, **
 )
 def test_state_equals_its_definition(rng, options):
     policy, naive = fed(rng, **options)
-    state = policy._state
+    state = policy.state
     for a in range(4):
         S, b, weight, square = naive.sums(a)
         cov, theta = naive.solution(a)
@@ -197,7 +197,7 @@ def test_state_equals_its_definition(rng, options):
 
 def test_learning_equals_its_source(rng):
     policy, _ = fed(rng, n=20)
-    a, b = policy._state, policy.copy()._state
+    a, b = policy.state, policy.copy().state
     for at in range(40):
         arm, x, reward = int(rng.integers(4)), rng.standard_normal(11), float(rng.standard_normal())
         for learn, state in zip(both(k.learn), (a, b), strict=True):
@@ -209,7 +209,7 @@ def test_learning_equals_its_source(rng):
 def test_choosing_equals_its_source(rng):
     policy, _ = fed(rng, mix=0.1)
     policy.select(np.zeros(11))
-    a, b = policy._state.buffer, policy.copy()._state.buffer
+    a, b = policy.state.buffer, policy.copy().state.buffer
     for _ in range(200):
         x, offers = rng.standard_normal(11), rng.uniform(0.0, 0.5, 4)
         offers[rng.random(4) < 0.2] = np.inf
@@ -245,18 +245,18 @@ def test_noise_scale_is_the_mean_of_the_scaled_prediction_errors(rng, weights):
     backwards = LinUCB(arms, dim, alpha=0.3, ridge=0.5, prior=prior, rng=0)
     for arm, x, r, w in reversed(feedback):
         backwards.update(arm, x, r, weight=w)
-    derived.drain_all(policy._s)
-    derived.drain_all(backwards._s)
+    derived.drain_all(policy.buffer)
+    derived.drain_all(backwards.buffer)
     for noise_scale in both(derived.noise_scale):
-        assert noise_scale(policy._s) == pytest.approx(total / mass, rel=1e-10)
-        assert noise_scale(backwards._s) == pytest.approx(total / mass, rel=1e-10)
+        assert noise_scale(policy.buffer) == pytest.approx(total / mass, rel=1e-10)
+        assert noise_scale(backwards.buffer) == pytest.approx(total / mass, rel=1e-10)
 
 
 @pytest.mark.parametrize("cls", [LinUCB, DiagLinUCB])
 def test_pooled_prior_is_the_ridge_solution_on_all_arms(rng, cls):
     policy, naive = fed(rng, cls=cls, prior=np.zeros((4, 11)), weights=True)
-    policy._s[layout.H_POOLED] = 1.0
-    for refresh, state in zip(both(derived.refresh), (policy._state, policy.copy()._state), strict=True):
+    policy.buffer[layout.H_POOLED] = 1.0
+    for refresh, state in zip(both(derived.refresh), (policy.state, policy.copy().state), strict=True):
         refresh(state.buffer)
         S, b = (sum(naive.sums(a)[i] for a in range(4)) for i in (0, 1))
         # The pooled model counts for one average observation: its ridge is the mean square component of the contexts.
@@ -277,14 +277,14 @@ def test_pooled_prior_is_the_ridge_solution_on_all_arms(rng, cls):
 def test_radius_bounds_every_width(rng, dim, discount):
     # Contexts in a subspace, in one direction, and everywhere; the radius must hold after every single update.
     policy = LinUCB(3, dim, alpha=0.5, ridge=0.3, discount=discount, rng=0)
-    lowest, steps = np.inf, 15 * policy._state.pad
+    lowest, steps = np.inf, 15 * policy.state.pad
     for t in range(steps):
         x = rng.standard_normal(dim) * (np.arange(dim) < 1 + dim // 2 if t % 3 else 1.0)
         policy.update(t % 3, x, 0.0, at=t)
         if t % 7 == 0 or t > steps - 20:
             for a in range(3):
                 widest = np.sqrt(np.linalg.eigvalsh(policy.cov(a)).max())
-                radius = policy._state.arm[a, layout.A_RADIUS]
+                radius = policy.state.arm[a, layout.A_RADIUS]
                 assert radius >= widest
                 lowest = min(lowest, radius)
     if discount == 1.0:
@@ -306,7 +306,7 @@ def test_advance_multiplies_and_never_goes_back(rng):
     policy, _ = fed(rng, discount=0.99, n=120)
     ridge = 0.7 * np.eye(11)
     for advance, aged in zip(both(derived.advance), (policy, policy.copy()), strict=True):
-        state, before = aged._state, aged.precision(1)
+        state, before = aged.state, aged.precision(1)
         bucket = state.buffer[layout.H_BUCKET]
         advance(state.buffer, bucket)
         advance(state.buffer, bucket - 1)
@@ -337,10 +337,10 @@ def test_advance_multiplies_and_never_goes_back(rng):
 def test_kernel_refuses_before_it_writes(rng, arguments, code):
     policy, _ = fed(rng, n=30)
     arm, x, reward, weight = arguments
-    before = policy._state.to_arrays()
+    before = policy.state.to_arrays()
     for learn in both(k.learn):
-        assert learn(policy._s, arm, np.array(x), reward, weight, -1) == code
-    after = policy._state.to_arrays()
+        assert learn(policy.buffer, arm, np.array(x), reward, weight, -1) == code
+    after = policy.state.to_arrays()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
@@ -361,7 +361,7 @@ def test_fold_adds_prices_and_closes_what_is_masked(rng):
 def test_borrowed_arguments_keep_their_owners(rng):
     policy = LinUCB(3, 4, rng=0)
     x, offers, rows = rng.normal(size=4), np.zeros(3), rng.normal(size=(50, 4))
-    held = [policy._s, x, offers, rows]
+    held = [policy.buffer, x, offers, rows]
     before = [sys.getrefcount(array) for array in held]
     for _ in range(20):
         policy.select(x, prices=offers)

@@ -129,7 +129,17 @@ def test_importing_the_package_needs_the_core_only():
 
 
 def test_importing_the_package_loads_no_extra():
-    extras = ["matplotlib", "sklearn", "joblib", "tqdm", "pandas", "pyarrow", "redis", "prometheus_client", "pytest"]
+    extras = [
+        "matplotlib",
+        "sklearn",
+        "joblib",
+        "tqdm",
+        "pandas",
+        "pyarrow",
+        "redis",
+        "prometheus_client",
+        "pytest",
+    ]
     code = f"import sys, banditroute; print([m for m in {extras} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -191,7 +191,7 @@ def prune_differences(decisions, seed):
     rng = np.random.default_rng(seed)
     made = different = evaluated = scanned = 0
     for policy, draw in scenarios(rng):
-        count, s = len(policy.arms), policy._s
+        count, s = len(policy.arms), policy.buffer
         twins = rng.random() < 0.4  # arms that learn the same tie at every turn
         for t in range(int(rng.choice([20, 200, 1000]))):
             x = draw()
@@ -205,7 +205,7 @@ def prune_differences(decisions, seed):
                 offers[rng.random(count) < 0.3] = np.inf
                 offers[int(rng.integers(count))] = 0.0
             if s[layout.H_CURSOR] >= s[layout.H_ROWS]:
-                policy._draw()
+                policy.draw_noise()
             cursor = s[layout.H_CURSOR]
             full = k.choose(s, x, offers, False), s[layout.H_PROPENSITY]
             s[layout.H_CURSOR] = cursor
@@ -352,7 +352,7 @@ def test_messages_name_argument_rule_and_value(call, error, message):
 def test_refused_request_draws_nothing_where_noise_runs_out():
     policy = LinUCB(3, 2, mix=0.5, rng=0)
     policy.select_batch(np.ones((4096, 2)))
-    assert policy._s[layout.H_CURSOR] == policy._s[layout.H_ROWS]
+    assert policy.buffer[layout.H_CURSOR] == policy.buffer[layout.H_ROWS]
     before = bits(policy)
     for x in (np.array([np.nan, 0.0]), np.array([1e9, 0.0]), np.ones(3), [np.inf, 0.0]):
         for options in ({}, {"prices": np.ones(3)}):
@@ -468,7 +468,7 @@ def test_state_with_impossible_settings_is_refused(slot, value):
 
 
 def test_streams_that_cannot_be_written_to():
-    from banditroute.simulation import engine as simulate
+    from banditroute import simulate
 
     rng = np.random.default_rng(0)
     contexts, means = rng.standard_normal((300, 4)), rng.random((300, 3))

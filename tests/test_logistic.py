@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from banditroute import LinUCB, Router, Stream
+from banditroute import LinUCB, Router, Stream, simulate
 from banditroute._core.kernels import logistic as k
 from banditroute.policies import UCB1, LogisticUCB, Restarting
-from banditroute.simulation import engine as simulate
 from banditroute.testing import CHECKS
 
 POLICIES = {

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from banditroute import LinTS, LinUCB, Stream
+from banditroute import LinTS, LinUCB, Stream, simulate
 from banditroute.policies import UCB1, GaussianThompson, RarelySwitching, Restarting, SlidingWindow, Stale
-from banditroute.simulation import engine as simulate
 from banditroute.testing import CHECKS
 
 TEXTBOOK = {"alpha": 0.5, "ridge": 1.0, "prior": None}

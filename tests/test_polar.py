@@ -5,11 +5,9 @@ from math import ceil, log, log2
 import numpy as np
 import pytest
 
-from banditroute import LRU, LinUCB, Polar, PolarPlus, Problem, Router, Static, Stream
+from banditroute import LRU, LinUCB, Polar, PolarPlus, Problem, Router, Static, Stream, regret, simulate
 from banditroute.residency import Reservoir, ResidentSet, View, Window
 from banditroute.simulation import best_static_set, churning, delayed, homes, sized
-from banditroute.simulation import engine as simulate
-from banditroute.simulation import regrets as regret
 
 
 def view(mean, std, faults, resident, *, clock=1000, loads=None, alpha=0.5, offered=None, counts=None):

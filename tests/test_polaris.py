@@ -5,7 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream
+from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream, regret, simulate
 from banditroute._core.kernels.shadow import replay
 from banditroute.residency import ResidentSet
 from banditroute.residency.look import Look
@@ -21,8 +21,6 @@ from banditroute.simulation import (
     rotating,
     sized,
 )
-from banditroute.simulation import engine as simulate
-from banditroute.simulation import regrets as regret
 from test_polar import constant, same, view
 
 

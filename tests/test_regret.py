@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from banditroute import LRU, LinUCB, Polar, Problem, RegretTracker, Static, Stream
+from banditroute import LRU, LinUCB, Polar, Problem, RegretTracker, Static, Stream, regret, simulate
 from banditroute.simulation import Regret, bands, best_static_set, interval, slope
-from banditroute.simulation import engine as simulate
-from banditroute.simulation import regrets as regret
 
 N, T = 5, 400
 

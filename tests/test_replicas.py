@@ -65,7 +65,7 @@ def test_replicas_come_to_the_same_bits(tmp_path):
     for _ in range(2):
         for _, replica in members:
             replica.sync()
-    states = [r.policy._state for r, _ in members]
+    states = [r.policy.state for r, _ in members]
     for other in states[1:]:
         assert np.array_equal(states[0].gram, other.gram) and np.array_equal(states[0].moment, other.moment)
     assert states[0].arm[:, 0].sum() == 60
@@ -170,7 +170,7 @@ def test_expired_here_and_answered_there_counts_once(tmp_path):
     assert two.update(forgotten, 1.0) is False
     for replica in (mine, theirs, mine):
         replica.sync()
-    assert one.policy._state.moment.sum() == two.policy._state.moment.sum() == 4.0
+    assert one.policy.state.moment.sum() == two.policy.state.moment.sum() == 4.0
 
 
 def test_foreign_bytes_are_refused_and_counted(tmp_path):

@@ -188,7 +188,7 @@ class Scripted(LinUCB):
     def propensities(self, x, *, prices=None, eligible=None):
         return np.eye(len(self.arms))[self.script[0]]
 
-    def _select_offers(self, x, offers):
+    def select_priced(self, x, offers):
         return Choice(self.script.pop(0), 1.0)
 
 

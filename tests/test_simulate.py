@@ -10,10 +10,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from banditroute import LFU, LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Static, Stream
+from banditroute import LFU, LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Static, Stream, simulate
 from banditroute._core.kernels import layout
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU
-from banditroute.simulation import engine as simulate
 from banditroute.simulation.comparison import controllers as contestants
 from controllers import Forcing
 
@@ -198,7 +197,7 @@ def test_second_run_of_a_policy_that_forgets_counts_from_now():
     policy = LinUCB(N, DIM, discount=0.9, alpha=0.3, ridge=1.0, prior=None, rng=0)
     simulate(policy, case.stream)
     simulate(policy, case.stream)
-    weight = policy._state.arm[:, layout.A_WEIGHT].sum()
+    weight = policy.state.arm[:, layout.A_WEIGHT].sum()
     assert 5.0 < weight < 15.0  # of the last ten decisions; not of ten of the 2,000 before
 
 
@@ -248,7 +247,7 @@ def test_rewards_that_cannot_be_learned_are_refused(engine):
 SCENARIO = """
 import numpy as np
 from banditroute import LinUCB, Polar, Router
-from banditroute.simulation import engine as simulate
+from banditroute import simulate
 from banditroute.simulation import homes
 problem = homes(120, 0, n_arms=4, dim=3, capacity=2)
 policy = LinUCB(4, 3, mix=0.1, discount=0.95, rng=0)

@@ -286,7 +286,7 @@ def test_offsets_in_a_file_are_never_believed(tmp_path):
 
     (tmp_path / "state").write_bytes(recoded((tmp_path / "state").read_bytes(), change))
     router.load(tmp_path / "state")
-    assert np.all(router.policy._s[4:12] < router.policy._s.size)
+    assert np.all(router.policy.buffer[4:12] < router.policy.buffer.size)
     serve(router, 20, 2)
 
 

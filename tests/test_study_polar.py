@@ -37,8 +37,8 @@ def test_parts_add_up_and_seeds_are_paired():
 
 
 def test_unknown_names_are_refused(tmp_path, capsys):
-    assert main(["study", "polar", "--families", "nowhere", "--out", str(tmp_path)]) == 1
-    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="nowhere"):
+        study_polar.main(["--families", "nowhere", "--out", str(tmp_path)])
 
 
 def test_every_contestant_of_the_study_runs():

@@ -6,11 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Polar, Trace, regret
+from banditroute import LinUCB, Polar, Trace, regret, simulate
 from banditroute.cli import main
 from banditroute.evaluation import Draws, score, sweep, tune
 from banditroute.simulation import MatrixEnvironment, homes
-from banditroute.simulation import engine as simulate
 
 
 def matrix(rows=300, noise=0.3):

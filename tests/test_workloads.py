@@ -3,9 +3,8 @@
 from itertools import combinations
 
 import numpy as np
-from recorded import WORKLOADS
 import pytest
-from recorded import data_file
+from recorded import WORKLOADS, data_file
 from scipy.stats import kstest
 
 from banditroute import Problem

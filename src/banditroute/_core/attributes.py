@@ -10,11 +10,10 @@ from typing import Any
 
 import cachetools
 import numpy as np
-from numpy.typing import NDArray
+
+from banditroute._core.typing import Arrays
 
 __all__ = ["fill", "flatten"]
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def flatten(value: Any, path: str, arrays: Arrays) -> Any:

@@ -18,12 +18,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute._core.typing import Arrays, Header
 from banditroute.errors import SnapshotError
 
 __all__ = ["FORMAT", "LIMIT_BYTES", "decode", "encode", "keep_previous", "read", "write"]
 
-Header = dict[str, Any]
-Arrays = dict[str, NDArray[Any]]
 
 MAGIC = b"bndtrout"
 FORMAT = 1

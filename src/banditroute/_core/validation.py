@@ -4,16 +4,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from banditroute._core.typing import Floats
 
 __all__ = ["entry", "finite", "generator", "integer", "matrix", "names", "unit", "vector"]
 
-Floats = NDArray[np.float64]
 LARGEST_FLOAT = float(np.finfo(np.float64).max)
 LONGEST_S = 1e9  # a thread cannot wait for more than 9.2e9 seconds at a time
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if isinstance(value, int) and abs(value) > 1 << 1000:
         return f"an integer of {value.bit_length()} bits"
     try:
@@ -33,9 +34,9 @@ def _number(name: str, value: Any) -> float:
             raise TypeError
         return float(value)
     except OverflowError as error:  # an integer beyond the range of a float
-        raise ValueError(f"{name} must be a finite number, got {_shown(value)}") from error
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}") from error
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a finite number, got {_shown(value)}") from error
+        raise TypeError(f"{name} must be a finite number, got {shown(value)}") from error
 
 
 def finite(
@@ -51,10 +52,10 @@ def finite(
     """
     number = value if type(value) is float else _number(name, value)
     if not np.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, got {_shown(value)}")
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
     if number < low or number > high or (open_low and number == low):
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}]"
-        raise ValueError(f"{name} must be in {bounds}, got {_shown(value)}")
+        raise ValueError(f"{name} must be in {bounds}, got {shown(value)}")
     return number
 
 
@@ -73,11 +74,11 @@ def integer(name: str, value: Any, *, low: int = 0, high: int | None = None) -> 
     TypeError: dim must be an integer, got 2.5
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     number = int(value)
     if number < low or (high is not None and number > high):
         rule = f">= {low}" if high is None else f"in [{low}, {high}]"
-        raise ValueError(f"{name} must be {rule}, got {_shown(number)}")
+        raise ValueError(f"{name} must be {rule}, got {shown(number)}")
     return number
 
 
@@ -85,7 +86,7 @@ def _floats(name: str, value: Any) -> Floats:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} must be an array of real numbers, got {_shown(value)}") from error
+        raise ValueError(f"{name} must be an array of real numbers, got {shown(value)}") from error
     if array.dtype.kind == "O" and all(type(item) in (int, float) for item in array.flat):
         for item in array.flat:  # integers that numpy has no type for
             _number(name, item)
@@ -141,7 +142,7 @@ def entry(name: str, given: Mapping[str, Any], key: str) -> Any:
     ValueError: header must have 'policy', got ['dim']
     """
     if key not in given:
-        raise ValueError(f"{name} must have {key!r}, got {_shown(sorted(given))}")
+        raise ValueError(f"{name} must have {key!r}, got {shown(sorted(given))}")
     return given[key]
 
 
@@ -151,7 +152,7 @@ def generator(name: str, like: np.random.Generator, state: Any) -> np.random.Gen
     try:
         new.bit_generator.state = state
     except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{name} must be the state of a generator, got {_shown(state)}") from error
+        raise ValueError(f"{name} must be the state of a generator, got {shown(state)}") from error
     return new
 
 
@@ -167,17 +168,17 @@ def names(name: str, value: int | Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return tuple(str(i) for i in range(integer(name, value, low=1)))
     if isinstance(value, str | bool) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a count or a sequence of strings, got {_shown(value)}")
+        raise TypeError(f"{name} must be a count or a sequence of strings, got {shown(value)}")
     given = tuple(value)
     for item in given:
         if not isinstance(item, str):
-            raise TypeError(f"{name} must hold strings, got {_shown(item)}")
+            raise TypeError(f"{name} must hold strings, got {shown(item)}")
     if not given:
         raise ValueError(f"{name} must not be empty")
     seen = set()
     for item in given:
         if not item or item in seen:
             rule = "distinct" if item else "non-empty"
-            raise ValueError(f"{name} must be {rule}, got {_shown(item)}{' twice' if item else ''}")
+            raise ValueError(f"{name} must be {rule}, got {shown(item)}{' twice' if item else ''}")
         seen.add(item)
     return given

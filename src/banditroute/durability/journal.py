@@ -424,10 +424,10 @@ def _replay(router: Any, record: tuple[Any, ...]) -> bool:
 
 def _decided(router: Any, key: int, pending: Pending, hit: bool) -> bool:
     policy, controller = router.policy, router.residency
-    arm = policy._index.get(pending.arm)
+    arm = policy.positions.get(pending.arm)
     if arm is None or key in router._ledger.pending or key in router._ledger.closed:
         return False
-    policy._context(pending.context)
+    policy.check_context(pending.context)
     policy.advance(pending.at)
     policy.select(pending.context)  # for the random numbers that the decision used
     if controller is not None:

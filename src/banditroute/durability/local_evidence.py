@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import container
 from banditroute._core.kernels import layout, prepare
 from banditroute._core.kernels.tally import credit
+from banditroute._core.typing import Floats
 from banditroute.errors import SnapshotError
 from banditroute.policies import LinearPolicy
 
 __all__ = ["Part", "Tally", "total"]
-
-Floats = NDArray[np.float64]
 
 
 class Part(NamedTuple):
@@ -54,7 +52,7 @@ class Part(NamedTuple):
         """Return the part as it counts in a later bucket."""
         if bucket <= self.bucket or not policy.span:
             return self
-        factor = float(policy._s[layout.H_DISCOUNT]) ** (policy.span * (bucket - self.bucket))
+        factor = float(policy.buffer[layout.H_DISCOUNT]) ** (policy.span * (bucket - self.bucket))
         scale = np.array([1.0, factor, factor])  # counts do not age
         return Part(self.gram * factor, self.moment * factor, self.sums * scale, bucket)
 
@@ -106,7 +104,7 @@ class Tally:
 
     def __init__(self, policy: LinearPolicy) -> None:
         self.policy = policy
-        state = policy._state
+        state = policy.state
         self.empty = Part(np.zeros(state.pack), np.zeros(state.pad), np.zeros(3), 0)
         self._scratch = np.zeros(state.pad)
         self.parts: dict[str, Part] = {}
@@ -123,7 +121,7 @@ class Tally:
         part = part.aged(bucket, self.policy)
         weight = 1.0
         if bucket < part.bucket:
-            weight = float(self.policy._s[layout.H_DISCOUNT]) ** (span * (part.bucket - bucket))
+            weight = float(self.policy.buffer[layout.H_DISCOUNT]) ** (span * (part.bucket - bucket))
         if weight > 0.0:
             credit(part.gram, part.moment, part.sums, x, self._scratch, float(reward), weight)
         self.parts[arm] = part

@@ -69,9 +69,9 @@ class Replica:
         self._turn, self._failed = threading.Lock(), False
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="banditroute-replica", daemon=True)
-        state = policy._state
+        state = policy.state
         slots = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
-        bucket = int(policy._s[layout.H_BUCKET])
+        bucket = int(policy.buffer[layout.H_BUCKET])
         self._initial = {
             name: Part(state.gram[a].copy(), state.moment[a].copy(), state.arm[a, slots].copy(), bucket)
             for a, name in enumerate(policy.arms)
@@ -390,19 +390,19 @@ class Replica:
 
     def _merge(self) -> None:
         router, policy = self._router, self._policy
-        state, s = policy._state, policy._s
+        state, s = policy.state, policy.buffer
         others = sum(int(row["decisions"]) for row in self._rows.values())
         with router._lock:
             router._others = max(router._others, others)
             held = [p for parts in self._parts.values() for _, p in parts.values()]
-            bucket = max([int(policy._s[layout.H_BUCKET]), *(p.bucket for p in held)])
-            if policy.span and bucket > policy._s[layout.H_BUCKET]:
+            bucket = max([int(policy.buffer[layout.H_BUCKET]), *(p.bucket for p in held)])
+            if policy.span and bucket > policy.buffer[layout.H_BUCKET]:
                 policy.advance(bucket * policy.span)
         stale, self._stale = self._stale, set()
         for arm in stale:
             with router._lock:
-                state, s = policy._state, policy._s
-                a = policy._index.get(arm)
+                state, s = policy.state, policy.buffer
+                a = policy.positions.get(arm)
                 if a is None:
                     continue
                 bucket = max(bucket, int(s[layout.H_BUCKET]))
@@ -420,8 +420,8 @@ class Replica:
                 if router._spread:
                     router._respread(a)
         with router._lock:
-            s = policy._s
-            s[layout.H_LEARNED] = policy._state.arm[:, layout.A_COUNT].sum()
+            s = policy.buffer
+            s[layout.H_LEARNED] = policy.state.arm[:, layout.A_COUNT].sum()
             if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
                 derived.refresh(s)
 

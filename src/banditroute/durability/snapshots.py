@@ -4,18 +4,15 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core.attributes import fill, flatten
+from banditroute._core.typing import Arrays, Header
 from banditroute.durability.local_evidence import Tally
 from banditroute.errors import SnapshotError
 from banditroute.records import Pending
 from banditroute.residency import ResidentSet
 
 __all__ = ["capture", "restore"]
-
-Header = dict[str, Any]
-Arrays = dict[str, NDArray[Any]]
 
 
 def capture(router: Any) -> tuple[Header, Arrays]:

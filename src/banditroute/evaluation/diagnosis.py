@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Ints
 from banditroute.residency import coverage, gap, objective
 
 __all__ = ["Diagnosis", "cross_fitted", "diagnose", "segment_cache", "segment_hits", "segment_routing"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 SAMPLE = 2048  # contexts used for coverage and gap, evenly spaced
 ENOUGH = 0.9  # share of what residency can win at which more slots are hardly worth it
 FOLDS = 5

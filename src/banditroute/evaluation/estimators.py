@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve
 
+from banditroute._core.typing import Floats, Ints
+
 __all__ = [
     "Fit",
     "Term",
@@ -26,8 +28,6 @@ __all__ = [
     "snips",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _BLOCK = 16_384  # rows predicted at once: keeps the scratch far below the trace
 _GROUPS = 4096  # rows of a longer trace are resampled in so many groups of neighbours

@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.evaluation.estimators import cross_fit
 from banditroute.logs import Trace
 from banditroute.policies import Policy
 
 __all__ = ["Forecasts", "expected_rewards", "forecasts"]
-
-Floats = NDArray[np.float64]
 
 
 class Forecasts(NamedTuple):

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.logs import Trace
 from banditroute.policies import Policy
 
 __all__ = ["Target", "check_overlap", "known_propensities", "target_array"]
 
-Floats = NDArray[np.float64]
 Target = str | int | ArrayLike | Policy | Callable[[Any], Any]
 
 

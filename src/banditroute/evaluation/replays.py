@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute._core.typing import Floats, Rng
 from banditroute.evaluation.overlap import known_propensities
 from banditroute.logs import Trace
-from banditroute.policies import Policy, Rng
+from banditroute.policies import Policy
 
 __all__ = ["Replay", "replay"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

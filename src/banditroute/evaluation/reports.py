@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.evaluation import estimators as e
 from banditroute.evaluation.diagnosis import diagnose
 from banditroute.evaluation.forecasting import Forecasts, expected_rewards, forecasts
@@ -18,7 +19,6 @@ from banditroute.policies import LinUCB
 
 __all__ = ["Report", "report"]
 
-Floats = NDArray[np.float64]
 FEWEST = 50  # rows with a reward: below, no number of a report means anything
 FIXED = 12  # arms that are valued as rules of their own, the busiest
 RECENT = 50_000  # rows, the last ones, for what is computed request by request

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.evaluation.replays import replay
 from banditroute.logs import Trace
 from banditroute.policies import LinUCB
@@ -18,7 +19,6 @@ from banditroute.simulation import MatrixEnvironment, Problem, Stream, simulate
 
 __all__ = ["SPACE", "Draws", "Tuned", "score", "sweep", "tune"]
 
-Floats = NDArray[np.float64]
 Setting = Mapping[str, Any]
 Data = Callable[[int], Any]
 

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Rng
 from banditroute.evaluation import estimators as e
 from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
 from banditroute.evaluation.replays import Replay, replay
 from banditroute.logs import Trace
-from banditroute.policies import Rng
 
 __all__ = ["ESTIMATORS", "Estimate", "Evaluation", "Replay", "compare", "evaluate", "replay"]
 
-Floats = NDArray[np.float64]
 ESTIMATORS = ("ips", "clipped", "snips", "dm", "dr")
 HEAVIEST = 1e100  # a weight; beyond, variances leave the range of a float
 

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.logs.trace import Trace
 
 if TYPE_CHECKING:
     from banditroute.records import Decision
 
 __all__ = ["Recorder"]
-
-Floats = NDArray[np.float64]
 
 
 class _Row(NamedTuple):

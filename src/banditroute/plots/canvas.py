@@ -13,13 +13,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from banditroute._core.typing import Floats
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 __all__ = ["COLOURS", "DASHES", "REST", "STYLE", "data", "page", "svg"]
 
-Floats = NDArray[np.float64]
 
 # Okabe and Ito's colours, which stay apart under all common kinds of colour blindness, the strongest first; dashes
 # tell lines apart where colour is gone.

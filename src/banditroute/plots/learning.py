@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute.plots import canvas
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["calibration", "interval_coverage", "width_decay"]
 
-Floats = NDArray[np.float64]
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 

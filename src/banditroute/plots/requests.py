@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Ints
 from banditroute.logs import Trace
 from banditroute.plots import canvas
 from banditroute.plots.canvas import COLOURS, REST
@@ -25,9 +26,6 @@ __all__ = [
     "residency_timeline",
     "weight_distribution",
 ]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def residency_timeline(

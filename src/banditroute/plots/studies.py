@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.plots import canvas
 from banditroute.simulation import bands, interval
 
@@ -22,8 +23,6 @@ __all__ = [
     "regret_by_slots",
     "regret_slope",
 ]
-
-Floats = NDArray[np.float64]
 
 
 def regret_bands(

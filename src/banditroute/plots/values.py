@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.plots import canvas
 from banditroute.plots.canvas import COLOURS
 from banditroute.simulation import interval
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["quality_cost", "value_intervals"]
-
-Floats = NDArray[np.float64]
 
 
 def value_intervals(

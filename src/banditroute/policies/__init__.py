@@ -1,6 +1,6 @@
 """Routing policies, one file each."""
 
-from banditroute.policies.base import LARGEST, Choice, Policy, Rng, Scores
+from banditroute.policies.base import LARGEST, Choice, Policy, Scores
 from banditroute.policies.diag import DiagLinUCB
 from banditroute.policies.graph.cluster_graph import ClusterGraph
 from banditroute.policies.graph.online_matching import GraphDiagLinUCB
@@ -38,7 +38,6 @@ __all__ = [
     "Policy",
     "RarelySwitching",
     "Restarting",
-    "Rng",
     "RoundRobin",
     "Scores",
     "SharedLinUCB",

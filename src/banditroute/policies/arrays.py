@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
-from banditroute.policies.base import Policy, Rng
+from banditroute._core.typing import Floats, Rng
+from banditroute.policies.base import Policy
 
 __all__ = ["ArrayPolicy"]
 
-Floats = NDArray[np.float64]
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 
@@ -30,7 +30,7 @@ class ArrayPolicy(Policy):
         self._clock = 0
         self._own: dict[str, Floats] = {}
         self._common: dict[str, Floats] = {}
-        self._resize([None] * len(self.arms))
+        self.resize([None] * len(self.arms))
 
     @abstractmethod
     def _cold(self) -> dict[str, Floats]:
@@ -55,15 +55,15 @@ class ArrayPolicy(Policy):
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Floats:
         """Return the probability of every arm, shape (k,); exactly 0 where not eligible; reads only."""
-        row, offers = self._context(x), self._offers(prices, eligible)
+        row, offers = self.check_context(x), self.effective_prices(prices, eligible)
         return self._best(self._indices(row), offers)
 
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
     ) -> None:
         """Learn one reward; `at` is the clock index of its decision, the next one when left out."""
-        a, row = self.index(arm), self._context(x)
-        value, mass = self._reward(reward, weight)
+        a, row = self.index(arm), self.check_context(x)
+        value, mass = self.check_reward(reward, weight)
         when = self._clock if at is None else check.integer("at", at, high=LATEST)
         self._learn(a, row, value, mass, when)
         self._clock = max(self._clock, when + 1)
@@ -104,12 +104,13 @@ class ArrayPolicy(Policy):
         self._sound(own)
         rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
         self._own, self._common, self._rng, self._clock = own, common, rng, clock
-        self._name(names)
+        self.rename(names)
 
     def _sound(self, own: Mapping[str, Floats]) -> None:
         """Refuse finite arrays of the right shapes that no feedback can have led to."""
 
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
         cold = self._cold()
         self._own = {
             name: np.array([row if a is None else self._own[name][a] for a in keep])

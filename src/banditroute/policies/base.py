@@ -12,12 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.kernels import layout, prepare
 from banditroute._core.kernels import linear as k
+from banditroute._core.typing import Floats, Rng
 from banditroute.errors import UnknownArm
 
 __all__ = ["Choice", "Policy", "Scores"]
 
-Floats = NDArray[np.float64]
-Rng = int | np.random.SeedSequence | np.random.Generator | None
 
 LARGEST = layout.LARGEST  # rewards, weights and prices beyond it are refused: products of them would overflow
 
@@ -86,7 +85,7 @@ class Policy(ABC):
         self, arms: int | Iterable[str], dim: int, *, max_norm: float = 1e6, rng: Rng = None
     ) -> None:
         compile_kernels()
-        self._name(check.names("arms", arms))
+        self.rename(check.names("arms", arms))
         self.dim = check.integer("dim", dim, low=1)
         self.max_norm = check.finite("max_norm", max_norm, low=0.0, high=LARGEST, open_low=True)
         self._rng = np.random.default_rng(rng)
@@ -96,10 +95,11 @@ class Policy(ABC):
         self.__dict__.update(state)
         compile_kernels()
 
-    def _name(self, arms: tuple[str, ...]) -> None:
+    def rename(self, arms: tuple[str, ...]) -> None:
+        """Take up the names of the arms, after `resize`."""
         self.arms = arms
         self._free, self._everyone = np.zeros(len(arms)), np.ones(len(arms), dtype=np.bool_)
-        self._index = {name: i for i, name in enumerate(arms)}
+        self.positions = {name: i for i, name in enumerate(arms)}
 
     @abstractmethod
     def scores(self, x: ArrayLike) -> Scores:
@@ -165,9 +165,9 @@ class Policy(ABC):
         shape = (len(rows), len(self.arms))
         p = None if prices is None else np.broadcast_to(np.asarray(prices), shape)
         e = None if eligible is None else np.broadcast_to(np.asarray(eligible), shape)
-        self._short(rows)
+        self.check_norms(rows)
         for i in range(len(rows)):  # all of it before any choice: a refused batch draws nothing
-            self._offers(None if p is None else p[i], None if e is None else e[i])
+            self.effective_prices(None if p is None else p[i], None if e is None else e[i])
         chosen = [
             self.select(x, prices=None if p is None else p[i], eligible=None if e is None else e[i])
             for i, x in enumerate(rows)
@@ -188,17 +188,17 @@ class Policy(ABC):
 
         Everything is checked before anything is learned.
         """
-        rows, chosen, given = self._batch(contexts, arms, rewards)
+        rows, chosen, given = self.check_batch(contexts, arms, rewards)
         for x, a, r in zip(rows, chosen, given, strict=True):
             self.update(int(a), x, float(r))
 
     def add_arm(self, name: str) -> int:
         """Add an arm that starts cold; returns its index. The others keep theirs."""
         check.names("name", [name])
-        if name in self._index:
+        if name in self.positions:
             raise ValueError(f"name must be new, got {name!r}")
-        self._resize([*range(len(self.arms)), None])
-        self._name((*self.arms, name))
+        self.resize([*range(len(self.arms)), None])
+        self.rename((*self.arms, name))
         return len(self.arms) - 1
 
     def remove_arm(self, name: str) -> None:
@@ -207,19 +207,19 @@ class Policy(ABC):
         if len(self.arms) == 1:
             raise ValueError(f"the last arm must stay, got {name!r}")
         keep = [i for i in range(len(self.arms)) if i != a]
-        self._resize(list(keep))
-        self._name(tuple(self.arms[i] for i in keep))
+        self.resize(list(keep))
+        self.rename(tuple(self.arms[i] for i in keep))
 
     def index(self, arm: int | str) -> int:
         """Return the index of an arm given by name (str) or index (int); raises ``UnknownArm``."""
         if isinstance(arm, str):
-            if arm not in self._index:
+            if arm not in self.positions:
                 raise UnknownArm(f"arm must be one of {self._shown()}, got {arm!r}")
-            return self._index[arm]
+            return self.positions[arm]
         if isinstance(arm, bool) or not isinstance(arm, int | np.integer):
             raise TypeError(f"arm must be a name (str) or an index (int), got {arm!r}")
         if not 0 <= arm < len(self.arms):
-            raise UnknownArm(f"arm must be in [0, {len(self.arms) - 1}], got {check._shown(arm)}")
+            raise UnknownArm(f"arm must be in [0, {len(self.arms) - 1}], got {check.shown(arm)}")
         return int(arm)
 
     def advance(self, at: int) -> None:  # noqa: B027 - most policies do not forget
@@ -244,13 +244,13 @@ class Policy(ABC):
         """Continue from `to_state` of a policy with the same settings; errors leave this one unchanged."""
 
     @abstractmethod
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None."""
 
     def _shown(self) -> str:
         return repr(list(self.arms)) if len(self.arms) <= 8 else f"the {len(self.arms)} arms"
 
-    def _context(self, x: ArrayLike) -> Floats:
+    def check_context(self, x: ArrayLike) -> Floats:
         """Return a context as the kernels want it: (dim,), float64, contiguous, finite, not too long."""
         row = check.vector("x", x, self.dim)
         norm = hypot(*row.tolist())  # never overflows on the way
@@ -258,7 +258,7 @@ class Policy(ABC):
             raise ValueError(f"x must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
         return row
 
-    def _offers(
+    def effective_prices(
         self, prices: ArrayLike | None, eligible: ArrayLike | None, base: Floats | None = None
     ) -> Floats:
         """Fold prices and the mask into one new array: prices, infinite where not eligible, plus those of `base`."""
@@ -291,15 +291,17 @@ class Policy(ABC):
                 raise ValueError("eligible must allow an arm that is not quarantined, got none")
         return offers
 
-    def _reward(self, reward: Any, weight: Any) -> tuple[float, float]:
+    def check_reward(self, reward: Any, weight: Any) -> tuple[float, float]:
+        """Return reward and weight as floats, or refuse them."""
         return (
             check.finite("reward", reward, low=-LARGEST, high=LARGEST),
             check.finite("weight", weight, low=0.0, high=LARGEST, open_low=True),
         )
 
-    def _batch(
+    def check_batch(
         self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike
     ) -> tuple[Floats, NDArray[Any], Floats]:
+        """Return contexts, indices of arms and rewards as arrays, or refuse all of them."""
         rows = check.matrix("contexts", contexts, columns=self.dim)
         chosen = np.asarray(arms)
         if chosen.dtype.kind in "US":
@@ -310,10 +312,10 @@ class Policy(ABC):
             raise UnknownArm(
                 f"arms must be in [0, {len(self.arms) - 1}], got {chosen.min()} .. {chosen.max()}"
             )
-        self._short(rows)
+        self.check_norms(rows)
         return rows, chosen.astype(np.int64), check.vector("rewards", rewards, len(rows), limit=LARGEST)
 
-    def _short(self, rows: Floats) -> None:
+    def check_norms(self, rows: Floats) -> None:
         """Refuse contexts that are too long; the square roots of sums of squares must not overflow."""
         with np.errstate(over="ignore"):
             norm = float(np.sqrt(np.square(rows).sum(axis=1).max(initial=0.0)))

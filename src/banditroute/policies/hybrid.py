@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
 from banditroute.policies.shared import Features, featured
 
 __all__ = ["HybridLinUCB"]
-
-Floats = NDArray[np.float64]
 
 
 def _context_itself(name: str, x: Floats) -> Floats:
@@ -120,7 +119,7 @@ class HybridLinUCB(ArrayPolicy):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
-        row = self._context(x)
+        row = self.check_context(x)
         z = featured(self.features, self.arms, row, self._size)
         u = z - np.einsum("i,aij->aj", row, self._own["link"])
         mean = np.einsum("aj,j->a", u, self._beta) + np.einsum("ai,i->a", self._own["alone"], row)

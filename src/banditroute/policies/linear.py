@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout, prepare
 from banditroute._core.kernels import linear as k
-from banditroute.policies.base import LARGEST, Choice, Policy, Rng, Scores
+from banditroute._core.typing import Floats, Rng
+from banditroute.policies.base import LARGEST, Choice, Policy, Scores
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
 
-Floats = NDArray[np.float64]
 Prior = Literal["pooled"] | ArrayLike | None
 Scale = float | Literal["auto"]
 
@@ -92,7 +92,7 @@ class LinearPolicy(Policy):
         auto_alpha = isinstance(alpha, str) and alpha == "auto"
         first_ridge = 1.0 if auto_ridge else check.finite("ridge", ridge, low=1 / LARGEST, high=LARGEST)
         width = 1 + (count if self._sampling else 0)
-        self._state = LinearState(
+        self.state = LinearState(
             count,
             self.dim,
             ridge=first_ridge,
@@ -100,7 +100,7 @@ class LinearPolicy(Policy):
             rows=max(1, NOISE // width),
             width=width,
         )
-        head = self._state.buffer
+        head = self.state.buffer
         head[layout.H_ALPHA] = (
             FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
         )
@@ -126,13 +126,13 @@ class LinearPolicy(Policy):
             means = check.matrix("prior", prior, columns=self.dim, rows=count)
             if np.abs(means).max() > LARGEST:
                 raise ValueError(f"prior must be in [-{LARGEST:g}, {LARGEST:g}], got {np.abs(means).max():g}")
-            self._state.prior[:, : self.dim] = means
-            self._state.theta[:] = self._state.prior
+            self.state.prior[:, : self.dim] = means
+            self.state.theta[:] = self.state.prior
         self._bind()
-        self._draw()
+        self.draw_noise()
 
     def _bind(self) -> None:
-        self._s = self._state.buffer
+        self.buffer = self.state.buffer
         self._count = len(self.arms)
         self._sure = tuple(Choice(a, 1.0) for a in range(self._count))
 
@@ -140,7 +140,7 @@ class LinearPolicy(Policy):
         """Copy the buffer and the generator; rebind what points into them."""
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
-        new._state = LinearState.from_arrays(self._state.to_arrays())
+        new.state = LinearState.from_arrays(self.state.to_arrays())
         new._rng = np.random.Generator(type(self._rng.bit_generator)())
         new._rng.bit_generator.state = self._rng.bit_generator.state
         new._bind()
@@ -148,7 +148,7 @@ class LinearPolicy(Policy):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is derived, so that processes can receive a policy."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_s", "_sure")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("buffer", "_sure")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebind what was left out."""
@@ -185,39 +185,39 @@ class LinearPolicy(Policy):
         O(k dim) for the means and O(dim^2) for each arm whose bound reaches the best score; exact.
         """
         if prices is not None or eligible is not None:
-            return self._select_offers(x, self._offers(prices, eligible))
+            return self.select_priced(x, self.effective_prices(prices, eligible))
         code: int
         try:
-            code = _select(self._s, x)
+            code = _select(self.buffer, x)
         except (TypeError, AttributeError, ValueError):  # not an array as the kernel takes it
-            code = _select(self._s, self._context(x))
+            code = _select(self.buffer, self.check_context(x))
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
-            return Choice(code - self._count, self._s[layout.H_PROPENSITY].item())
+            return Choice(code - self._count, self.buffer[layout.H_PROPENSITY].item())
         self._refill(x, code)
         return self.select(x)
 
-    def _select_offers(self, x: ArrayLike, offers: Floats) -> Choice:
+    def select_priced(self, x: ArrayLike, offers: Floats) -> Choice:
         """As `select`, for a caller that has folded prices and mask already: they are not checked again."""
         code: int
         try:
-            code = _select_offered(self._s, x, offers)
+            code = _select_offered(self.buffer, x, offers)
         except (TypeError, AttributeError, ValueError):
-            code = _select_offered(self._s, self._context(x), offers)
+            code = _select_offered(self.buffer, self.check_context(x), offers)
         if 0 <= code < self._count:
             return self._sure[code]
         if code >= 0:
-            return Choice(code - self._count, self._s[layout.H_PROPENSITY].item())
+            return Choice(code - self._count, self.buffer[layout.H_PROPENSITY].item())
         self._refill(x, code)
-        return self._select_offers(x, offers)
+        return self.select_priced(x, offers)
 
     def _refill(self, x: ArrayLike, code: int) -> None:
         """Draw more noise if that is what the kernel missed, or raise; a refused request draws nothing."""
-        self._context(x)
+        self.check_context(x)
         if code != layout.NO_NOISE:
             raise ValueError(f"the request was refused with code {code}")
-        self._draw()
+        self.draw_noise()
 
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
@@ -250,14 +250,14 @@ class LinearPolicy(Policy):
         ):  # the kernel would take -3 for "next" and cut 2.7 down to 2
             at = check.integer("at", at, high=LATEST)
         try:
-            code = _learn(self._s, a, x, reward, weight, at)
+            code = _learn(self.buffer, a, x, reward, weight, at)
         except (TypeError, AttributeError, ValueError, OverflowError):
-            a, (reward, weight) = self.index(a), self._reward(reward, weight)
-            code = _learn(self._s, a, self._context(x), reward, weight, at)
+            a, (reward, weight) = self.index(a), self.check_reward(reward, weight)
+            code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
         if code:
             self.index(a)
-            self._reward(reward, weight)
-            self._context(x)
+            self.check_reward(reward, weight)
+            self.check_context(x)
             raise ValueError(f"the update was refused with code {code}")
 
     def scores(self, x: ArrayLike) -> Scores:
@@ -272,16 +272,16 @@ class LinearPolicy(Policy):
         Scores
             ``mean`` (k,) in reward units, ``std`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
         """
-        s = self._s  # once: another thread may add an arm, which makes a new one
+        s = self.buffer  # once: another thread may add an arm, which makes a new one
         mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
-        k.predict(s, self._context(x), mean, std)
+        k.predict(s, self.check_context(x), mean, std)
         return Scores(mean, std)
 
     def scores_batch(self, contexts: ArrayLike) -> Scores:
         """Return mean and width of every arm for each row: two (n, k) arrays."""
         rows = check.matrix("contexts", contexts, columns=self.dim)
-        self._short(rows)
-        s = self._s
+        self.check_norms(rows)
+        s = self.buffer
         shape = (len(rows), int(s[layout.H_ARMS]))
         mean, std = np.empty(shape), np.empty(shape)
         k.predict_rows(s, rows if rows.flags.carray else rows.copy(), mean, std)
@@ -303,17 +303,17 @@ class LinearPolicy(Policy):
             Sums to 1; exactly 0 where not eligible.
         """
         mean, std = self.scores(x)
-        offers = self._offers(prices, eligible)
+        offers = self.effective_prices(prices, eligible)
         index = (
             mean
             - (offers - offers.min())
-            + self._s[layout.H_ALPHA] * self._state.arm[:, layout.A_SPREAD] * std
+            + self.buffer[layout.H_ALPHA] * self.state.arm[:, layout.A_SPREAD] * std
         )
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
 
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
-        mix = self._s[layout.H_MIX]
+        mix = self.buffer[layout.H_MIX]
         return np.asarray((1.0 - mix) * pure / pure.sum() + mix * allowed / allowed.sum())
 
     def select_batch(
@@ -332,22 +332,22 @@ class LinearPolicy(Policy):
         propensities : (n,) float array
         """
         rows = check.matrix("contexts", contexts, columns=self.dim)
-        self._short(rows)
+        self.check_norms(rows)
         n = len(rows)
         offers = np.empty((0, self._count))
         if prices is not None or eligible is not None:
             p = np.broadcast_to(0.0 if prices is None else np.asarray(prices), (n, self._count))
             e = np.broadcast_to(True if eligible is None else np.asarray(eligible), (n, self._count))
-            offers = np.array([self._offers(p[i], e[i]) for i in range(n)]).reshape(n, self._count)
+            offers = np.array([self.effective_prices(p[i], e[i]) for i in range(n)]).reshape(n, self._count)
         arms, propensities = np.empty(n, dtype=np.int64), np.empty(n)
         rows = rows if rows.flags.carray else rows.copy()
         done = 0
         while done < n:
-            done = k.choose_rows(self._s, rows, offers, arms, propensities, done)
+            done = k.choose_rows(self.buffer, rows, offers, arms, propensities, done)
             if done < 0:
                 raise ValueError(f"a request was refused with code {done}")
             if done < n:
-                self._draw()
+                self.draw_noise()
         return arms, propensities
 
     def update_batch(self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike) -> None:
@@ -371,13 +371,13 @@ class LinearPolicy(Policy):
         of the arms concerned and one refresh of the pooled prior, O(n dim^2 + k dim^3) at the speed of a matrix
         product; the statistics are those of the loop, and theta that of the loop followed by `refresh`.
         """
-        rows, chosen, given = self._batch(contexts, arms, rewards)
+        rows, chosen, given = self.check_batch(contexts, arms, rewards)
         if len(rows) <= 4 * self.dim or self.span or self._diagonal:
             k.learn_rows(
-                self._s, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
+                self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
             )
             return
-        state, pad = self._state, self.dim
+        state, pad = self.state, self.dim
         for a in np.unique(chosen).tolist():
             mine = chosen == a
             x, r = rows[mine], given[mine]
@@ -385,99 +385,101 @@ class LinearPolicy(Policy):
             state.moment[a, :pad] += r @ x
             state.arm[a, [layout.A_COUNT, layout.A_WEIGHT]] += len(x)
             state.arm[a, layout.A_SQUARE] += r @ r
-            derived.rebuild(self._s, a)
-        self._s[[layout.H_LEARNED, layout.H_CLOCK]] += len(rows)
-        if self._s[layout.H_LEARNED] >= self._s[layout.H_REFRESH]:
-            derived.refresh(self._s)
+            derived.rebuild(self.buffer, a)
+        self.buffer[[layout.H_LEARNED, layout.H_CLOCK]] += len(rows)
+        if self.buffer[layout.H_LEARNED] >= self.buffer[layout.H_REFRESH]:
+            derived.refresh(self.buffer)
 
-    def _draw(self) -> None:
+    def draw_noise(self) -> None:
         """Fill the noise block: per decision one uniform number and, for sampling, a normal one per arm."""
-        rows, width = int(self._s[layout.H_ROWS]), int(self._s[layout.H_WIDTH])
-        block = self._state.noise.reshape(rows, width)
+        rows, width = int(self.buffer[layout.H_ROWS]), int(self.buffer[layout.H_WIDTH])
+        block = self.state.noise.reshape(rows, width)
         block[:, 0] = self._rng.random(rows)
         if width > 1:
             block[:, 1:] = self._rng.standard_normal((rows, width - 1))
-        self._s[layout.H_CURSOR] = 0.0
+        self.buffer[layout.H_CURSOR] = 0.0
 
     def advance(self, at: int) -> None:
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
-        if self._s[layout.H_DISCOUNT] < 1.0:
-            derived.advance(self._s, float(at // int(self._s[layout.H_SPAN])))
+        if self.buffer[layout.H_DISCOUNT] < 1.0:
+            derived.advance(self.buffer, float(at // int(self.buffer[layout.H_SPAN])))
 
     def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now."""
-        self._s[layout.H_CLOCK] = self._s[layout.H_BUCKET] = 0.0
+        self.buffer[layout.H_CLOCK] = self.buffer[layout.H_BUCKET] = 0.0
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
-        derived.refresh(self._s)
+        derived.refresh(self.buffer)
 
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
-        self._state.rebuild()
+        self.state.rebuild()
 
     @property
     def alpha(self) -> float:
         """Exploration width in use, reward units per unit of std."""
-        return float(self._s[layout.H_ALPHA])
+        return float(self.buffer[layout.H_ALPHA])
 
     @property
     def ridge(self) -> float:
         """Prior precision in use."""
-        return float(self._s[layout.H_RIDGE])
+        return float(self.buffer[layout.H_RIDGE])
 
     @property
     def sigma(self) -> float:
         """Noise scale estimated at the last refresh (with an automatic alpha or ridge; else 0)."""
-        return float(np.sqrt(self._s[layout.H_SIGMA2]))
+        return float(np.sqrt(self.buffer[layout.H_SIGMA2]))
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """Rewards learned per arm, shape (k,)."""
-        return self._state.arm[:, layout.A_COUNT].astype(np.int64)
+        return self.state.arm[:, layout.A_COUNT].astype(np.int64)
 
     @property
     def theta(self) -> Floats:
         """Coefficients, a (k, dim) copy."""
-        return self._state.theta[:, : self.dim].copy()
+        return self.state.theta[:, : self.dim].copy()
 
     @property
     def moment(self) -> Floats:
         """Weighted sums of reward times context, a (k, dim) copy."""
-        return self._state.moment[:, : self.dim].copy()
+        return self.state.moment[:, : self.dim].copy()
 
     @property
     def prior(self) -> Floats:
         """Means towards which the arms are shrunk, a (k, dim) copy."""
-        return self._state.prior[:, : self.dim].copy()
+        return self.state.prior[:, : self.dim].copy()
 
     def cov(self, arm: int | str) -> Floats:
         """Return ``A^-1`` of one arm, a (dim, dim) copy."""
-        return self._state.cov_matrix(self.index(arm))
+        return self.state.cov_matrix(self.index(arm))
 
     def precision(self, arm: int | str) -> Floats:
         """Return ``A = ridge I + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
-        gram = self._state.full(self._state.gram[self.index(arm)])
+        gram = self.state.full(self.state.gram[self.index(arm)])
         return gram + self.ridge * np.eye(self.dim)
 
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
         width = 1 + len(keep) if self._sampling else 1
-        new = self._state.resized(keep, width=width)
-        if self._s[layout.H_POOLED] > 0.0:
+        new = self.state.resized(keep, width=width)
+        if self.buffer[layout.H_POOLED] > 0.0:
             for i, a in enumerate(keep):
                 if a is None:
-                    new.prior[i] = new.theta[i] = self._state.prior[0]
-        self._state = new
+                    new.prior[i] = new.theta[i] = self.state.prior[0]
+        self.state = new
 
-    def _name(self, arms: tuple[str, ...]) -> None:
-        super()._name(arms)
-        if hasattr(self, "_state"):
+    def rename(self, arms: tuple[str, ...]) -> None:
+        """Take up the names of the arms, after `resize`."""
+        super().rename(arms)
+        if hasattr(self, "state"):
             self._bind()
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays."""
         header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
-        return {**header, "rng": self._rng.bit_generator.state}, self._state.to_arrays()
+        return {**header, "rng": self._rng.bit_generator.state}, self.state.to_arrays()
 
     def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
         """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
@@ -494,12 +496,12 @@ class LinearPolicy(Policy):
                 f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
             )
         for name, slot in SETTINGS.items():
-            if name in ("alpha", "ridge") and self._s[SETTINGS[f"automatic {name}"]] > 0.0:
+            if name in ("alpha", "ridge") and self.buffer[SETTINGS[f"automatic {name}"]] > 0.0:
                 continue  # fitted, not set
-            if state.buffer[slot] != self._s[slot]:
+            if state.buffer[slot] != self.buffer[slot]:
                 raise ValueError(
-                    f"{name} must be {self._s[slot]:g} in the state too, got {state.buffer[slot]:g}"
+                    f"{name} must be {self.buffer[slot]:g} in the state too, got {state.buffer[slot]:g}"
                 )
         rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
-        self._state, self._rng = state, rng
-        self._name(names)
+        self.state, self._rng = state, rng
+        self.rename(names)

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout, tiles
+from banditroute._core.typing import Floats
 
 __all__ = ["LinearState"]
 
-Floats = NDArray[np.float64]
 EXACT: Final = float(1 << 53)  # beyond it floats do not count
 
 # The truth: sums over feedback, so that replicas merge by adding and a rebuild forgets rounding.

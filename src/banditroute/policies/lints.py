@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.kernels import layout
+from banditroute._core.typing import Floats
 from banditroute.policies.base import Choice
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["LinTS"]
 
-Floats = NDArray[np.float64]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _BREAKS = np.array([-9.0, -6.0, -4.0, -2.5, -1.25, 0.0, 1.25, 2.5, 4.0, 6.0, 9.0])
@@ -65,11 +65,12 @@ class LinTS(LinearPolicy):
             return choice
         return Choice(choice.arm, float(self.propensities(x)[choice.arm]))
 
-    def _select_offers(self, x: ArrayLike, offers: Floats) -> Choice:
-        choice = super()._select_offers(x, offers)
+    def select_priced(self, x: ArrayLike, offers: Floats) -> Choice:
+        """As `select`, for a caller that has folded prices and mask already."""
+        choice = super().select_priced(x, offers)
         if not self._exact:
             return choice
-        return Choice(choice.arm, float(self._integrated(self._context(x), offers)[choice.arm]))
+        return Choice(choice.arm, float(self._integrated(self.check_context(x), offers)[choice.arm]))
 
     def select_batch(
         self, contexts: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -82,7 +83,7 @@ class LinTS(LinearPolicy):
             p = None if prices is None else np.broadcast_to(np.asarray(prices), shape)
             e = None if eligible is None else np.broadcast_to(np.asarray(eligible), shape)
             for i, a in enumerate(arms):
-                offers = self._offers(None if p is None else p[i], None if e is None else e[i])
+                offers = self.effective_prices(None if p is None else p[i], None if e is None else e[i])
                 given[i] = self._integrated(rows[i], offers)[a]
         return arms, given
 
@@ -100,7 +101,7 @@ class LinTS(LinearPolicy):
         x : (dim,) array
         prices, eligible : (k,) arrays, optional
         """
-        return self._integrated(self._context(x), self._offers(prices, eligible))
+        return self._integrated(self.check_context(x), self.effective_prices(prices, eligible))
 
     def _integrated(self, x: Floats, offers: Floats) -> Floats:
         from scipy.special import ndtr  # a fifth of a second to import: only for those who ask
@@ -108,7 +109,7 @@ class LinTS(LinearPolicy):
         mean, std = self.scores(x)
         allowed = np.flatnonzero(np.isfinite(offers))
         m = mean[allowed] - (offers[allowed] - offers.min())
-        s = self._s[layout.H_ALPHA] * self._state.arm[allowed, layout.A_SPREAD] * std[allowed]
+        s = self.buffer[layout.H_ALPHA] * self.state.arm[allowed, layout.A_SPREAD] * std[allowed]
         pure = np.zeros(self._count)
         if s.max() <= 1e-12 * max(1.0, float(np.abs(m).max())):
             pure[allowed] = m == m.max()

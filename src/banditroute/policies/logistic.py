@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.kernels import logistic as k
 from banditroute._core.kernels import prepare
+from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
 
 __all__ = ["LogisticUCB"]
 
-Floats = NDArray[np.float64]
 
 HUGE = 1e100  # more than any context, weight and ridge lead to; from here on products could overflow
 
@@ -109,8 +109,9 @@ class LogisticUCB(ArrayPolicy):
             "rows": np.zeros((self._room, d + 2)),
         }
 
-    def _reward(self, reward: Any, weight: Any) -> tuple[float, float]:
-        return check.unit("reward", reward), super()._reward(0.0, weight)[1]
+    def check_reward(self, reward: Any, weight: Any) -> tuple[float, float]:
+        """Return reward and weight as floats, or refuse them."""
+        return check.unit("reward", reward), super().check_reward(0.0, weight)[1]
 
     def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
         self._hold(a, x, reward, weight)
@@ -144,7 +145,7 @@ class LogisticUCB(ArrayPolicy):
 
     def update_batch(self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike) -> None:
         """Learn many rewards with one fit per arm: ``contexts`` (n, dim), ``arms`` (n,) indices, ``rewards`` (n,)."""
-        rows, chosen, given = self._batch(contexts, arms, rewards)
+        rows, chosen, given = self.check_batch(contexts, arms, rewards)
         if given.size and not (given.min() >= 0.0 and given.max() <= 1.0):
             raise ValueError(f"rewards must be in [0, 1], got {given.min():g} .. {given.max():g}")
         for x, a, r in zip(rows, chosen, given, strict=True):
@@ -155,7 +156,7 @@ class LogisticUCB(ArrayPolicy):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return the chance of a success and the width of every arm, both (k,): mean + alpha std is the bound."""
-        row = self._context(x)
+        row = self.check_context(x)
         mean, std = np.empty(len(self.arms)), np.empty(len(self.arms))
         k.predict(self._own["theta"], self._own["cov"], self.alpha, row, mean, std)
         return Scores(mean, std)
@@ -180,7 +181,7 @@ class LogisticUCB(ArrayPolicy):
             raise ValueError(f"rows must be at most memory = {self.memory} per arm, got {rows.shape[1]}")
         if not (np.all(held == np.floor(held)) and np.all((held >= 0.0) & (held <= rows.shape[1]))):
             raise ValueError(
-                f"held must count rows, at most {rows.shape[1]}, got {check._shown(held.tolist())}"
+                f"held must count rows, at most {rows.shape[1]}, got {check.shown(held.tolist())}"
             )
         kept = rows[np.arange(rows.shape[1]) < held[:, None]]
         if not np.all((kept[:, d] >= 0.0) & (kept[:, d] <= 1.0) & (kept[:, d + 1] > 0.0)):

@@ -1,15 +1,13 @@
 """Change detection that restarts one arm."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies.base import Policy
 from banditroute.policies.wrapper import Wrapper, moved, restart
 
 __all__ = ["Restarting"]
-
-Floats = NDArray[np.float64]
 
 
 class Restarting(Wrapper):
@@ -99,8 +97,9 @@ class Restarting(Wrapper):
         self.seen[a] = self.bias[a] = 0.0
         self.restarts[a] += 1.0
 
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
         self.recent = moved(self.recent, keep, column=1)
         self.sums, self.seen = self._rows_kept(self.sums, keep), self._rows_kept(self.seen, keep)
         self.bias, self.restarts = self._rows_kept(self.bias, keep), self._rows_kept(self.restarts, keep)
-        super()._resize(keep)
+        super().resize(keep)

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
 
 __all__ = ["Features", "SharedLinUCB"]
 
-Floats = NDArray[np.float64]
 Features = Callable[[str, Floats], ArrayLike]
 
 
@@ -95,7 +95,7 @@ class SharedLinUCB(ArrayPolicy):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
-        z = featured(self.features, self.arms, self._context(x), len(self._beta))
+        z = featured(self.features, self.arms, self.check_context(x), len(self._beta))
         # One arm at a time by the same sums, so that arms with equal features score equal to the last bit.
         width = np.einsum("ai,ij,aj->a", z, self._cov, z)
         return Scores(np.einsum("ai,i->a", z, self._beta), np.sqrt(np.maximum(width, 0.0)))

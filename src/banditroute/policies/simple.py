@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
 
 __all__ = ["EMA", "UCB1", "BetaThompson", "Fixed", "GaussianThompson", "RoundRobin", "Uniform"]
 
-Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
 
 UNTRIED = 1e6  # index of an arm that must be tried first
@@ -39,7 +39,7 @@ class _Tally(ArrayPolicy):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean reward (0 before the first) and ``1 / sqrt(1 + weight)`` of every arm, both (k,)."""
-        self._context(x)
+        self.check_context(x)
         weight = self._own["weight"]
         return Scores(self._own["total"] / np.maximum(weight, 1e-300), 1.0 / np.sqrt(1.0 + weight))
 
@@ -93,7 +93,7 @@ class Fixed(_Tally):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return 1 for the arm it plays and 0 for the others, without width: what a residency plan should see."""
-        self._context(x)
+        self.check_context(x)
         mine = np.array([float(name == self.arm) for name in self.arms])
         return Scores(mine, np.zeros(len(mine)))
 
@@ -130,8 +130,8 @@ class RoundRobin(_Tally):
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Floats:
         """Return the probability of every arm, shape (k,)."""
-        self._context(x)
-        offers = self._offers(prices, eligible)
+        self.check_context(x)
+        offers = self.effective_prices(prices, eligible)
         return self._best(-self._own["weight"], np.where(np.isfinite(offers), 0.0, np.inf))
 
 
@@ -229,7 +229,7 @@ class BetaThompson(_Thompson):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and standard deviation of the posterior of every arm, both (k,)."""
-        self._context(x)
+        self.check_context(x)
         won = 1.0 + self._own["total"]
         all_ = 2.0 + self._own["weight"]
         return Scores(won / all_, np.sqrt(won * (all_ - won) / (all_ * all_ * (all_ + 1.0))))
@@ -286,7 +286,7 @@ class GaussianThompson(_Thompson):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean of the posterior and its standard deviation over sigma, both (k,)."""
-        self._context(x)
+        self.check_context(x)
         weight = 1.0 + self._own["weight"]
         return Scores((self._own["total"] + self.prior) / weight, 1.0 / np.sqrt(weight))
 
@@ -378,6 +378,6 @@ class EMA(ArrayPolicy):
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return the moving average and ``1 / sqrt(weight)`` of every arm, both (k,)."""
-        self._context(x)
+        self.check_context(x)
         weight = np.maximum(self._own["weight"], 1e-300)
         return Scores(self._own["total"] / weight, 1.0 / np.sqrt(np.maximum(weight, 1e-12)))

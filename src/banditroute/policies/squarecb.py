@@ -1,15 +1,14 @@
 """SquareCB: probabilities that fall with the inverse of the estimated gap."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies.base import Choice, Policy
 from banditroute.policies.wrapper import Wrapper
 
 __all__ = ["SquareCB"]
-
-Floats = NDArray[np.float64]
 
 
 class SquareCB(Wrapper):
@@ -55,7 +54,7 @@ class SquareCB(Wrapper):
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Floats:
         """Return the probability of every arm, shape (k,); ties of the best share what is left."""
-        mean, offers = self.base.scores(x).mean, self._offers(prices, eligible)
+        mean, offers = self.base.scores(x).mean, self.effective_prices(prices, eligible)
         gaps = mean - (offers - offers.min())
         gaps = gaps.max() - gaps
         allowed, best = np.isfinite(gaps), gaps == 0.0

@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.kernels import layout
+from banditroute._core.typing import Floats
 from banditroute.policies.base import LARGEST
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["from_averages", "preference_prior", "quiz", "warm_start"]
-
-Floats = NDArray[np.float64]
 
 
 def preference_prior(
@@ -104,7 +103,7 @@ def warm_start(
     >>> float(policy.precision(0)[0, 0]), float(policy.theta[0, 0])
     (10.0, 0.9)
     """
-    rows, chosen, given = policy._batch(contexts, arms, rewards)
+    rows, chosen, given = policy.check_batch(contexts, arms, rewards)
     most = np.inf if effective is None else check.finite("effective", effective, low=0.0, open_low=True)
     count, dim = len(policy.arms), policy.dim
     grams, moments, weights, squares = (
@@ -222,7 +221,7 @@ def quiz(
     ('old', 'new')
     """
     rows = check.matrix("contexts", contexts, columns=policy.dim)
-    policy._short(rows)
+    policy.check_norms(rows)
     wanted = min(check.integer("questions", questions, low=1), len(rows))
     cov = np.eye(policy.dim) / check.finite("ridge", ridge, low=1.0 / LARGEST, high=LARGEST)
     left = np.ones(len(rows), dtype=np.bool_)
@@ -251,13 +250,13 @@ def _add(
     """Add statistics (k, dim, dim), (k, dim), (k,), (k,) to those of a policy and derive everything afresh."""
     if policy._diagonal:
         raise ValueError("policy must keep whole matrices, got a diagonal one")
-    state = policy._state
+    state = policy.state
     state.gram[:] += np.array([state.packed(gram) for gram in grams])
     state.moment[:, : policy.dim] += moments
     state.arm[:, layout.A_COUNT] += np.floor(weights)
     state.arm[:, layout.A_WEIGHT] += weights
     state.arm[:, layout.A_SQUARE] += np.zeros(len(weights)) if len(squares) == 0 else np.asarray(squares)
-    policy._s[layout.H_LEARNED] += float(np.floor(weights).sum())
+    policy.buffer[layout.H_LEARNED] += float(np.floor(weights).sum())
     policy.rebuild()
-    if policy._s[layout.H_LEARNED] >= policy._s[layout.H_REFRESH]:
+    if policy.buffer[layout.H_LEARNED] >= policy.buffer[layout.H_REFRESH]:
         policy.refresh()

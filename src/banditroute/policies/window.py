@@ -3,17 +3,17 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.kernels import layout
+from banditroute._core.typing import Floats
 from banditroute.policies.base import Policy
 from banditroute.policies.linear import LinearPolicy
 from banditroute.policies.wrapper import Wrapper, moved
 
 __all__ = ["RarelySwitching", "SlidingWindow", "Stale"]
 
-Floats = NDArray[np.float64]
 LOOSEST = 200.0  # largest inflation of a variance, as in ParetoBandit
 
 
@@ -95,8 +95,8 @@ class SlidingWindow(Wrapper):
 
     def _relearn(self) -> None:
         fresh = self._cold.copy()
-        fresh._resize([None] * len(self.arms))
-        fresh._name(self.arms)
+        fresh.resize([None] * len(self.arms))
+        fresh.rename(self.arms)
         for row in self.lessons:
             fresh.update(int(row[0]), row[4:], row[1], weight=row[2], at=int(row[3]))
         if isinstance(self.base, LinearPolicy):
@@ -117,17 +117,18 @@ class SlidingWindow(Wrapper):
         super().rewind()
         self.bucket = np.array(0.0)
 
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
         self._store = moved(self.lessons, keep)
         self._held = len(self._store)
-        super()._resize(keep)
+        super().resize(keep)
 
 
 def _take_over_noise(fresh: Any, old: LinearPolicy) -> None:
     """Continue the random numbers of `old`, drawn ahead or not."""
     fresh._rng.bit_generator.state = old._rng.bit_generator.state
-    fresh._state.noise[:] = old._state.noise
-    fresh._s[layout.H_CURSOR] = old._s[layout.H_CURSOR]
+    fresh.state.noise[:] = old.state.noise
+    fresh.buffer[layout.H_CURSOR] = old.buffer[layout.H_CURSOR]
 
 
 class Stale(Wrapper):
@@ -175,7 +176,7 @@ class Stale(Wrapper):
         return np.asarray(1.0 / np.sqrt(np.maximum(self.discount**rest, 1.0 / LOOSEST)))
 
     def _spread(self) -> None:
-        self.linear._state.arm[:, layout.A_SPREAD] = self.inflation
+        self.linear.state.arm[:, layout.A_SPREAD] = self.inflation
 
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
@@ -202,9 +203,10 @@ class Stale(Wrapper):
         super().load_state(header, arrays)
         self._spread()
 
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
         self.last = self._rows_kept(self.last, keep, float(self.clock - 1))
-        super()._resize(keep)
+        super().resize(keep)
 
 
 class RarelySwitching(Wrapper):
@@ -270,7 +272,8 @@ class RarelySwitching(Wrapper):
         self.flush()
         super().rewind()
 
-    def _resize(self, keep: list[int | None]) -> None:
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
         self.waiting = moved(self.waiting, keep)
         self.gain = self._rows_kept(self.gain, keep)
-        super()._resize(keep)
+        super().resize(keep)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies.base import Choice, Policy, Scores
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["Wrapper"]
 
-Floats = NDArray[np.float64]
 LATEST = 1 << 52
 
 
@@ -47,8 +47,8 @@ class Wrapper(Policy):
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
     ) -> None:
         """Learn one reward; `at` is the clock index of its decision, the next one when left out."""
-        a, row = self.index(arm), self._context(x)
-        value, mass = self._reward(reward, weight)
+        a, row = self.index(arm), self.check_context(x)
+        value, mass = self.check_reward(reward, weight)
         when = self.clock if at is None else check.integer("at", at, high=LATEST)
         self._learn(a, row, value, mass, when)
         self.clock = max(self.clock, when + 1)
@@ -118,17 +118,19 @@ class Wrapper(Policy):
         inner = {name[5:]: array for name, array in arrays.items() if name.startswith("base.")}
         self.base.load_state(header["base"], inner)
         self._rng, self.clock = self.base._rng, clock
-        self._name(self.base.arms)
+        self.rename(self.base.arms)
         for name, array in own.items():
             setattr(self, name, array)
 
-    def _resize(self, keep: list[int | None]) -> None:
-        self.base._resize(keep)
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None."""
+        self.base.resize(keep)
 
-    def _name(self, arms: tuple[str, ...]) -> None:
-        super()._name(arms)
+    def rename(self, arms: tuple[str, ...]) -> None:
+        """Take up the names of the arms, after `resize`."""
+        super().rename(arms)
         if self.base.arms != arms or len(self.base.arms) != len(arms):
-            self.base._name(arms)
+            self.base.rename(arms)
 
     def _rows_kept(self, array: Floats, keep: list[int | None], cold: float = 0.0) -> Floats:
         """Return per-arm numbers (k, ...) after a change of arms."""
@@ -138,8 +140,8 @@ class Wrapper(Policy):
 
 def restart(policy: Policy, arm: int) -> None:
     """Make one arm of a policy start cold; the others do not notice."""
-    policy._resize([None if a == arm else a for a in range(len(policy.arms))])
-    policy._name(policy.arms)  # policies bind what points into their arrays when they are named
+    policy.resize([None if a == arm else a for a in range(len(policy.arms))])
+    policy.rename(policy.arms)  # policies bind what points into their arrays when they are named
     while isinstance(policy, Wrapper):
         policy = policy.base
     if isinstance(policy, LinearPolicy):

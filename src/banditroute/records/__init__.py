@@ -1,5 +1,43 @@
-"""What is spoken of: requests, decisions, feedback and the protocols of the parts."""
+"""What is spoken of: requests, decisions, feedback and events, and the protocols of the parts of a Router."""
 
-from banditroute.records.decision import Decision, Pending
+from banditroute.records.decision import Decision, Extras, Feedback, Origin, Parts, Pending, Request
+from banditroute.records.events import Answered, ArmChange, Decided, Dropped, Event, Marked, Why
+from banditroute.records.protocols import (
+    AdapterBackend,
+    Capabilities,
+    Claims,
+    Host,
+    Listener,
+    PriceRow,
+    State,
+    StateStore,
+    StoreRow,
+    Term,
+)
 
-__all__ = ["Decision", "Pending"]
+__all__ = [
+    "AdapterBackend",
+    "Answered",
+    "ArmChange",
+    "Capabilities",
+    "Claims",
+    "Decided",
+    "Decision",
+    "Dropped",
+    "Event",
+    "Extras",
+    "Feedback",
+    "Host",
+    "Listener",
+    "Marked",
+    "Origin",
+    "Parts",
+    "Pending",
+    "PriceRow",
+    "Request",
+    "State",
+    "StateStore",
+    "StoreRow",
+    "Term",
+    "Why",
+]

@@ -1,19 +1,57 @@
-"""Decisions and what is kept of them until their feedback."""
+"""A request, the decision that answers it, and the feedback that comes back later."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from banditroute._core.typing import Floats, Mask
 
-__all__ = ["Decision", "Pending"]
+__all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Request"]
 
-Floats = NDArray[np.float64]
+# Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, or an answer to
+# a decision that another replica made.
+Origin = Literal["here", "expired", "elsewhere"]
+
+
+class Extras(NamedTuple):
+    """What a caller may say of one request beside its context.
+
+    ``eligible`` (k,) and ``prices`` (k,) by index, ``protected`` from forced exploration, ``candidates`` (names,
+    features (m, f)), ``k`` places of a list, ``weights`` of cost models by measure, ``session`` the request belongs to.
+
+    Examples
+    --------
+    >>> Extras(session="u1").session
+    'u1'
+    """
+
+    eligible: Mask | None = None
+    prices: Floats | None = None
+    protected: bool = False
+    candidates: tuple[tuple[str, ...], Floats] | None = None
+    k: int | None = None
+    weights: Mapping[str, float] | None = None
+    session: str | None = None
+
+
+class Request(NamedTuple):
+    """A context ``x`` (d,), its index ``at`` on the clock of decisions, and ``extras``, None where none were given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Request(np.ones(2), 7).at
+    7
+    """
+
+    x: Floats
+    at: int
+    extras: Extras | None = None
 
 
 class Decision(NamedTuple):
     """One routed request.
 
-    ``id`` is a random 64-bit integer; ``arm`` a name; ``propensity`` the probability with which it was chosen;
+    ``id`` is a random positive 63-bit integer; ``arm`` a name; ``propensity`` the probability with which it was chosen;
     ``hit`` whether it was resident; ``epoch`` the number of residency plans so far; ``time`` the clock, seconds.
 
     Examples
@@ -31,10 +69,13 @@ class Decision(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """What the ledger keeps of a decision until its feedback: all that learning needs.
+    """What is kept of a decision until its feedback: all that learning and the terms need.
+
+    ``held`` is what each term set aside for it, ``weights`` and ``session`` as in `Extras`.
 
     Examples
     --------
+    >>> import numpy as np
     >>> Pending("math", np.zeros(2), 1.0, 0.0, 3).at
     3
     """
@@ -44,3 +85,40 @@ class Pending(NamedTuple):
     propensity: float
     time: float
     at: int
+    held: tuple[Any, ...] | None = None
+    weights: Mapping[str, float] | None = None
+    session: str | None = None
+
+
+class Feedback(NamedTuple):
+    """What came back for a decision: the reward that was learned, and what the call did cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Feedback(7, "math", Request(np.ones(2), 3), 0.8, seconds=1.5).cost is None
+    True
+    """
+
+    id: int
+    arm: str
+    request: Request
+    reward: float
+    cost: float | None = None
+    seconds: float | None = None
+    failed: bool = False
+    origin: Origin = "here"
+
+
+class Parts(NamedTuple):
+    """The prices of one decision, by name of their term, each (k,) in reward units, infinite where it closed an arm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Parts(("a", "b"), {"fault": np.array([0.0, 0.1])}).rows["fault"]
+    array([0. , 0.1])
+    """
+
+    arms: tuple[str, ...]
+    rows: dict[str, Floats]

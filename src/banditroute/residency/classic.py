@@ -4,15 +4,13 @@ from collections.abc import Iterable
 from math import inf
 
 import cachetools
-import numpy as np
-from numpy.typing import NDArray
 
-from banditroute.residency.controller import Controller, Rng
+from banditroute._core.typing import Floats, Rng
+from banditroute.residency.controller import Controller
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["FIFO", "LRU", "SIEVE", "Inserting"]
 
-Floats = NDArray[np.float64]
 SLACK = 1e-9  # sums of sizes are off in their last bits
 
 

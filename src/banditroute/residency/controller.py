@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.kernels.loop import forced_arm, forced_share
+from banditroute._core.typing import Floats, Ints, Rng
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Controller", "View", "Window"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 NOISE = 1024  # uniform numbers drawn ahead
-Rng = int | np.random.SeedSequence | np.random.Generator | None
 
 
 @dataclass(frozen=True, slots=True)

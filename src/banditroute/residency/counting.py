@@ -4,16 +4,15 @@ from collections.abc import Iterable
 from math import log, pi, sqrt
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Rng
 from banditroute.residency.classic import Inserting
-from banditroute.residency.controller import Rng
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["FTPL", "GDSF", "LFU", "DecayedLFU"]
 
-Floats = NDArray[np.float64]
 LARGEST = 1e100  # counts are scaled down before they overflow
 
 

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute.residency.controller import Controller, Rng, View
+from banditroute._core.typing import Floats, Ints, Rng
+from banditroute.residency.controller import Controller, View
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Popularity", "RandomSet", "ResidentOnly", "Static"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Static(Controller):

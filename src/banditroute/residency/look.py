@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core.kernels import facility
+from banditroute._core.typing import Floats, Mask
 from banditroute.residency.objectives import NEW, PINNED, how_many_fit, tie_width, whole_slots
 
 __all__ = ["Look"]
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 class Look:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import facility, facility_exact
+from banditroute._core.typing import Floats
 from banditroute._core.validation import finite, integer, matrix, vector
 
 __all__ = ["best_set", "coverage", "gains", "gap", "objective"]
 
-Floats = NDArray[np.float64]
 
 EXACT_LIMIT = 20_000  # sets: at most a few ms at 2,048 contexts
 _TIE = 1e-10  # of the largest value: differences below it are rounding, and ties

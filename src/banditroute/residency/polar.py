@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core import validation as check
-from banditroute.residency.controller import Controller, Rng, View, Window
+from banditroute._core.typing import Floats, Ints, Mask, Rng
+from banditroute.residency.controller import Controller, View, Window
 from banditroute.residency.look import Look
 from banditroute.residency.reservoir import Reservoir
 
 __all__ = ["Polar"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Index = Literal["mean", "optimistic", "pessimistic"]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core import validation as check
-from banditroute.residency.controller import Controller, Rng, View
+from banditroute._core.typing import Floats, Ints, Rng
+from banditroute.residency.controller import Controller, View
 from banditroute.residency.look import Look
 from banditroute.residency.objectives import gains
 from banditroute.residency.polar import bar_unoffered, planned
@@ -16,9 +17,6 @@ from banditroute.residency.reservoir import Reservoir
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["PolarPlus"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class PolarPlus(Controller):

@@ -5,20 +5,16 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.kernels.shadow import replay
-from banditroute.residency.controller import Controller, Rng, View, Window
+from banditroute._core.typing import Floats, Ints, Mask, Rng
+from banditroute.residency.controller import Controller, View, Window
 from banditroute.residency.look import Look
 from banditroute.residency.polar import bar_unoffered, planned
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Polaris"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 class Rule(NamedTuple):

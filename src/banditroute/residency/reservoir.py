@@ -1,13 +1,11 @@
 """A uniform sample of every context seen."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 
 __all__ = ["Reservoir"]
-
-Floats = NDArray[np.float64]
 
 
 class Reservoir:

@@ -69,7 +69,7 @@ class Durable:
             else check.finite("expired_reward", expired_reward, low=-layout.LARGEST, high=layout.LARGEST)
         )
         if self._expired_reward is not None:
-            self.policy._reward(
+            self.policy.check_reward(
                 self._expired_reward, 1.0
             )  # what it would refuse must not come up in a later request
         self._spread = bool(spread_pending)
@@ -356,7 +356,7 @@ class Durable:
         if (
             not self._watched and self._tally is None
         ):  # nobody else to tell: the same in one piece, and faster
-            arm = self.policy._index.get(pending.arm)
+            arm = self.policy.positions.get(pending.arm)
             if arm is not None and not self._quarantined[arm]:
                 self.policy.update(arm, pending.context, reward, at=pending.at)
                 self._ledger.answer(key)
@@ -377,7 +377,7 @@ class Durable:
 
     def _absorb(self, key: int, pending: Pending, reward: float, *, foreign: bool = False) -> bool:
         """Learn a reward, whoever made the decision, and record it."""
-        arm = self.policy._index.get(pending.arm)
+        arm = self.policy.positions.get(pending.arm)
         learns = arm is not None and not self._quarantined[arm]
         if learns:
             assert arm is not None
@@ -401,7 +401,7 @@ class Durable:
 
     def _settled(self, pending: Pending) -> None:
         """See a decision that is pending no more."""
-        arm = self.policy._index.get(pending.arm)
+        arm = self.policy.positions.get(pending.arm)
         if arm is not None:
             self._pending[arm] -= 1
             if self._spread:
@@ -415,7 +415,7 @@ class Durable:
             return
         if self._journal is not None:
             self._journal.expiry(key)
-        arm = self.policy._index.get(pending.arm)
+        arm = self.policy.positions.get(pending.arm)
         if arm is not None and reward is not None and not self._quarantined[arm]:
             self.policy.update(arm, pending.context, reward, at=pending.at)
             self._count(arm, pending, reward)
@@ -436,7 +436,7 @@ class Durable:
         more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
         """
         assert self._fast is not None
-        state = self._fast._state
+        state = self._fast.state
         known = self._fast.ridge + float(state.arm[arm, layout.A_WEIGHT])
         state.arm[arm, layout.A_SPREAD] = (known / (known + max(0.0, self._pending[arm]))) ** 0.5
 

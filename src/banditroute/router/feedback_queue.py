@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 
 from banditroute._core import validation as check
-from banditroute.policies import LARGEST, Rng
+from banditroute._core.typing import Rng
+from banditroute.policies import LARGEST
 from banditroute.router.router import Router
 
 __all__ = ["Learner", "Measurement"]

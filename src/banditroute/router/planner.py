@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core.kernels import layout
+from banditroute._core.typing import Floats
 from banditroute.policies import LinearPolicy, Policy, Scores
 from banditroute.residency import AdapterBackend, Controller, Exchange, apply, exchange
 
 __all__ = ["Maintenance", "frozen_scores"]
 
-Floats = NDArray[np.float64]
 HELD = 32_768  # numbers copied while the lock is held: some 20 microseconds
 ROWS = 8  # contexts scored while the lock is held, for policies that cannot be copied
 CATCH_UP = 16  # rounds of observing what came meanwhile without the lock, before the rest is observed with it
@@ -224,15 +224,15 @@ def frozen_scores(policy: Policy, lock: Any) -> Callable[[ArrayLike], Scores]:
             return Scores(np.concatenate(mean), np.concatenate(std))
 
         return scores
-    live = policy._s
+    live = policy.buffer
     frozen = object.__new__(type(policy))
     frozen.__dict__.update(policy.__dict__)
-    frozen._s = np.zeros_like(live)
+    frozen.buffer = np.zeros_like(live)
     start, stop, pack = int(live[layout.H_COV]), int(live[layout.H_GRAM]), int(live[layout.H_PACK])
     with lock:
-        frozen._s[:start] = live[:start]  # header and means
+        frozen.buffer[:start] = live[:start]  # header and means
     step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither
     for at in range(start, stop, step):
         with lock:
-            frozen._s[at : min(at + step, stop)] = live[at : min(at + step, stop)]
+            frozen.buffer[at : min(at + step, stop)] = live[at : min(at + step, stop)]
     return frozen.scores_batch

@@ -7,10 +7,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.kernels.loop import forced_share
+from banditroute._core.typing import Floats
 from banditroute.policies import LARGEST, Choice, LinearPolicy, Policy
 from banditroute.records import Decision, Pending
 from banditroute.residency import AdapterBackend, Controller, Exchange, ResidentSet, View
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Router"]
 
-Floats = NDArray[np.float64]
 FLOAT = np.dtype(np.float64)
 IDS = 1 << 64
 _new = tuple.__new__  # makes a named tuple in half the time of its own constructor
@@ -216,19 +216,19 @@ class Router(Durable):
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
             else:
-                context = np.array(policy._context(x))
+                context = np.array(policy.check_context(x))
             if prices is None and eligible is None:
                 offers = self._offers
                 if fast is not None and self._plain:
                     choice = fast.select(context)
                 elif fast is not None:
-                    choice = fast._select_offers(context, offers)
+                    choice = fast.select_priced(context, offers)
                 else:
                     choice = self._choose(context, offers)
             else:
-                offers = policy._offers(prices, eligible, self._offers)
+                offers = policy.effective_prices(prices, eligible, self._offers)
                 if fast is not None:
-                    choice = fast._select_offers(context, offers)
+                    choice = fast.select_priced(context, offers)
                 else:
                     choice = self._choose(context, offers)
                 if eligible is not None:  # not before the choice: it may refuse the context
@@ -250,7 +250,7 @@ class Router(Durable):
                     if not hit and controller.inserts:
                         self._insert(arm)
             name = policy.arms[arm]
-            pending = _new(Pending, (name, context, propensity, now, at))
+            pending = _new(Pending, (name, context, propensity, now, at, None, None, None))
             key = self._ledger.open(pending)
             self._index = index + 1
             if hit:
@@ -353,7 +353,7 @@ class Router(Durable):
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
         with self._lock:
-            arm = self.policy._index.get(name)
+            arm = self.policy.positions.get(name)
             if self._resident is None or arm is None:
                 return False
             changed = self._resident.load(arm) if resident else self._resident.evict(arm)
@@ -450,8 +450,8 @@ class Router(Durable):
         self.recorder.decided(decision, context, own, policy.arms, type(policy).__name__, self._learned)
 
     def _checked(self, x: ArrayLike, prices: ArrayLike | None, eligible: ArrayLike | None) -> None:
-        self.policy._context(x)
-        self.policy._offers(prices, eligible, self._offers)
+        self.policy.check_context(x)
+        self.policy.effective_prices(prices, eligible, self._offers)
 
     def _force(self, x: Floats, offers: Floats, choice: Choice) -> tuple[int, float]:
         """Replace the choice, with the controller's probability, by an arm that still needs forced decisions."""

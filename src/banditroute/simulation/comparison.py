@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from banditroute._core.typing import Floats
 from banditroute._core.validation import integer
 from banditroute.policies import LinUCB
 from banditroute.residency import LFU, LRU, Controller, Polar, Static, best_set
@@ -19,7 +19,6 @@ from banditroute.simulation.stream import Problem, Stream
 
 __all__ = ["Outcome", "compare_policies", "compare_residency", "linear_set", "microseconds", "summary"]
 
-Floats = NDArray[np.float64]
 POINTS = 400  # of a regret curve: more than a picture shows
 
 

@@ -4,16 +4,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from banditroute._core.typing import Floats, Ints
 from banditroute._core.validation import integer
 from banditroute.simulation.environments import MatrixEnvironment
 from banditroute.simulation.popularity import generator
 
 __all__ = ["digits_adapters"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _FOREIGN = 2  # images of each other class in a specialist's training set: enough to guess, not to know
 _GENERAL = 5  # images of every class in the generalist's

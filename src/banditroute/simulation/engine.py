@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import loop
+from banditroute._core.typing import Floats, Ints
 from banditroute.policies import LARGEST, LinearPolicy, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
 from banditroute.simulation.stream import Problem, Stream
 
 __all__ = ["Run", "simulate"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(slots=True, eq=False)
@@ -208,7 +206,7 @@ def _compiled(
         rate = controller.rate if controller is not None and forcing else 0.0
         cursors[loop.C_NOISE] = controller.used if controller is not None else 0
         reached = loop.run(
-            policy._s, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
+            policy.buffer, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
             protected, cursors, pending, offers, run.arms, run.propensities, run.hits, now, stop,
             controller is not None and controller.inserts,
         )  # fmt: skip
@@ -227,12 +225,12 @@ def _compiled(
                 if reached < length:
                     run.epochs.append((reached, frozenset(resident)))
         elif code == loop.NO_POLICY_NOISE:
-            policy._draw()
+            policy.draw_noise()
         elif code == loop.NO_CONTROLLER_NOISE:
             assert controller is not None
             controller.draw()
         elif code == loop.REFUSED:
-            policy._context(contexts[reached])  # raises with the reason
+            policy.check_context(contexts[reached])  # raises with the reason
         now = reached
     _learn_due(policy, stream, run, order, due, cursors, pending, np.iinfo(np.int64).max)
     run.page_ins = 0 if resident is None else resident.page_ins

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from banditroute._core.typing import Floats, Ints
 from banditroute._core.validation import finite, integer, matrix, names
 from banditroute.simulation.popularity import Seed, draw_groups, generator, zipf_shares
 from banditroute.simulation.stream import Problem, Stream, best_static_set, value_with
 
 __all__ = ["LinearEnvironment", "MatrixEnvironment", "Problem", "Stream", "best_static_set", "value_with"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Order = Literal["shuffle", "replace", "blocks", "drift"]
 
 # Random streams of a seed used here; workloads take theirs from 10 on.

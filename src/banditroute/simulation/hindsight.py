@@ -13,13 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, sparse
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Ints
 from banditroute.simulation.engine import Run
 from banditroute.simulation.stream import Problem, best_static_set
 
 __all__ = ["best_fixed_arm", "earned", "joint_bound", "joint_optimum", "oracle_routing"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 STATE_LIMIT = 20_000
 BLOCK = 4_000_000  # numbers held at a time
 
@@ -94,7 +93,7 @@ def oracle_routing(problem: Problem, resident: Iterable[int] | None = None) -> R
 
     Examples
     --------
-    >>> from banditroute.simulation import regrets as regret
+    >>> from banditroute.simulation import regret
     >>> from banditroute.simulation.workloads import homes
     >>> problem = homes(300, 0)
     >>> regret(oracle_routing(problem), problem).final
@@ -142,7 +141,7 @@ def joint_optimum(problem: Problem, *, epoch: int = 1, loads: ArrayLike | None =
     Examples
     --------
     >>> from banditroute import LRU, LinUCB
-    >>> from banditroute.simulation import engine as simulate
+    >>> from banditroute.simulation import simulate
     >>> from banditroute.simulation.workloads import homes
     >>> problem = homes(300, 0, n_arms=6, capacity=2)
     >>> best = earned(joint_optimum(problem), problem)

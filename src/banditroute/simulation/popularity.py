@@ -1,14 +1,13 @@
 """Popularity: which group each request of a run belongs to, and the random streams all generators share."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from banditroute._core.typing import Floats, Ints
 from banditroute._core.validation import finite, integer
 
 __all__ = ["Seed", "draw_groups", "generator", "zipf_shares"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Seed = int | np.random.SeedSequence
 
 # Keeps these random streams apart from children that a caller spawns from the same seed.

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.simulation.engine import Run
 from banditroute.simulation.stream import Problem, Stream, best_static_set, value_with
 
 __all__ = ["Regret", "RegretTracker", "bands", "interval", "regret", "slope"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +68,7 @@ def regret(run: Run, problem: Problem | Stream, best: Sequence[int] | None = Non
     Examples
     --------
     >>> from banditroute import LRU, LinUCB
-    >>> from banditroute.simulation import engine as simulate
+    >>> from banditroute.simulation import simulate
     >>> from banditroute.simulation.workloads import homes
     >>> problem = homes(1000, 0)
     >>> parts = regret(simulate(LinUCB(15, 10, rng=0), problem, LRU(4)), problem)

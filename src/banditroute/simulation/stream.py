@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from banditroute._core.typing import Floats, Ints, Mask
 from banditroute._core.validation import finite, integer, matrix, names, vector
 
 __all__ = ["Problem", "Stream", "best_static_set", "value_with"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Seed = int | np.random.SeedSequence
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from banditroute._core.typing import Floats, Ints
 from banditroute._core.validation import finite, integer, unit
 from banditroute.simulation.environments import LinearEnvironment
 from banditroute.simulation.popularity import Seed, draw_groups, generator, zipf_shares
@@ -30,8 +30,6 @@ __all__ = [
     "sized",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Popularity = Callable[[Floats, int, np.random.Generator], Ints]
 
 # Random streams of a seed; environments use those below 10.

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from math import e, exp, inf
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Mask
 from banditroute.policies import LARGEST
 
 __all__ = ["BudgetPacer", "knapsack"]
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 STEP = 200.0  # one request moves the price by at most this many steps; at 20 the price missed what dear requests cost
 RANGE = (1e-5, 10.0)  # of the price of one request's budget, reward units

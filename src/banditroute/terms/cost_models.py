@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.policies import LARGEST, LinUCB
 
 __all__ = ["Heads"]
-
-Floats = NDArray[np.float64]
 
 
 class Heads:
@@ -76,7 +75,7 @@ class Heads:
                 raise KeyError(f"measured must be among {', '.join(self._heads)}, got {name!r}")
             head = self._heads[name]
             head.index(arm)
-            head._context(x)
+            head.check_context(x)
             check.finite(name, value, low=-LARGEST, high=LARGEST)
         for name, value in measured.items():
             self._heads[name].update(arm, x, float(value))

@@ -3,15 +3,14 @@
 from math import exp
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Mask
 from banditroute.policies import LARGEST, Scores
 
 __all__ = ["QualityFloor", "cheapest_above"]
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 RANGE = (1e-4, 1.0)  # price of the median arm, reward units: at 1 cost is all that counts
 

@@ -5,17 +5,16 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Mask
 from banditroute.policies import LARGEST
 from banditroute.records import Decision
 from banditroute.router import Router
 
 __all__ = ["ArmHealth", "screen", "stability"]
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 State = Literal["up", "degraded", "down"]
 
 
@@ -220,5 +219,5 @@ class ArmHealth:
             self._router._settle()
             keep: list[int | None] = list(range(len(policy.arms)))
             keep[index] = None
-            policy._resize(keep)
-            policy._name(policy.arms)
+            policy.resize(keep)
+            policy.rename(policy.arms)

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterable
 from math import log
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.policies import LARGEST, Policy
 
 __all__ = ["Prices", "Queues", "energy", "money"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Term = Callable[[ArrayLike | None], ArrayLike] | ArrayLike
 
 

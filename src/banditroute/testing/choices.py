@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from banditroute._core.typing import Floats
 from banditroute.residency import LRU, Static
 from banditroute.router import Router
 from banditroute.testing.material import (
@@ -13,7 +14,6 @@ from banditroute.testing.material import (
     DRAWS,
     EXACT,
     Factory,
-    Floats,
     beliefs,
     bits,
     contexts,

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
 from banditroute.policies import Policy
 from banditroute.router import Router
 from banditroute.testing.material import (
     CLOSE,
     Factory,
-    Floats,
     beliefs,
     bits,
     contexts,

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from banditroute._core.typing import Floats
 from banditroute.policies import Policy
 from banditroute.router import Router
 from banditroute.testing.material import (
     CLOSE,
     EXACT,
     Factory,
-    Floats,
     beliefs,
     contexts,
     lessons,

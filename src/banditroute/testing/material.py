@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from banditroute._core.typing import Floats, Mask
 from banditroute.policies import Policy
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 Factory = Callable[[np.random.Generator], Policy]
 
 

@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats, Ints, Rng
 
 __all__ = ["ClusterGraph"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Rng = int | np.random.SeedSequence | np.random.Generator | None
 
 BLOCK = 1 << 24  # inner products held at a time, 128 MB
 MOST = 1 << 31  # items and edges are numbered with 32 bits

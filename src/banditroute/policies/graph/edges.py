@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core.kernels import graph as g
+from banditroute._core.typing import Floats, Ints
 
 __all__ = ["NOISE", "Edges"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 NOISE = 1024  # random numbers drawn ahead at a time
 

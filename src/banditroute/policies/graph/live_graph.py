@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Ints, Rng
 from banditroute.errors import UnknownArm
-from banditroute.policies.graph.cluster_graph import MOST, Ints, Rng, distinct, indices
+from banditroute.policies.graph.cluster_graph import MOST, distinct, indices
 from banditroute.policies.graph.edges import NOISE, Edges
 
 __all__ = ["LiveGraph"]
@@ -29,12 +30,12 @@ class LiveGraph:
     def __init__(self, edges: Edges, n_items: int, names: tuple[str, ...] | None, rng: Rng) -> None:
         self._edges = edges
         self._live = np.ones(n_items, dtype=np.uint8)
-        self._index = None if names is None else {name: i for i, name in enumerate(names)}
+        self.positions = None if names is None else {name: i for i, name in enumerate(names)}
         self._rng = np.random.default_rng(rng)
         self.learned = self.dropped = 0
-        self._draw()
+        self.draw_noise()
 
-    def _draw(self) -> None:
+    def draw_noise(self) -> None:
         """Prefetch the next block of random numbers."""
         self._edges.noise[:] = self._rng.random(NOISE)
         self._cursor = 0
@@ -70,11 +71,11 @@ class LiveGraph:
         1
         """
         if isinstance(item, str):
-            if self._index is None:
+            if self.positions is None:
                 raise TypeError(f"item must be an index, as this graph has no names, got {item!r}")
-            if item not in self._index:
+            if item not in self.positions:
                 raise UnknownArm(f"item must be one of the {self.n_items} of the graph, got {item!r}")
-            return self._index[item]
+            return self.positions[item]
         if isinstance(item, bool) or not isinstance(item, int | np.integer):
             raise TypeError(f"item must be a name (str) or an index (int), got {item!r}")
         if not 0 <= item < self.n_items:
@@ -129,14 +130,14 @@ class LiveGraph:
         >>> policy.add_items(2, [[0, 1], [1]])
         array([2, 3])
         """
-        if self._index is None:
+        if self.positions is None:
             names, count = [], check.integer("items", items, low=1, high=MOST - self.n_items)
         elif isinstance(items, int | np.integer):
             raise TypeError(f"items must be names, as those of this graph, got {items!r}")
         else:
             names = distinct("items", items)
             count = len(names)
-            taken = next((n for n in names if n in self._index and self._live[self._index[n]]), None)
+            taken = next((n for n in names if n in self.positions and self._live[self.positions[n]]), None)
             if taken is not None:
                 raise ValueError(f"items must be new, got {taken!r}")
         if len(clusters) != count:
@@ -147,8 +148,8 @@ class LiveGraph:
                 raise ValueError(f"clusters[{i}] must be distinct, got {row.tolist()}")
         fresh = np.arange(self.n_items, self.n_items + count)
         self._live = np.append(self._live, np.ones(count, dtype=np.uint8))
-        if self._index is not None:
-            self._index.update(zip(names, fresh.tolist(), strict=True))
+        if self.positions is not None:
+            self.positions.update(zip(names, fresh.tolist(), strict=True))
         if rows:
             items_of_rows = np.repeat(fresh, [len(row) for row in rows])
             self._edges.insert(np.concatenate(rows), items_of_rows, self.n_items)
@@ -286,7 +287,7 @@ class LiveGraph:
         if not isinstance(other, LiveGraph):
             raise TypeError(f"other must be a policy on a graph, got {type(other).__name__}")
         (indptr, items, _), (theirs, others, truth) = self._edges.compact(), other._edges.compact()
-        same = self._index == other._index and np.array_equal(self._live, other._live)
+        same = self.positions == other.positions and np.array_equal(self._live, other._live)
         if not (same and np.array_equal(indptr, theirs) and np.array_equal(items, others)):
             mine, that = (f"{p.n_clusters} x {p.n_items} with {p.n_edges} edges" for p in (self, other))
             raise ValueError(f"other must have the same items and edges as this ({mine}), got {that}")
@@ -314,7 +315,7 @@ class LiveGraph:
         header = {
             "policy": type(self).__name__,
             "n_clusters": self.n_clusters,
-            "names": None if self._index is None else dict(self._index),
+            "names": None if self.positions is None else dict(self.positions),
             "learned": self.learned,
             "dropped": self.dropped,
             "rng": self._rng.bit_generator.state,
@@ -368,7 +369,7 @@ class LiveGraph:
         rng.bit_generator.state = header["rng"]
         self._edges = self._edges.like(indptr, items, n, truth)
         self._edges.noise[:] = noise
-        self._live, self._index = live, None if names is None else dict(names)
+        self._live, self.positions = live, None if names is None else dict(names)
         self._rng, self._cursor = rng, cursor
         self.learned, self.dropped = counts
 

@@ -8,13 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.kernels import graph as g
 from banditroute._core.kernels import prepare
-from banditroute.policies.graph.cluster_graph import ClusterGraph, Ints, Rng, indices
+from banditroute._core.typing import Floats, Ints, Rng
+from banditroute.policies.graph.cluster_graph import ClusterGraph, indices
 from banditroute.policies.graph.edges import NOISE, Edges
 from banditroute.policies.graph.live_graph import LiveGraph
 
 __all__ = ["GraphDiagLinUCB", "ItemScores", "Pick", "Slate"]
 
-Floats = NDArray[np.float64]
 
 LIMIT = 1e100  # rewards and weights beyond it are refused: sums of them would overflow
 
@@ -193,7 +193,7 @@ class GraphDiagLinUCB(LiveGraph):
             raise ValueError(f"clusters must have candidates, got none for {c.tolist()}")
         self._cursor += 2
         if self._cursor == NOISE:
-            self._draw()
+            self.draw_noise()
         return Pick(item, propensity)
 
     def top(self, clusters: ArrayLike, weights: ArrayLike, k: int, *, exploit: bool = False) -> Slate:

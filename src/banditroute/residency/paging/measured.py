@@ -13,11 +13,11 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from banditroute._core.typing import Floats
 from banditroute._core.validation import finite, integer, vector
 
 __all__ = ["EmpiricalPaging", "Measurement", "load_times", "measure_paging", "normal_draw"]
 
-Floats = NDArray[np.float64]
 
 # A second of waiting is worth one unit of reward, the whole range of a reward in [0, 1]: a fault of the
 # default profile (85 ms) then costs 0.086, of the order of the differences between good arms.

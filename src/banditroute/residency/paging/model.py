@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from banditroute._core.typing import Floats
 from banditroute._core.validation import finite, integer, vector
 from banditroute.residency.paging.measured import (
     MAX_PRICE,
@@ -38,7 +39,6 @@ __all__ = [
     "measure_paging",
 ]
 
-Floats = NDArray[np.float64]
 
 _DEFAULT = PROFILES["llama-3.1-8b/disk"]
 _BYTES_PER_MS = 1e6  # of one GB/s

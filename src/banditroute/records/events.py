@@ -1,0 +1,88 @@
+"""What happens in a Router, as plain records: told to listeners, written to journals, replayed from them."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from banditroute.records.decision import Pending
+
+__all__ = ["Answered", "ArmChange", "Decided", "Dropped", "Event", "Marked", "Why"]
+
+Why = Literal["expired", "cancelled", "answered", "removed"]
+
+
+class Decided(NamedTuple):
+    """A decision was made; ``forced`` by the controller, or not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Decided(7, Pending("math", np.ones(2), 1.0, 0.0, 3), hit=True, forced=False).pending.arm
+    'math'
+    """
+
+    id: int
+    pending: Pending
+    hit: bool
+    forced: bool
+
+
+class Answered(NamedTuple):
+    """A decision had its feedback; ``foreign`` is the decision itself where another replica made it.
+
+    Examples
+    --------
+    >>> Answered(7, 0.8).reward
+    0.8
+    """
+
+    id: int
+    reward: float
+    cost: float | None = None
+    seconds: float | None = None
+    failed: bool = False
+    foreign: Pending | None = None
+
+
+class Dropped(NamedTuple):
+    """A decision awaits feedback no more: expired, cancelled, answered on another replica, or its arm was removed.
+
+    Examples
+    --------
+    >>> Dropped(7, "expired").why
+    'expired'
+    """
+
+    id: int
+    why: Why
+
+
+class ArmChange(NamedTuple):
+    """Arms changed: one was added, removed, forgotten (starts cold again), muted or unmuted; ``arms`` are those after.
+
+    Examples
+    --------
+    >>> ArmChange("added", "c", ("a", "b", "c"), size=1.0, fault=0.1).arm
+    'c'
+    """
+
+    what: Literal["added", "removed", "forgotten", "muted", "unmuted"]
+    arm: str
+    arms: tuple[str, ...]
+    size: float = 1.0
+    fault: float = 0.0
+
+
+class Marked(NamedTuple):
+    """A term was told something from outside, such as that an arm is down: ``details`` are its own, plain data.
+
+    Examples
+    --------
+    >>> Marked("health", {"arm": "math", "state": "down"}).term
+    'health'
+    """
+
+    term: str
+    details: Mapping[str, Any]
+
+
+Event = Decided | Answered | Dropped | ArmChange | Marked

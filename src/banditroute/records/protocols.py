@@ -1,0 +1,241 @@
+"""What the parts of a Router are to each other: protocols, so that anyone can write one of their own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from banditroute._core.typing import Arrays, Floats, Header
+from banditroute.records.decision import Decision, Feedback, Parts, Pending, Request
+from banditroute.records.events import ArmChange, Event, Marked, Why
+
+__all__ = [
+    "AdapterBackend",
+    "Capabilities",
+    "Claims",
+    "Host",
+    "Listener",
+    "PriceRow",
+    "State",
+    "StateStore",
+    "StoreRow",
+    "Term",
+]
+
+
+class PriceRow:
+    """One row of the price table, owned by one term: the price of every arm, infinite where the term closes it.
+
+    Parameters
+    ----------
+    values : (k,) array
+        Written into by the term's `write`.
+    ring : callable
+        Tells that `values` are out of date: the next request has the term write them anew. From any thread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> row = PriceRow(np.zeros(2), lambda: print("stale"))
+    >>> row.ring()
+    stale
+    """
+
+    __slots__ = ("ring", "values")
+
+    def __init__(self, values: Floats, ring: Callable[[], None]) -> None:
+        self.values, self.ring = values, ring
+
+
+@runtime_checkable
+class Term(Protocol):
+    """Why an arm is dearer now, or closed, apart from its reward; driven by these calls and nothing else.
+
+    Arms are named; where a term is used without a Router, an index will do. A term draws no random numbers and takes
+    the time from the decision, so that a journal rebuilds it by calling it again. All calls come with the Router's lock
+    held and do no I/O. ``name`` is its name in states, journals, explanations and logs. A ``soft`` term that would
+    leave no arm is passed over for that request and counted; one that is not has the request refused. ``per_request``
+    says that `prices` must be asked for each request; otherwise its row of the price table is all there is.
+    """
+
+    name: str
+    soft: bool
+    per_request: bool
+
+    def bind(self, arms: tuple[str, ...], row: PriceRow) -> None:
+        """Take a row of the price table for these arms: at the start, and after every change of arms."""
+
+    def write(self) -> None:
+        """Fill the row: asked once after it rang."""
+
+    def prices(
+        self, request: Request | None = None, *, weights: Mapping[str, float] | None = None
+    ) -> Floats | None:
+        """Return prices of this request alone, (k,), infinite where closed; None where there is nothing to say."""
+
+    def reserve(self, arm: str, request: Request) -> Any:
+        """See an arm chosen; what it returns (plain data) is held with the decision."""
+
+    def settle(self, arm: str, held: Any, feedback: Feedback) -> None:
+        """See the feedback of a decision learned."""
+
+    def release(self, arm: str, held: Any) -> None:
+        """See a decision end without an answer: expired, cancelled, rerouted, arm removed, or a fork."""
+
+    def mark(self, details: Mapping[str, Any]) -> None:
+        """Take up again what was told from outside and came back from a journal."""
+
+    def add_arm(self, name: str) -> None:
+        """Follow an arm that was added; it starts with what the term assumes of an unknown one."""
+
+    def remove_arm(self, name: str) -> None:
+        """Forget an arm: a later one of that name starts from nothing."""
+
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return everything needed to continue, as plain data; what is held comes back by replay of `reserve`."""
+
+    def load_state(self, header: Header, arrays: Arrays) -> None:
+        """Continue from `to_state`; raises ``ValueError`` and changes nothing where it does not fit."""
+
+
+class Listener(Protocol):
+    """Is told what happened, after it has: journal, replicas, recorder, metrics, your own.
+
+    Every method is optional. All calls come with the Router's lock held and do no I/O. An exception is counted and
+    logged once per kind; the request stands. ``keeps_parts`` True asks for the prices of each decision by name.
+    """
+
+    keeps_parts: bool
+
+    def decided(
+        self, decision: Decision, request: Request, pending: Pending, forced: bool, parts: Parts | None
+    ) -> None:
+        """See a decision made."""
+
+    def learned(self, feedback: Feedback) -> None:
+        """See a reward learned."""
+
+    def dropped(self, decision_id: int, why: Why) -> None:
+        """See a decision end without one."""
+
+    def arms_changed(self, change: ArmChange) -> None:
+        """See arms come, go, or be forgotten."""
+
+    def marked(self, mark: Marked) -> None:
+        """See a term told something from outside."""
+
+
+class Host(Protocol):
+    """What durability sees of a Router: its state in and out, its events back in, and its lock."""
+
+    def capture(self) -> tuple[Header, Arrays]:
+        """Return the whole state; the lock must be held."""
+
+    def restore(
+        self, header: Header, arrays: Arrays, *, arms: Literal["file", "code"] = "file"
+    ) -> dict[str, Any]:
+        """Put a captured state back, whole or not at all; says what was dropped, added and changed."""
+
+    def replay(self, event: Event) -> bool:
+        """Put one event into effect again; False where it does not apply (any more)."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the Router's lock, with no plan under way."""
+
+
+class Claims(Protocol):
+    """Decides which worker learns an answer, where decisions are shared."""
+
+    def defers(self, decision_id: int, pending: Pending, answer: Feedback | None) -> bool:
+        """Tell whether the answer (None: the decision expired) must wait for the store; the lock is held."""
+
+    def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
+        """Learn the answer to a decision that another worker made; asks the store, so without the lock."""
+
+
+# Adapters on servers.
+
+State = Literal["gpu", "host", "disk", "unknown"]
+
+
+class Capabilities(NamedTuple):
+    """What a server can be asked to do, and whether a load stalls the requests it is serving.
+
+    Examples
+    --------
+    >>> Capabilities(unload=False).blocking
+    True
+    """
+
+    load: bool = True
+    unload: bool = True
+    pin: bool = True
+    touch: bool = True
+    observe: bool = True
+    blocking: bool = True
+
+
+@runtime_checkable
+class AdapterBackend(Protocol):
+    """Handle of one replica's adapter memory: `ensure` and `evict`; everything else is optional.
+
+    Calls come from the thread that plans, one at a time, and may take long. Optional are the property
+    ``capabilities`` (`Capabilities`), ``pin(name, pinned=True) -> bool``, ``touch(name) -> bool`` (mark as just used)
+    and ``observe() -> dict`` of name to `State`, the server's own word of where every adapter is.
+
+    Examples
+    --------
+    >>> class Mine:
+    ...     def ensure(self, name): return True
+    ...     def evict(self, name): return True
+    >>> isinstance(Mine(), AdapterBackend)
+    True
+    """
+
+    def ensure(self, name: str) -> bool:
+        """Make an adapter resident and wait for it; True when it is. Asking again is harmless."""
+
+    def evict(self, name: str) -> bool:
+        """Try to free an adapter's place; False when it could not be done."""
+
+
+# Where replicas meet.
+
+StoreRow = dict[str, Any]
+
+
+@runtime_checkable
+class StateStore(Protocol):
+    """What replicas need of a store; every call may raise ``OSError`` when it is down, and is then tried again.
+
+    A row is a small JSON object with at least ``seq`` and ``beat``; parts are bytes by name. Rows and parts of one
+    replica change together. Ids are 64-bit integers.
+    """
+
+    def index(self) -> dict[str, StoreRow]:
+        """Return the row of every replica, the base included."""
+
+    def put(self, replica: str, row: StoreRow, parts: Mapping[str, bytes]) -> list[str]:
+        """Replace the row and these parts, unless the row there is as new: retries and stragglers do no harm.
+
+        ``row["parts"]`` tells the version of every part. The row that is stored tells what the store really has: the
+        given parts, and the others as before; ``lacking`` names the rest with the version wanted. Returns their
+        names: the store has been flushed.
+        """
+
+    def fetch(self, replica: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Return those of the named parts that exist."""
+
+    def compact(
+        self,
+        expected: StoreRow | None,
+        row: StoreRow,
+        parts: Mapping[str, bytes],
+        gone: Mapping[str, StoreRow],
+    ) -> bool:
+        """Replace the base and delete the replicas in `gone`, at once, if all are still as given; else False."""
+
+    def keep(self, decisions: Mapping[int, bytes], ttl_s: float) -> None:
+        """Keep pending decisions for any replica to answer."""
+
+    def take(self, keys: Sequence[int]) -> list[bytes | None]:
+        """Take decisions, each of them once: its bytes, b"" where it was taken before, None where it is unknown."""
