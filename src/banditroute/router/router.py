@@ -126,9 +126,34 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_feedback", "_host", "_journal", "_ledger", "_limits",
-        "_listeners", "_lock", "_named", "_planner", "_replica", "_residence", "_select", "_select_priced", "_table",
-        "_watched", "backend", "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
+        "__weakref__",
+        "_arms",
+        "_books",
+        "_clock",
+        "_feedback",
+        "_host",
+        "_journal",
+        "_kept",
+        "_ledger",
+        "_limits",
+        "_listeners",
+        "_lock",
+        "_named",
+        "_planner",
+        "_replica",
+        "_residence",
+        "_select",
+        "_select_priced",
+        "_table",
+        "_watched",
+        "backend",
+        "maintenance",
+        "paging",
+        "parts",
+        "policy",
+        "recorder",
+        "residency",
+        "switching",
     )  # fmt: skip
 
     def __init__(
@@ -185,7 +210,9 @@ class Router:
             )  # fmt: skip
             self.paging = self._residence.paging
             if residency.needs_utilities:
-                policy.utilities(np.zeros((1, policy.dim)))  # raises where the policy cannot say what it maximises
+                policy.utilities(
+                    np.zeros((1, policy.dim))
+                )  # raises where the policy cannot say what it maximises
         self.parts = RouterParts(
             self._lock,
             policy,
@@ -249,6 +276,8 @@ class Router:
     def _rearm(self) -> None:
         """Collect what the request path uses of the parts, once per change of terms or listeners."""
         self._select, self._select_priced = self.policy.select, self.policy.select_priced
+        plain = type(self.policy).kept is Policy.kept
+        self._kept = None if plain else self.policy.kept
         self._feedback.collect()
         self._watched = bool(self._table.terms or self._listeners.deciding or self.parts.spread_pending)
 
@@ -357,6 +386,7 @@ class Router:
             hit, forced = True, False
             if self._residence is not None:
                 arm, propensity, hit, forced = self._served(context, effective, choice, protected)
+            kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
             books.index = index + 1
@@ -365,9 +395,9 @@ class Router:
             arms.pending[arm] += 1
             arms.plays[arm] += 1
             if self._watched or key is not None:
-                entry = (name, context, propensity, now, at, None, weights, session)
-                return self._told(entry, extras, arm, hit, forced, key)
-            key = self._ledger.open((name, context, propensity, now, at, None, weights, session))
+                entry = (name, kept, propensity, now, at, None, weights, session)
+                return self._told(entry, context, extras, arm, hit, forced, key)
+            key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
     def update(
@@ -562,11 +592,18 @@ class Router:
         return arm, propensity, hit, forced
 
     def _told(
-        self, entry: Entry, extras: Extras | None, arm: int, hit: bool, forced: bool, key: int | None
+        self,
+        entry: Entry,
+        context: Floats,
+        extras: Extras | None,
+        arm: int,
+        hit: bool,
+        forced: bool,
+        key: int | None,
     ) -> Decision:
         """Book a decision that terms or listeners are told of, or that has an id of the caller."""
         books, table, listeners = self._books, self._table, self._listeners
-        name, context, propensity, now, at = entry[:5]
+        name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras)
         parts = None
         if listeners.keeps_parts:

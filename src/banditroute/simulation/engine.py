@@ -189,9 +189,12 @@ def _compiled(
         if controller is not None and now >= controller.next_plan:
             assert problem is not None and resident is not None
             _learn_due(policy, stream, run, order, due, cursors, pending, now)  # as a Router would have
+            offered = (
+                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None
+            )
             view = View(
-                now, policy.utilities, 1.0, faults, problem.loads, resident, pending, getattr(policy, "counts", None),
-                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None,
+                clock=now, utilities=policy.utilities, faults=faults, loads=problem.loads, resident=resident,
+                pending=pending, counts=getattr(policy, "counts", None), eligible_since_plan=offered,
             )  # fmt: skip
             loaded, evicted = resident.replace(controller.plan(view))
             planned = now
@@ -270,30 +273,34 @@ def _routed(
     protected: NDArray[np.bool_],
 ) -> Run:
     length = len(stream)
-    run = Run(length)
+    limits = {"feedback_limit_s": 1e18, "pending_limit": length + 1}
     if controller is None:
-        router = Router(policy, feedback_limit_s=1e18, pending_limit=length + 1)
+        router = Router(policy, **limits)
     else:
         assert problem is not None
         router = Router(
-            policy,
-            controller,
-            problem.faults,
-            sizes=problem.sizes,
-            maintenance="manual",
-            feedback_limit_s=1e18,
-            pending_limit=length + 1,
-        )
-        router._loads = problem.loads
+            policy, controller, problem.faults,
+            sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
+        )  # fmt: skip
+    with router:
+        return _served(router, stream, protected)
+
+
+def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run:
+    """Serve the stream, request by request, each reward learned when it is due."""
+    length = len(stream)
+    run = Run(length)
     order, due = _feedback(stream)
     ids = [0] * length
     learned = 0
     paid = 0.0
-    everything = frozenset(range(len(policy.arms)))
+    place = router.policy.positions
     for t in range(length):
         learned = _answer(router, stream, run, ids, order, due, learned, t)
         router.maintain()
-        serving = _residents(router, everything)  # an insertion serves from the next request on
+        serving = frozenset(
+            place[name] for name in router.resident
+        )  # an insertion serves from the next request on
         decision = router.select(
             stream.contexts[t],
             eligible=None if stream.available is None else stream.available[t],
@@ -301,21 +308,18 @@ def _routed(
         )
         if not run.epochs or serving != run.epochs[-1][1]:
             run.epochs.append((t, serving))
-        if router._load_price != paid:
-            run.loads.append((t, router._load_price - paid))
-            paid = router._load_price
+        cost = router.parts.books.load_price
+        if cost != paid:
+            run.loads.append((t, cost - paid))
+            paid = cost
         ids[t] = decision.id
-        run.arms[t] = policy.index(decision.arm)
+        run.arms[t] = place[decision.arm]
         run.propensities[t] = decision.propensity
         run.hits[t] = decision.hit
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)
     stats = router.stats()
     run.page_ins, run.forced = int(stats["page_ins"]), int(stats["forced"])
     return run
-
-
-def _residents(router: Router, everything: frozenset[int]) -> frozenset[int]:
-    return everything if router._resident is None else frozenset(router._resident)
 
 
 def _answer(
