@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
-from banditroute.policies import LinearPolicy, Policy, Scores
-from banditroute.residency import AdapterBackend, Controller, Exchange, apply, exchange
+from banditroute.policies import LinearPolicy, Policy
+from banditroute.residency import Controller
+from banditroute.router.reconciler import Reconciler
 
-__all__ = ["Maintenance", "frozen_scores"]
+__all__ = ["Maintenance", "frozen_utilities"]
 
 HELD = 32_768  # numbers copied while the lock is held: some 20 microseconds
 ROWS = 8  # contexts scored while the lock is held, for policies that cannot be copied
@@ -49,6 +50,11 @@ class Maintenance:
         self.error: Exception | None = None
         self._router, self._lock = router, router._lock
         self._controller: Controller = router.residency
+        self.reconciler: Reconciler | None = None
+        self.desired: Any = None
+        if router.backend is not None:
+            self.reconciler = Reconciler(router.backend, confirm=router.confirm, clock=router._clock)
+            self.reconciler.own(router.policy.arms)
         self._turn = threading.Lock()
         self._planner: int | None = None  # the thread that is at a plan
         self._caught_up = threading.Condition(router._lock)
@@ -72,17 +78,16 @@ class Maintenance:
                 resident.mask = resident.mask.copy()
                 view = replace(view, resident=resident)
                 self.waiting = []
-            plan = None
             try:
-                scores = frozen_scores(self._router.policy, self._lock)
-                wanted = self._controller.plan(replace(view, scores=scores))
-                plan = self._catch_up(lambda: self._finish(wanted))
+                utilities = frozen_utilities(self._router.policy, self._lock)
+                wanted = self._controller.plan(replace(view, utilities=utilities))
+                self._catch_up(lambda: self._finish(wanted))
             finally:
                 if self.waiting is not None:
                     self._controller.next_plan = max(self._controller.next_plan, view.clock + RETRY)
                     self._catch_up(lambda: None)
-            if plan is not None:
-                self.hand_over(plan)
+            if self.reconciler is not None:
+                self.reconciler.step()
             return True
         finally:
             self._planner = None
@@ -94,47 +99,39 @@ class Maintenance:
         return self.waiting is not None and self._planner != threading.get_ident()
 
     def begin(self) -> None:
-        """Have the backend load the set that the controller starts with; what fails is not resident."""
+        """Want the set that the controller starts with; nothing is resident before the backend has confirmed it."""
         router = self._router
-        if router.backend is None:
+        if self.reconciler is None:
             return
-        first = list(router._resident)
-        for arm in first:
-            router._resident.evict(arm)
+        self._want(set(router._resident))
+        for arm in list(router._resident):
+            router._resident.follow(arm, False)
         router._reprice()
-        self.hand_over(exchange((), (router.policy.arms[a] for a in first)))
-        router._resident.page_ins = router._resident.evictions = router._epoch = 0
-        router._load_price = 0.0
 
-    def hand_over(self, plan: Exchange) -> None:
-        """Have the backend carry out a plan; the set changes as it confirms. Takes as long as the loads do."""
-        router = self._router
-        if isinstance(router.backend, AdapterBackend):
-            failed = apply(plan, router.backend, router.confirm)
-        else:
-            answer = router.backend(plan)
-            failed = () if answer is None else tuple(set(plan.load) - set(answer))
-            with self._lock:
-                for name in plan.evict:
-                    router.confirm(name, False)
-                for name in plan.load:
-                    if name not in failed:
-                        router.confirm(name, True)
-        with self._lock:
-            self.load_failures += len(failed)
-            router._epoch += 1
-
-    def _finish(self, wanted: set[int]) -> Exchange | None:
-        """Put a planned set into effect, or return what the backend has to do for it."""
-        router = self._router
-        if router.backend is None:
-            loaded, _ = router._resident.replace(wanted)
-            router._load_price += float(router._loads[sorted(loaded)].sum())
-            router._epoch += 1
-            router._reprice()
+    def blocked(self) -> Any:
+        if self.reconciler is None:
             return None
-        arms, pinned = router.policy.arms, router._resident.pinned
-        return exchange((arms[a] for a in router._resident), (arms[a] for a in wanted | pinned))
+        blocked = self.reconciler.blocked()
+        return np.array([name in blocked for name in self._router.policy.arms])
+
+    def _want(self, wanted: set[int]) -> None:
+        router = self._router
+        names, pinned = router.policy.arms, router._resident.pinned
+        assert self.reconciler is not None
+        self.desired = np.array([a in wanted or a in pinned for a in range(len(names))])
+        self.reconciler.want((names[a] for a in wanted | pinned), (names[a] for a in pinned))
+
+    def _finish(self, wanted: set[int]) -> None:
+        """Put a planned set into effect, or want it of the backend."""
+        router = self._router
+        if self.reconciler is not None:
+            self._want(wanted)
+            router._epoch += 1
+            return
+        loaded, _ = router._resident.replace(wanted)
+        router._load_price += float(router._loads[sorted(loaded)].sum())
+        router._epoch += 1
+        router._reprice()
 
     def settle(self) -> None:
         """Wait until no plan is being computed; the lock must be held and is released meanwhile."""
@@ -187,8 +184,8 @@ class Maintenance:
             self._woken = False
 
 
-def frozen_scores(policy: Policy, lock: Any) -> Callable[[ArrayLike], Scores]:
-    """Return a stand-in for ``policy.scores_batch`` that does not hold the lock for long.
+def frozen_utilities(policy: Policy, lock: Any) -> Callable[[ArrayLike], tuple[Floats, Floats]]:
+    """Return a stand-in for ``policy.utilities`` that does not hold the lock for long.
 
     Parameters
     ----------
@@ -201,29 +198,29 @@ def frozen_scores(policy: Policy, lock: Any) -> Callable[[ArrayLike], Scores]:
     Returns
     -------
     callable
-        ``scores(contexts (n, dim)) -> (mean, std)``, two (n, k) arrays.
+        ``utilities(contexts (n, dim)) -> (mean, bonus)``, two (n, k) arrays.
 
     Examples
     --------
     >>> from banditroute import LinUCB
     >>> policy = LinUCB(2, 3)
-    >>> frozen_scores(policy, threading.RLock())(np.eye(3)).std.shape
+    >>> frozen_utilities(policy, threading.RLock())(np.eye(3))[1].shape
     (3, 2)
     """
     if not isinstance(policy, LinearPolicy):
 
-        def scores(contexts: ArrayLike) -> Scores:
+        def utilities(contexts: ArrayLike) -> tuple[Floats, Floats]:
             rows = np.asarray(contexts)
             parts = []
             for at in range(0, len(rows), ROWS):
                 with lock:
-                    parts.append(policy.scores_batch(rows[at : at + ROWS]))
+                    parts.append(policy.utilities(rows[at : at + ROWS]))
             if not parts:
-                return policy.scores_batch(rows)
-            mean, std = zip(*parts, strict=True)
-            return Scores(np.concatenate(mean), np.concatenate(std))
+                return policy.utilities(rows)
+            mean, bonus = zip(*parts, strict=True)
+            return np.concatenate(mean), np.concatenate(bonus)
 
-        return scores
+        return utilities
     live = policy.buffer
     frozen = object.__new__(type(policy))
     frozen.__dict__.update(policy.__dict__)
@@ -235,4 +232,4 @@ def frozen_scores(policy: Policy, lock: Any) -> Callable[[ArrayLike], Scores]:
     for at in range(start, stop, step):
         with lock:
             frozen.buffer[at : min(at + step, stop)] = live[at : min(at + step, stop)]
-    return frozen.scores_batch
+    return frozen.utilities

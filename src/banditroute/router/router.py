@@ -13,9 +13,9 @@ from banditroute._core import validation as check
 from banditroute._core.kernels.loop import forced_share
 from banditroute._core.typing import Floats
 from banditroute.policies import LARGEST, Choice, LinearPolicy, Policy
-from banditroute.records import Decision, Pending
-from banditroute.residency import AdapterBackend, Controller, Exchange, ResidentSet, View
-from banditroute.residency.paging import Paging, as_paging
+from banditroute.records import AdapterBackend, Decision, Pending
+from banditroute.residency import Controller, Exchange, ResidentSet, View
+from banditroute.residency.paging import Paging, as_paging, fault_prices
 from banditroute.router.durable import Durable, follow_forks
 from banditroute.router.ledger import Ledger
 from banditroute.router.limits import Source, Sources
@@ -208,6 +208,8 @@ class Router(Durable):
                     # A refused request must change nothing, so it is looked at before the plan.
                     self._checked(x, prices, eligible)
                     worker.run()
+            if worker is not None and worker.reconciler is not None and self.maintenance == "inline":
+                worker.reconciler.step()
             at = index + self._others
             if policy.span and at >= self._boundary:
                 self._checked(x, prices, eligible)
@@ -356,7 +358,12 @@ class Router(Durable):
             arm = self.policy.positions.get(name)
             if self._resident is None or arm is None:
                 return False
-            changed = self._resident.load(arm) if resident else self._resident.evict(arm)
+            if self.backend is not None:
+                changed = self._resident.follow(arm, resident)
+            else:
+                changed = self._resident.load(arm) if resident else self._resident.evict(arm)
+            if changed and self.residency is not None:
+                self.residency.confirmed(arm, resident)
             if changed and resident:
                 self._load_price += float(self._loads[arm])
             self._reprice()
@@ -437,7 +444,9 @@ class Router(Durable):
                 "page_ins": 0 if self._resident is None else self._resident.page_ins,
                 "load_price": self._load_price,
                 "plan_failures": 0 if self._worker is None else self._worker.failures,
-                "load_failures": 0 if self._worker is None else self._worker.load_failures,
+                "load_failures": 0
+                if self._worker is None or self._worker.reconciler is None
+                else self._worker.reconciler.stats()["load_failures"],
             }
 
     # What the public calls are made of.
@@ -494,14 +503,15 @@ class Router(Durable):
         self._ledger.sweep(self._now())  # what has expired is not pending
         view = View(
             clock=self._index,
-            scores=self.policy.scores_batch,
-            alpha=float(getattr(self.policy, "alpha", 0.0)),
+            utilities=self.policy.utilities,
+            blocked=None if self._worker is None else self._worker.blocked(),
+            desired=None if self._worker is None else self._worker.desired,
             faults=self._faults,
             loads=self._loads,
             resident=self._resident,
             pending=np.array(self._pending),
             counts=getattr(self.policy, "counts", None),
-            offered=self._offered if self._masked and self._masked == self._index - self._planned else None,
+            eligible_since_plan=self._offered if self._masked and self._masked == self._index - self._planned else None,
         )
         self._planned, self._masked, self._offered = (
             self._index,
@@ -530,7 +540,7 @@ class Router(Durable):
 
     def _priced(self) -> Floats:
         assert self.paging is not None
-        faults = self.paging.prices(len(self.policy.arms))
+        faults = fault_prices(self.paging, len(self.policy.arms), self._sizes)
         if not faults.max() <= LARGEST:
             raise ValueError(f"paging must price faults at {LARGEST:g} at most, got {faults.max():g}")
         return faults
