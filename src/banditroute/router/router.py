@@ -696,6 +696,11 @@ class Router:
         """
         return self._planner is not None and self._planner.run()
 
+    def wake(self) -> None:
+        """Have the thread of ``maintenance="background"`` make the plan that is due, before a request does so."""
+        if self._planner is not None:
+            self._planner.wake()
+
     def confirm(self, name: str, resident: bool) -> bool:
         """Learn from outside that an arm has become resident, or has left; from any thread.
 
