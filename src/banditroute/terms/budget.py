@@ -116,7 +116,7 @@ class BudgetPacer(BaseTerm):
         return self._left(self._means.max(initial=0.0) if self._predict is None else inf)
 
     def _left(self, dearest: float) -> float:
-        return min(self._money, self.budget * (1.0 + self.burst) + dearest)
+        return min(self._money, max(self.budget * (1.0 + self.burst), dearest))
 
     def prices(self, request: Asked = None, *, weights: Mapping[str, float] | None = None) -> Floats:
         """Return the price of each arm for the next request, (k,), in reward units; zeros without a budget.
@@ -157,7 +157,10 @@ class BudgetPacer(BaseTerm):
     def settle(self, arm: int | str, held: float, feedback: Feedback, /) -> None: ...
 
     @overload
-    def settle(self, arm: int | str, cost: float, /, *, held: float = 0.0) -> None: ...
+    def settle(self, arm: int | str, cost: float, held: float = 0.0, /) -> None: ...
+
+    @overload
+    def settle(self, arm: int | str, cost: float, /, *, held: float) -> None: ...
 
     @overload
     def settle(self, arm: int | str, /, *, cost: float, held: float = 0.0) -> None: ...
@@ -165,28 +168,28 @@ class BudgetPacer(BaseTerm):
     def settle(
         self,
         arm: int | str,
-        given: float | None = None,
-        feedback: Feedback | float | None = None,
+        first: float | None = None,
+        second: Feedback | float = 0.0,
         /,
         *,
         cost: float | None = None,
-        held: float = 0.0,
+        held: float | None = None,
     ) -> None:
         """Book what a request did cost, late and in any order.
 
         A Router calls ``settle(arm, held, feedback)``: a cost that was not reported counts as the expected one. By hand
-        it is ``settle(arm, cost, held=held)``, `held` being what `reserve` returned.
+        it is ``settle(arm, cost, held)``, `held` being what `reserve` returned.
 
         Raises
         ------
         ValueError, TypeError
             A cost below 0; nothing changed.
         """
-        if isinstance(feedback, Feedback):
-            held, paid = check.finite("held", given, low=0.0), feedback.cost
+        if isinstance(second, Feedback):
+            held, paid = check.finite("held", first, low=0.0), second.cost
         else:
-            held, paid = check.finite("held", held, low=0.0), given if cost is None else cost
-            check.finite("cost", paid, low=0.0, high=LARGEST)
+            held = check.finite("held", second if held is None else held, low=0.0)
+            paid = check.finite("cost", first if cost is None else cost, low=0.0, high=LARGEST)
         at = self.position(arm)
         spent = held if paid is None else check.finite("cost", paid, low=0.0, high=LARGEST)
         self._free(held - spent, held)
