@@ -231,6 +231,31 @@ class Policy(ABC):
         A Router and `simulate` do so when they take a policy over, for their decisions count from 0.
         """
 
+    # Stand-ins until the piece on policies lands.
+    can_widen = False
+
+    def select_priced(self, x, effective):
+        allowed = np.isfinite(effective)
+        return self.select(x, prices=np.where(allowed, effective, 0.0), eligible=allowed)
+
+    def utilities(self, contexts):
+        from collections import namedtuple
+
+        mean, std = self.scores_batch(contexts)
+        return namedtuple("Utilities", "mean bonus")(mean, getattr(self, "alpha", 0.0) * std)
+
+    def freeze(self):
+        yield self.copy().utilities
+
+    def reseed(self):
+        self._rng = np.random.default_rng()
+
+    def forget(self, arm):
+        keep = list(range(len(self.arms)))
+        keep[self.index(arm)] = None
+        self.resize(keep)
+        self.rename(self.arms)
+
     def copy(self) -> Self:
         """Return an independent copy, generator included."""
         return deepcopy(self)
