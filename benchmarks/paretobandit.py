@@ -64,7 +64,9 @@ def stream(seed: int, experiment: str, rewards: np.ndarray, costs: np.ndarray, s
     return {"rows": at, "rewards": got, "costs": paid, "phase": phase}
 
 
-def ours(contexts: np.ndarray, expected: np.ndarray, budget: float, run: dict, experiment: str, seed: int) -> list[int]:
+def ours(
+    contexts: np.ndarray, expected: np.ndarray, budget: float, run: dict, experiment: str, seed: int
+) -> list[int]:
     """Arms that `LinUCB` under a `BudgetPacer` chose."""
     from banditroute import LinUCB
     from banditroute.terms import BudgetPacer
@@ -144,15 +146,27 @@ def served(side: str, path: str, seeds: range, only: list[str]) -> dict[str, lis
 
 def show(mine: dict[str, list], peer: dict[str, list]) -> list[dict]:
     """One line for each cell: rewards, the paired difference with its 95 % interval, and spend."""
-    print("reward and spend as a share of the ceiling; difference ours - theirs, mean and half-width over seeds")
-    print("".join(f"{h:>12}" for h in ("cell", "phase", "ours", "theirs", "diff", "+-", "spend", "largest", "theirs")))
+    print(
+        "reward and spend as a share of the ceiling; difference ours - theirs, mean and half-width over seeds"
+    )
+    print(
+        "".join(
+            f"{h:>12}"
+            for h in ("cell", "phase", "ours", "theirs", "diff", "+-", "spend", "largest", "theirs")
+        )
+    )
     rows = []
     for cell, runs in mine.items():
         a, b = np.array(runs), np.array(peer[cell])
         for phase in range(a.shape[1]):
             gap = a[:, phase, 0] - b[:, phase, 0]
             half = 1.96 * gap.std(ddof=1) / np.sqrt(len(gap))
-            numbers = {"ours": a[:, phase, 0].mean(), "theirs": b[:, phase, 0].mean(), "diff": gap.mean(), "half": half}
+            numbers = {
+                "ours": a[:, phase, 0].mean(),
+                "theirs": b[:, phase, 0].mean(),
+                "diff": gap.mean(),
+                "half": half,
+            }
             numbers |= {"spend": a[:, phase, 1].mean(), "largest": a[:, phase, 1].max()}
             numbers |= {"their spend": b[:, phase, 1].mean()}
             print(f"{cell:>12}{phase + 1:12d}" + "".join(f"{v:12.4f}" for v in numbers.values()))
@@ -166,7 +180,9 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=1000, help="the first seed")
     parser.add_argument("--only", nargs="*", default=["01", "02", "03"])
-    parser.add_argument("--side", choices=["ours", "theirs"], help="print the runs of one side as JSON and end")
+    parser.add_argument(
+        "--side", choices=["ours", "theirs"], help="print the runs of one side as JSON and end"
+    )
     parser.add_argument("--data", help="pareto4.npz; looked for as all recorded data")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -61,8 +61,8 @@ class FeedbackPath:
             arms.reward_sums[arm] += reward
             parts.books.learned += 1
             return True
-        name, context, _, _, at, _, weights, session = entry
-        feedback = Feedback(key, name, _asked(context, at, weights, session), reward, cost, seconds, failed)
+        name, context = entry[0], entry[1]
+        feedback = Feedback(key, name, asked(entry), reward, cost, seconds, failed)
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             parts.ledger.answer(key)
             self._off_play(arm)
@@ -119,7 +119,7 @@ class FeedbackPath:
     def expired(self, key: int, entry: Entry) -> None:
         """See a decision expire: the reward stated for that is learned, or nothing is."""
         parts = self._parts
-        name, context, _, _, at, held, weights, session = entry
+        name, context, held = entry[0], entry[1], entry[5]
         arm = parts.arms.positions.get(name)
         self._off_play(arm)
         if self.plain and parts.expired_reward is None:
@@ -128,7 +128,7 @@ class FeedbackPath:
         origin: Origin = "expired"
         feedback = None
         if reward is not None:
-            feedback = Feedback(key, name, _asked(context, at, weights, session), reward, origin=origin)
+            feedback = Feedback(key, name, asked(entry), reward, origin=origin)
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             return
         self.release(name, held)
@@ -177,7 +177,8 @@ class FeedbackPath:
                 self._spread(arm)
 
 
-def _asked(context: Any, at: int, weights: Any, session: str | None) -> Request:
-    if weights is None and session is None:
-        return Request(context, at)
-    return Request(context, at, Extras(weights=weights, session=session))
+def asked(entry: Any) -> Request:
+    """Return the request of a decision in the ledger, as far as it was kept."""
+    _, context, _, time, at, _, weights, session = entry
+    extras = None if weights is None and session is None else Extras(weights=weights, session=session)
+    return Request(context, at, extras, time)

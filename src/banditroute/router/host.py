@@ -17,10 +17,9 @@ from banditroute.records import (
     Event,
     Feedback,
     Pending,
-    Request,
 )
 from banditroute.router import changes, state
-from banditroute.router.feedback_path import FeedbackPath
+from banditroute.router.feedback_path import FeedbackPath, asked
 from banditroute.router.ledger import ANSWERED
 from banditroute.router.parts import RouterParts
 
@@ -109,7 +108,7 @@ class RouterHost:
             return self._changed(event)
         for term in parts.table.terms:
             if term.name == event.term:
-                term.mark(event.details)
+                term.replay_mark(event.details)
                 return True
         return False
 
@@ -137,7 +136,7 @@ class RouterHost:
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
         if parts.table.terms:
-            request = Request(pending.context, pending.at)
+            request = asked(tuple(pending))
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -161,7 +160,7 @@ class RouterHost:
         return Feedback(
             decision_id,
             pending.arm,
-            Request(pending.context, pending.at),
+            asked(tuple(pending)),
             answer.reward,
             answer.cost,
             answer.seconds,

@@ -64,7 +64,9 @@ def _served(driver: TermDriver, rng: np.random.Generator, steps: int) -> list[st
                 driver.cancel(key)
             else:
                 cost, seconds = (float(v) if rng.random() < 0.8 else None for v in rng.exponential(1.0, 2))
-                driver.update(key, float(rng.random()), cost=cost, seconds=seconds, failed=bool(rng.random() < 0.2))
+                driver.update(
+                    key, float(rng.random()), cost=cost, seconds=seconds, failed=bool(rng.random() < 0.2)
+                )
     return served
 
 
@@ -84,14 +86,18 @@ def term_prices_are_prices(factory: TermFactory) -> bool:
     driver = _driven(factory)
     term, request = driver.terms[0], _request(driver)
     for flag in ("soft", "per_request"):
-        require(type(getattr(term, flag)) is bool, f"{flag} must be True or False, got {getattr(term, flag)!r}")
+        require(
+            type(getattr(term, flag)) is bool, f"{flag} must be True or False, got {getattr(term, flag)!r}"
+        )
     require(bool(term.name) and isinstance(term.name, str), f"name must be a text, got {term.name!r}")
     own: Any = term.prices(request) if term.per_request else None
     for what, values in (("row", driver.priced(request) - 0.0), ("prices", own)):
         if values is not None:
             shape = np.shape(values)
             require(shape == (3,), f"{what} must have shape (3,), got {shape}")
-            require(bool((np.asarray(values) > -np.inf).all()), f"{what} must hold numbers or inf, got {values}")
+            require(
+                bool((np.asarray(values) > -np.inf).all()), f"{what} must hold numbers or inf, got {values}"
+            )
     return True
 
 
