@@ -13,6 +13,7 @@ from banditroute.records.protocols import (
     StateStore,
     StoreRow,
     Term,
+    TermHost,
 )
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "StateStore",
     "StoreRow",
     "Term",
+    "TermHost",
     "Why",
 ]

@@ -106,7 +106,11 @@ class Polar(Controller):
         if not len(contexts) or view.fits:
             return view.kept()
         mean, bonus = view.utilities(contexts)
-        utilities = {"mean": mean.copy, "optimistic": lambda: mean + bonus, "pessimistic": lambda: mean - bonus}
+        utilities = {
+            "mean": mean.copy,
+            "optimistic": lambda: mean + bonus,
+            "pessimistic": lambda: mean - bonus,
+        }
         look = looked(utilities[self.index](), view)
         return set(np.flatnonzero(planned(look, view, self.epoch, self.hysteresis)).tolist())
 

@@ -141,7 +141,9 @@ class Adapters:
     def differences(self, states: Mapping[str, str]) -> list[tuple[str, bool]]:
         """Return what the server's own word changes, (name, resident) each."""
         gone = [name for name in self.actual if states.get(name, "disk") not in ("gpu", "unknown")]
-        new = [n for n, state in states.items() if state == "gpu" and n in self.known and n not in self.actual]
+        new = [
+            n for n, state in states.items() if state == "gpu" and n in self.known and n not in self.actual
+        ]
         return [*((name, False) for name in gone), *((name, True) for name in new)]
 
     def blocked(self, now: float) -> frozenset[str]:
@@ -205,7 +207,9 @@ class Adapters:
         yield from (Action("unpin", name) for name in sorted(self.pinned - self.pins))
         yield from (Action("pin", name) for name in sorted(self.pins - self.pinned) if name in self.actual)
 
-    def evictable(self, now: float, did: Progress, able: Capabilities, stuck: int | None = None) -> list[Action]:
+    def evictable(
+        self, now: float, did: Progress, able: Capabilities, stuck: int | None = None
+    ) -> list[Action]:
         """Return the evictions that can be asked for, all but as many as there are `stuck` adapters."""
         if not able.unload:
             return []

@@ -176,8 +176,11 @@ class FeedbackPath:
                 self._spread(arm)
 
     def _request(self, entry: Entry) -> Request:
-        """Return the request that a decision answered, as far as it is kept."""
-        _, kept, _, _, at, _, weights, session = entry
-        dim = self._parts.policy.dim
-        extras = None if weights is None and session is None else Extras(weights=weights, session=session)
-        return Request(kept if kept.size == dim else kept[:dim], at, extras)
+        return asked(entry, self._parts.policy.dim)
+
+
+def asked(entry: Any, dim: int) -> Request:
+    """Return the request of a decision in the ledger, as far as it was kept: its context is what comes first."""
+    _, kept, _, time, at, _, weights, session = entry
+    extras = None if weights is None and session is None else Extras(weights=weights, session=session)
+    return Request(kept if kept.size == dim else kept[:dim], at, extras, time)

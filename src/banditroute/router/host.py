@@ -15,13 +15,11 @@ from banditroute.records import (
     Decision,
     Dropped,
     Event,
-    Extras,
     Feedback,
     Pending,
-    Request,
 )
 from banditroute.router import changes, state
-from banditroute.router.feedback_path import FeedbackPath
+from banditroute.router.feedback_path import FeedbackPath, asked
 from banditroute.router.ledger import ANSWERED
 from banditroute.router.parts import RouterParts
 
@@ -110,7 +108,7 @@ class RouterHost:
             return self._changed(event)
         for term in parts.table.terms:
             if term.name == event.term:
-                term.mark(event.details)
+                term.replay_mark(event.details)
                 return True
         return False
 
@@ -138,8 +136,7 @@ class RouterHost:
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
         if parts.table.terms:
-            extras = Extras(weights=pending.weights, session=pending.session)
-            request = Request(context, pending.at, extras)
+            request = asked(tuple(pending), policy.dim)
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -164,7 +161,7 @@ class RouterHost:
         return Feedback(
             decision_id,
             pending.arm,
-            Request(pending.context[: self.parts.policy.dim], pending.at),
+            asked(tuple(pending), self.parts.policy.dim),
             answer.reward,
             answer.cost,
             answer.seconds,

@@ -218,7 +218,8 @@ class Reconciler:
 
     def begin_soon(self, delay_s: float = 0.02) -> None:
         """Make the first step on a thread of its own, unless somebody else has made it by then: adapters load before
-        the first request comes, and who made this object waits for nothing."""
+        the first request comes, and who made this object waits for nothing.
+        """
 
         def begin() -> None:
             if self._able is None:
@@ -372,7 +373,9 @@ class Reconciler:
         did.stop = True
         with self._lock:
             own = self._adapters
-            missing = own.desired.keys() - own.actual.keys() - {a.name for a in did.tried if a.what == "ensure"}
+            missing = (
+                own.desired.keys() - own.actual.keys() - {a.name for a in did.tried if a.what == "ensure"}
+            )
             self._counts["load_failures"] += len(missing)
             self._away.failed(self._clock(), self.retry_s, self.period_s)
 
@@ -460,7 +463,9 @@ class Reconciler:
     def _capabilities(self) -> Capabilities:
         """Return what the backend says that it can, as far as it has the methods for it."""
         if self._able is None:
-            outcome = self._calls.run(lambda: getattr(self.backend, "capabilities", None), self.call_timeout_s)
+            outcome = self._calls.run(
+                lambda: getattr(self.backend, "capabilities", None), self.call_timeout_s
+            )
             if outcome.error is not None:
                 self._note("capabilities", outcome.error)
             said = outcome.value if isinstance(outcome.value, Capabilities) else Capabilities()
@@ -497,5 +502,7 @@ class Reconciler:
 def _checked(states: object) -> Mapping[str, str]:
     """Return what `observe` answered; raises where that is no word of where adapters are."""
     if not isinstance(states, Mapping) or any(state not in STATES for state in states.values()):
-        raise TypeError(f"observe must return a mapping of names to {sorted(STATES)}, got {check.shown(states)}")
+        raise TypeError(
+            f"observe must return a mapping of names to {sorted(STATES)}, got {check.shown(states)}"
+        )
     return dict(states)

@@ -24,6 +24,7 @@ from banditroute.records import (
     Decision,
     Extras,
     Listener,
+    Marked,
     Pending,
     Request,
     StateStore,
@@ -254,6 +255,7 @@ class Router:
             if not isinstance(term, Term):
                 raise TypeError(f"terms must hold Terms, got {term!r}")
             _unowned(f"term {term.name!r}", term)
+        self._table.host = weakref.ref(self)
         self._table.bind(terms, self._arms.names)
         self._host = RouterHost(self.parts, self._feedback, self._named)
         self.parts.rearm = self._feedback.collect
@@ -563,7 +565,9 @@ class Router:
         mask = None if eligible is None else self._arms.allowed(eligible)
         own = None if prices is None else self._arms.priced(prices)
         extras = Extras(mask, own, protected, None, None, weights, session)
-        return extras, self._table.of_request(self.policy, Request(context, at, extras), own, mask)
+        return extras, self._table.of_request(
+            self.policy, Request(context, at, extras, self._books.now()), own, mask
+        )
 
     def _served(
         self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
@@ -604,7 +608,7 @@ class Router:
         """Book a decision that terms or listeners are told of, or that has an id of the caller."""
         books, table, listeners = self._books, self._table, self._listeners
         name, _, propensity, now, at = entry[:5]
-        request = Request(context, at, extras)
+        request = Request(context, at, extras, now)
         parts = None
         if listeners.keeps_parts:
             prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
@@ -808,11 +812,26 @@ class Router:
             if term.name in ("fault", "caller", *(one.name for one in self._table.terms)):
                 raise ValueError(f"term must have a name of its own, got {term.name!r}")
             _unowned(f"term {term.name!r}", term)
-            self._table.bind((*self._table.terms, term), self._arms.names)
+            before = self._table.terms
+            try:
+                self._table.bind((*before, term), self._arms.names)
+            except ValueError:  # it is for other arms
+                self._table.bind(before, self._arms.names)
+                raise
             if self._residence is not None:
                 self._residence.reprice()
             _owned[term] = weakref.ref(self)
             self._rearm()
+
+    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
+        """Have the term called `name` take up what it was told from outside; a journal has it from then on."""
+        with self._lock:
+            for term in self._table.terms:
+                if term.name == name:
+                    term.replay_mark(details)
+                    self._listeners.marked(Marked(name, details))
+                    return
+            raise ValueError(f"name must be that of a term, got {name!r}")
 
     def add_listener(self, listener: Listener) -> None:
         """Tell one more listener, after the others."""
