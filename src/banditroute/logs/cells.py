@@ -24,7 +24,9 @@ __all__ = [
     "counts",
     "ids",
     "numbers",
+    "plain",
     "present_numbers",
+    "refusal",
     "sorted_names",
     "times",
     "truths",
@@ -328,9 +330,13 @@ def vectors(title: str, cells: Cells, first: int = 0) -> Floats:
     Traceback (most recent call last):
     ValueError: column 'context': must hold lists of one length, got 2 numbers in row 0 and 1 in row 1
     """
+    rule = "must have a number, or a list of numbers, in every row"
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
-        return cells.astype(np.float64).reshape(len(cells), cells.size // max(len(cells), 1))
-    rule = "must have a list of numbers in every row"
+        table: Floats = cells.astype(np.float64).reshape(len(cells), cells.size // max(len(cells), 1))
+        odd = np.flatnonzero(~np.isfinite(table).all(axis=1))
+        if odd.size:
+            raise refusal(title, rule, table[odd[0]].tolist(), first + int(odd[0]))
+        return table
     lists = _each(_cell_list, rule, title, cells, first)
     for i, one in enumerate(lists):
         if isinstance(one, dict):

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from banditroute.logs import cells as cell
 
-__all__ = ["BY_ARM", "FIELDS", "FORMAT", "MARK", "Batch", "Builder", "Columns", "Gathered", "checksum", "told"]
+__all__ = [
+    "BY_ARM",
+    "FIELDS",
+    "FORMAT",
+    "MARK",
+    "Batch",
+    "Builder",
+    "Columns",
+    "Gathered",
+    "checksum",
+    "told",
+]
 
 # Name of a column in a row of a text file or in a table. Columns of strings are indices in memory.
 FIELDS = {
@@ -50,7 +61,7 @@ _ALIASES = {
     "eligible": "mask allowed available",
 }
 MEANING = {alias: field for field, aliases in _ALIASES.items() for alias in aliases.split()}
-_MOST_NAMED = 12  # columns in one message
+_MOST_NAMED = 100  # columns in one message
 
 
 class Columns(Protocol):
@@ -188,6 +199,8 @@ class Builder:
         Of a file of ours.
     also : mapping of str to parser, optional
         Fields that a trace does not have.
+    strict : bool
+        Every column that is wanted must be there; otherwise those that a trace needs.
 
     Examples
     --------
@@ -203,8 +216,9 @@ class Builder:
         wanted: Mapping[str, str | Sequence[str] | None] | None = None,
         header: Mapping[str, Any] | None = None,
         also: Mapping[str, cell.Parse] | None = None,
+        strict: bool = True,
     ) -> None:
-        self.header = header
+        self.header, self.strict = header, strict
         self.arms = cell.Words(None if header is None else header["names"])
         self.policies = cell.Words(None if header is None else header["policies"])
         self._rules = _rules(self.arms, self.policies, also or {})
@@ -231,7 +245,7 @@ class Builder:
         self._meet(titles)
         batch = cells([title for title in titles if self._seen[title]])
         first, self.rows = self.rows, self.rows + batch.rows
-        for slot in (slot for slots in self._fields.values() for slot in slots):
+        for slot in (slot for slots in self._fields.values() for slot in slots if batch.rows):
             if first and not slot.chunks:
                 slot.add([None] * first, 0)  # rows before the first that has it
             slot.add(batch.cells.get(slot.title, [None] * batch.rows), first)
@@ -256,7 +270,10 @@ class Builder:
                     label = title
                 if label and rule.part is None:
                     raise ValueError(f"column {title!r}: {field} must be one column, got {pattern!r}")
-                yield field, _Slot(title, label or None, order, rule.part if label and rule.part else rule.whole)
+                yield (
+                    field,
+                    _Slot(title, label or None, order, rule.part if label and rule.part else rule.whole),
+                )
                 break
 
     def gathered(self, required: Sequence[str] = ("arm", "reward")) -> Gathered:
@@ -293,14 +310,16 @@ class Builder:
         held = list(self._seen)
         for field, patterns in self._wanted.items():
             absent = [p for p in patterns if not any(_label(p, title) is not None for title in held)]
-            if absent:
+            if absent and self.strict:
                 raise ValueError(f"it has no column {absent[0]!r}{_near(absent[0], held)}")
             if field not in self._fields and field in required:
                 raise ValueError(f"it must have a column for {field}, got {_listed(held)}")
         for field in required:
             if field not in self._fields:
                 hint = next((t for t in held if MEANING.get(t.lower()) == field), None)
-                said = f"; is it {hint!r}? Say {field}={hint!r}, --{field} {hint} in a command" if hint else ""
+                said = (
+                    f"; is it {hint!r}? Say {field}={hint!r}, --{field} {hint} in a command" if hint else ""
+                )
                 raise ValueError(f"it must have a column {field!r}, got {_listed(held) or 'none'}{said}")
 
     def _joined(self, field: str) -> NDArray[Any]:
@@ -310,7 +329,9 @@ class Builder:
             raise ValueError(f"{field} must be one column or several parts, got {_listed(titles)}")
         if slots[0].label is None:
             return slots[0].values()
-        numbered = all((slot.label or "").isdecimal() for slot in slots)  # named ones: in the order of the file
+        numbered = all(
+            (slot.label or "").isdecimal() for slot in slots
+        )  # named ones: in the order of the file
         slots = sorted(slots, key=lambda slot: (slot.order, int(slot.label or "") if numbered else 0))
         return np.stack([slot.values() for slot in slots], axis=1)
 
@@ -321,12 +342,16 @@ class Builder:
         parted = [s.label for name in BY_ARM for s in self._fields.get(name, []) if s.label is not None]
         found = list(dict.fromkeys([*parted, *self.arms.names]))
         found = self.arms.names if self.arms.declared else cell.sorted_names(found)
-        listed = [s.chunks[0] for n in BY_ARM for s in self._fields.get(n, []) if s.label is None and s.chunks]
+        listed = [
+            s.chunks[0] for n in BY_ARM for s in self._fields.get(n, []) if s.label is None and s.chunks
+        ]
         width = max((array.shape[1] for array in listed if array.ndim == 2), default=0)
         if width and all(name.isdecimal() and int(name) < width for name in found):
             found = [str(i) for i in range(width)]  # lists by position, and arms by number
         elif width:
-            raise ValueError(f"lists of values per arm must name the arms {found}: by objects, or one column per arm")
+            raise ValueError(
+                f"lists of values per arm must name the arms {found}: by objects, or one column per arm"
+            )
         for name, words, order in (("arms", self.arms, found), ("policy", self.policies, None)):
             if name in values:
                 order = cell.sorted_names(words.names) if order is None else order
@@ -433,5 +458,3 @@ def _near(wanted: str, held: list[str]) -> str:
 def _listed(titles: Sequence[str]) -> str:
     shown = ", ".join(map(repr, titles[:_MOST_NAMED]))
     return shown + (f" and {len(titles) - _MOST_NAMED:,} more" if len(titles) > _MOST_NAMED else "")
-
-

@@ -12,7 +12,7 @@ import numpy as np
 from banditroute.logs import archive, parquet, text
 from banditroute.logs.columns import Builder, Columns, Gathered
 
-__all__ = ["SUFFIXES", "gather", "guarded", "load", "save", "write"]
+__all__ = ["SUFFIXES", "check_propensities", "gather", "guarded", "load", "save", "titles", "write"]
 
 
 class _Format(NamedTuple):
@@ -102,7 +102,9 @@ def load(path: Path, wanted: Mapping[str, Any] | None = None, *, comment: str | 
     """
     named = {field: given for field, given in (wanted or {}).items() if given is not None}
     if path.suffix == ".npz" and named:
-        raise ValueError(f"{path} has the columns of a trace already: {min(named)}= is for CSV, JSON lines and Parquet")
+        raise ValueError(
+            f"{path} has the columns of a trace already: {min(named)}= is for CSV, JSON lines and Parquet"
+        )
     if path.suffix == ".npz":
         return guarded(path, archive.read_npz)
     return gather(path, named, comment=comment, finish=lambda builder: builder.gathered())
@@ -114,6 +116,7 @@ def gather(
     *,
     finish: Callable[[Builder], Any],
     also: Mapping[str, Any] | None = None,
+    strict: bool = True,
     comment: str | None = None,
 ) -> Any:
     """Read columns of a file and return what `finish` makes of them; any error names the file."""
@@ -121,7 +124,18 @@ def gather(
     if reader is None:
         raise ValueError(f"{path} must be .csv, .jsonl or .parquet to be read by its columns")
     options: dict[str, Any] = {"comment": comment} if path.suffix == ".csv" else {}
-    return guarded(path, lambda file: finish(reader(file, wanted=wanted, also=also, **options)))
+    return guarded(
+        path, lambda file: finish(reader(file, wanted=wanted, also=also, strict=strict, **options))
+    )
+
+
+def titles(path: Path) -> list[str]:
+    """Return the titles of a file; of JSON lines the keys of the first."""
+    if path.suffix == ".parquet":
+        found: list[str] = guarded(path, parquet.titles_of)
+    else:
+        found = guarded(path, lambda file: text.titles_of(file, path.suffix))
+    return found
 
 
 def guarded(path: Path, read: Callable[[Any], Any]) -> Any:

@@ -8,11 +8,15 @@ import numpy as np
 from banditroute.logs.cells import Cells, Coded
 from banditroute.logs.columns import BY_ARM, FIELDS, Batch, Builder, Columns, present
 
-__all__ = ["frame_of", "read_frame"]
+__all__ = ["frame_of", "read_frame", "titles"]
 
 
 def read_frame(
-    frame: Any, wanted: Mapping[str, str | Sequence[str] | None], also: Mapping[str, Any] | None = None
+    frame: Any,
+    wanted: Mapping[str, str | Sequence[str] | None],
+    *,
+    also: Mapping[str, Any] | None = None,
+    strict: bool = True,
 ) -> Builder:
     """Gather the columns of a frame.
 
@@ -21,21 +25,37 @@ def read_frame(
     >>> read_frame({"arm": ["a"], "reward": [1.0]}, {}).gathered().values["rewards"]
     array([1.])
     """
-    columns = frame.column_names if hasattr(frame, "column_names") else getattr(frame, "columns", frame)
-    if not isinstance(frame, Mapping) and not (hasattr(frame, "columns") and hasattr(frame, "__getitem__")):
-        raise TypeError(f"frame must be a frame or a mapping of columns, got {type(frame).__name__}")
-    titles: dict[str, Any] = {}
-    for title in columns:
-        if str(title) in titles:
-            raise ValueError(f"frame must have distinct columns, got {str(title)!r} twice")
-        titles[str(title)] = title
-    rows = {title: len(frame[own]) for title, own in titles.items()}
+    own = _titles(frame)
+    rows = {title: len(frame[key]) for title, key in own.items()}
     if len(set(rows.values())) > 1:
         raise ValueError(f"frame must have columns of one length, got {rows}")
     count = next(iter(rows.values()), 0)
-    builder = Builder(wanted, also=also)
-    builder.add(titles, lambda used: Batch({title: _cells(frame[titles[title]]) for title in used}, count))
+    builder = Builder(wanted, also=also, strict=strict)
+    builder.add(own, lambda used: Batch({title: _cells(frame[own[title]]) for title in used}, count))
     return builder
+
+
+def titles(frame: Any) -> list[str]:
+    """Return the titles of a frame, as text.
+
+    Examples
+    --------
+    >>> titles({"arm": ["a"]})
+    ['arm']
+    """
+    return list(_titles(frame))
+
+
+def _titles(frame: Any) -> dict[str, Any]:
+    if not isinstance(frame, Mapping) and not (hasattr(frame, "columns") and hasattr(frame, "__getitem__")):
+        raise TypeError(f"frame must be a frame or a mapping of columns, got {type(frame).__name__}")
+    found: dict[str, Any] = {}
+    columns = frame.column_names if hasattr(frame, "column_names") else getattr(frame, "columns", frame)
+    for title in columns:
+        if str(title) in found:
+            raise ValueError(f"frame must have distinct columns, got {str(title)!r} twice")
+        found[str(title)] = title
+    return found
 
 
 def _cells(column: Any) -> Cells:

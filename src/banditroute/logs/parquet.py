@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from banditroute.logs.cells import Cells, Coded
 from banditroute.logs.columns import FIELDS, MARK, Batch, Builder, Columns, header_of, present, told
 
-__all__ = ["add_table", "read_parquet", "save_parquet"]
+__all__ = ["add_table", "read_parquet", "save_parquet", "titles_of"]
 
 ROWS = 1 << 16  # of a batch, and of a group in a file
 
@@ -70,6 +70,15 @@ def read_parquet(file: IO[bytes], **options: Any) -> Builder:
     return builder
 
 
+def titles_of(file: IO[bytes]) -> list[str]:
+    """Return the names of the columns of a table."""
+    pa = pyarrow()
+    try:
+        return list(pa.parquet.ParquetFile(file).schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"it is not a Parquet file: {error}") from None
+
+
 def _distinct(titles: list[str]) -> None:
     twice = next((title for i, title in enumerate(titles) if title in titles[:i]), None)
     if twice is not None:
@@ -93,13 +102,19 @@ def _cells(pa: Any, column: Any) -> Cells:
     if kinds.is_dictionary(kind):
         codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         return Coded(column.dictionary.to_pylist(), codes)
-    if kinds.is_floating(kind) or (not column.null_count and (kinds.is_integer(kind) or kinds.is_boolean(kind))):
+    if kinds.is_floating(kind) or (
+        not column.null_count and (kinds.is_integer(kind) or kinds.is_boolean(kind))
+    ):
         array: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return array
     if kinds.is_timestamp(kind):
         moments: NDArray[Any] = column.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
         return moments
-    matrix = _matrix(column) if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind) else None
+    matrix = (
+        _matrix(column)
+        if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+        else None
+    )
     return column.to_pylist() if matrix is None else matrix
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import IO, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from banditroute.logs.columns import BY_ARM, FIELDS, MARK, Batch, Builder, Columns, header_of, present, told
 
-__all__ = ["read_csv", "read_jsonl", "rows_of_json", "save_csv", "save_jsonl"]
+__all__ = ["read_csv", "read_jsonl", "rows_of_json", "save_csv", "save_jsonl", "titles_of"]
 
 ROWS = 4096  # read, and turned into numbers, at once
 _MARKED = f"# {MARK} "
@@ -112,13 +113,13 @@ def read_jsonl(file: IO[bytes], **options: Any) -> Builder:
         if titles is not None:
             _whole(titles, batch, builder.rows)
         own = dict.fromkeys(key for row in batch for key in row) if titles is None else titles
-        builder.add(own, lambda used, rows=batch: _picked(used, rows))  # type: ignore[misc]
+        builder.add(own, partial(_picked, batch))
         batch = list(islice(rows, ROWS))
         if not batch:
             return builder
 
 
-def _picked(used: list[str], rows: list[dict[str, Any]]) -> Batch:
+def _picked(rows: list[dict[str, Any]], used: list[str]) -> Batch:
     return Batch({title: [row.get(title) for row in rows] for title in used}, len(rows))
 
 
@@ -127,7 +128,8 @@ def _whole(titles: list[str], rows: list[dict[str, Any]], first: int) -> None:
     odd = next((i for i, row in enumerate(rows) if row.keys() != wanted), None)
     if odd is not None:
         raise ValueError(
-            f"every row must hold {', '.join(titles)} as its header says, got {', '.join(rows[odd])} in row {first + odd}"
+            f"every row must hold {', '.join(titles)} as its header says, got {', '.join(rows[odd])} "
+            f"in row {first + odd}"
         )
 
 
@@ -140,7 +142,9 @@ def read_csv(file: IO[bytes], *, comment: str | None = None, **options: Any) -> 
         header = told(json.loads(first[len(_MARKED) :]))
         first = next(lines, "")
     elif first.startswith("#") and not comment:
-        raise ValueError(f"its first line must be titles, got {first.strip()!r:.60}; comment='#' passes over such lines")
+        raise ValueError(
+            f"its first line must be titles, got {first.strip()!r:.60}; comment='#' passes over such lines"
+        )
     rows = _cells(_chained(first, lines), comment if header is None else None)
     titles = next(rows, [])
     twice = next((title for i, title in enumerate(titles) if title in titles[:i]), None)
@@ -155,11 +159,21 @@ def read_csv(file: IO[bytes], *, comment: str | None = None, **options: Any) -> 
                     f"it must have {len(titles)} cells in every row, got {len(row)} in row {builder.rows + i}"
                 )
         cells = list(zip(*batch, strict=True)) if batch else [()] * len(titles)
-        table: dict[str, Sequence[Any]] = dict(zip(titles, cells, strict=True))
-        builder.add(titles, lambda used, table=table, n=len(batch): Batch({t: table[t] for t in used}, n))  # type: ignore[misc]
+        builder.add(titles, partial(_taken, dict(zip(titles, cells, strict=True)), len(batch)))
         batch = list(islice(rows, ROWS))
         if not batch:
             return builder
+
+
+def _taken(table: dict[str, Sequence[Any]], count: int, used: list[str]) -> Batch:
+    return Batch({title: table[title] for title in used}, count)
+
+
+def titles_of(file: IO[bytes], suffix: str) -> list[str]:
+    """Return the titles of a CSV file, or the keys of the first object of JSON lines."""
+    if suffix == ".jsonl":
+        return list(next(rows_of_json(file), {}))
+    return next(_cells((line for line in _lines(file) if not line.startswith("#")), None), [])
 
 
 def _chained(first: str, lines: Iterator[str]) -> Iterator[str]:

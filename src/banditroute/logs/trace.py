@@ -256,7 +256,9 @@ class Trace:
         wanted = _wanted(arm, reward, propensity, context, cost, time, id, eligible)
         path = Path(path)
         if path.is_dir():
-            parts = sorted(one for one in path.iterdir() if one.suffix in files.SUFFIXES and one.name[0] != ".")
+            parts = sorted(
+                one for one in path.iterdir() if one.suffix in files.SUFFIXES and one.name[0] != "."
+            )
             if not parts:
                 raise FileNotFoundError(f"no trace in {path}")
             return cls.joined([cls.load(one, **wanted, comment=comment) for one in parts])
@@ -293,7 +295,9 @@ class Trace:
         >>> trace.names, trace.arms, trace.contexts.tolist()
         (('large', 'small'), array([1, 0]), [[3.0], [9.0]])
         """
-        found = frames.read_frame(frame, _wanted(arm, reward, propensity, context, cost, time, id, eligible)).gathered()
+        found = frames.read_frame(
+            frame, _wanted(arm, reward, propensity, context, cost, time, id, eligible)
+        ).gathered()
         for note in found.notes:
             warnings.warn(note, stacklevel=2)
         return cls(**found.values, notes=found.notes)
@@ -377,7 +381,7 @@ def _moved(trace: Trace, name: str, column: Any, table: tuple[str, ...]) -> NDAr
 
 
 def _spread(trace: Trace, name: str, column: Any, arms: tuple[str, ...]) -> NDArray[Any]:
-    """Return a column of values per arm with a place for the arms of all traces; what is missing is 0, eligible True."""
+    """Return values per arm with a place for the arms of all traces; what is missing is 0, of eligible True."""
     found = np.zeros((len(trace), len(arms)), dtype=np.bool_ if name == "eligible" else np.float64)
     found[:, [arms.index(one) for one in trace.names]] = name == "eligible" if column is None else column
     return found
