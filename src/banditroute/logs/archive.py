@@ -9,7 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from banditroute.logs.columns import FIELDS, Columns, Gathered, header_of, present, told
+from banditroute.logs.builder import Gathered
+from banditroute.logs.fields import FIELDS, Columns, header_of, present, told
 
 __all__ = ["read_npz", "save_npz"]
 

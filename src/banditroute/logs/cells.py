@@ -1,12 +1,10 @@
 """What a cell may hold: one parser for every format, so that readers agree on what they take."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import blake2b
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +18,11 @@ __all__ = [
     "Coded",
     "Parse",
     "Words",
-    "by_arm",
     "counts",
+    "each",
     "ids",
+    "missing",
+    "number",
     "numbers",
     "plain",
     "present_numbers",
@@ -30,7 +30,6 @@ __all__ = [
     "sorted_names",
     "times",
     "truths",
-    "vectors",
 ]
 
 EXACT = 2.0**53  # a double from here on may stand for another whole number
@@ -74,7 +73,8 @@ def plain(cells: Any) -> list[Any]:
     return list(cells)
 
 
-def _each(parse: Callable[[Any], Any], rule: str, title: str, cells: Any, first: int) -> list[Any]:
+def each(parse: Callable[[Any], Any], rule: str, title: str, cells: Any, first: int) -> list[Any]:
+    """Return what `parse` makes of every cell; what it cannot take is refused with its row."""
     found = []
     for i, cell in enumerate(plain(cells)):
         try:
@@ -84,16 +84,18 @@ def _each(parse: Callable[[Any], Any], rule: str, title: str, cells: Any, first:
     return found
 
 
-def _missing(cell: Any) -> bool:
+def missing(cell: Any) -> bool:
+    """Tell whether a cell holds nothing."""
     return cell is None or type(cell).__name__ in ("NAType", "NaTType")
 
 
-def _number(cell: Any) -> float:
+def number(cell: Any) -> float:
+    """Return the number in a cell, NaN where there is none; raises where it holds something else."""
     if type(cell) is float:
         return cell
     if isinstance(cell, int | float | Decimal | np.number | np.bool_):
         return float(cell)
-    if _missing(cell):
+    if missing(cell):
         return np.nan
     if not isinstance(cell, str):
         raise TypeError
@@ -121,7 +123,7 @@ def numbers(title: str, cells: Cells, first: int = 0) -> Floats:
     rule = "must hold finite numbers"
     found = _quick(cells)
     if found is None:
-        found = np.array(_each(_number, rule, title, cells, first), dtype=np.float64)
+        found = np.array(each(number, rule, title, cells, first), dtype=np.float64)
     odd = np.flatnonzero(np.isinf(found))
     if odd.size:
         raise refusal(title, rule, plain(cells)[odd[0]], first + int(odd[0]))
@@ -129,15 +131,15 @@ def numbers(title: str, cells: Cells, first: int = 0) -> Floats:
 
 
 def _quick(cells: Cells) -> Floats | None:
-    if isinstance(cells, Coded):
-        return None
     if isinstance(cells, np.ndarray):
         return cells.astype(np.float64) if cells.dtype.kind in "fiub" and cells.ndim == 1 else None
+    if isinstance(cells, Coded):
+        return None
     kinds = set(map(type, cells))
     try:
         if kinds <= {float, int, bool}:
             return np.array(cells, dtype=np.float64)
-        if kinds == {str} and "_" not in "".join(cells):
+        if kinds == {str} and "_" not in "".join(map(str, cells)):
             return np.array(list(map(float, cells)))
     except (ValueError, OverflowError):
         pass
@@ -174,7 +176,7 @@ def times(title: str, cells: Cells, first: int = 0) -> Floats:
     found = _quick(cells)
     rule = "must hold seconds or times as in 2024-05-31T12:00:00Z"
     if found is None:
-        found = np.array(_each(_time, rule, title, cells, first), dtype=np.float64)
+        found = np.array(each(_time, rule, title, cells, first), dtype=np.float64)
     odd = np.flatnonzero(np.isinf(found))
     if odd.size:
         raise refusal(title, rule, plain(cells)[odd[0]], first + int(odd[0]))
@@ -184,18 +186,18 @@ def times(title: str, cells: Cells, first: int = 0) -> Floats:
 def _time(cell: Any) -> float:
     if isinstance(cell, np.datetime64):
         cell = cell.astype("datetime64[us]").item()
-    if _missing(cell):
+    if missing(cell):
         return np.nan
     if isinstance(cell, str):
         try:
-            return _number(cell)
+            return number(cell)
         except ValueError:
             cell = datetime.fromisoformat(cell.strip())
     if isinstance(cell, datetime):
         return (cell if cell.tzinfo else cell.replace(tzinfo=UTC)).timestamp()
     if isinstance(cell, date):
         return datetime(cell.year, cell.month, cell.day, tzinfo=UTC).timestamp()
-    return _number(cell)
+    return number(cell)
 
 
 def ids(title: str, cells: Cells, first: int = 0) -> NDArray[np.uint64]:
@@ -232,7 +234,7 @@ def _whole(parse: Any, rule: str, kind: Any, title: str, cells: Cells, first: in
         low, high = (int(cells.min()), int(cells.max())) if cells.size else (0, 0)
         if low >= 0 and high <= np.iinfo(kind).max:
             return cells.astype(kind)
-    return np.array(_each(parse, rule, title, cells, first), dtype=kind)
+    return np.array(each(parse, rule, title, cells, first), dtype=kind)
 
 
 def _integer(cell: Any) -> int:
@@ -292,97 +294,15 @@ def truths(title: str, cells: Cells, first: int = 0) -> Mask:
     """
     if isinstance(cells, np.ndarray) and cells.dtype == np.bool_:
         return cells
-    return np.array(_each(_truth, "must be 0 or 1", title, cells, first), dtype=np.bool_)
+    return np.array(each(_truth, "must be 0 or 1", title, cells, first), dtype=np.bool_)
 
 
 def _truth(cell: Any) -> bool:
     if isinstance(cell, str):
-        return _TRUTHS[cell.strip().lower()] if cell.strip().lower() in _TRUTHS else _truth(_number(cell))
+        return _TRUTHS[cell.strip().lower()] if cell.strip().lower() in _TRUTHS else _truth(number(cell))
     if not isinstance(cell, int | float | np.number | np.bool_) or cell not in (0, 1):
         raise ValueError
     return bool(cell)
-
-
-def _cell_list(cell: Any) -> Any:
-    """Return a list, from JSON where it is a text; a number alone is a list of one."""
-    if isinstance(cell, str):
-        try:
-            cell = json.loads(cell)
-        except ValueError:
-            cell = _number(cell)
-    if isinstance(cell, np.ndarray):
-        return cell.tolist()
-    if isinstance(cell, list | tuple | dict):
-        return cell
-    if _missing(cell):
-        raise ValueError
-    return [_number(cell)]
-
-
-def vectors(title: str, cells: Cells, first: int = 0) -> Floats:
-    """Return lists of numbers, all of one length, as a matrix; a cell may be a JSON list, or one number.
-
-    Examples
-    --------
-    >>> vectors("context", ["[0.5, 1]", "[1, 2]"])
-    array([[0.5, 1. ], [1. , 2. ]])
-    >>> vectors("context", [[1.0, 2.0], [3.0]])
-    Traceback (most recent call last):
-    ValueError: column 'context': must hold lists of one length, got 2 numbers in row 0 and 1 in row 1
-    """
-    rule = "must have a number, or a list of numbers, in every row"
-    if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
-        table: Floats = cells.astype(np.float64).reshape(len(cells), cells.size // max(len(cells), 1))
-        odd = np.flatnonzero(~np.isfinite(table).all(axis=1))
-        if odd.size:
-            raise refusal(title, rule, table[odd[0]].tolist(), first + int(odd[0]))
-        return table
-    lists = _each(_cell_list, rule, title, cells, first)
-    for i, one in enumerate(lists):
-        if isinstance(one, dict):
-            raise refusal(title, rule, one, first + i)
-        if len(one) != len(lists[0]):
-            raise ValueError(
-                f"column {title!r}: must hold lists of one length, got {len(lists[0])} numbers in row {first} "
-                f"and {len(one)} in row {first + i}"
-            )
-    if set(map(type, chain.from_iterable(lists))) <= {float, int, bool}:
-        try:
-            found = np.array(lists, dtype=np.float64)
-        except OverflowError:
-            found = np.full(1, np.nan)
-        if found.ndim == 2 and np.isfinite(found).all():
-            return found
-    rows = [_row(title, rule, one, first + i) for i, one in enumerate(lists)]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 0)
-
-
-def _row(title: str, rule: str, cells: list[Any], row: int) -> list[float]:
-    try:
-        found = [_number(cell) for cell in cells]
-    except (ValueError, TypeError, OverflowError):
-        raise refusal(title, rule, cells, row) from None
-    if not np.isfinite(found).all():
-        raise refusal(title, rule, cells, row)
-    return found
-
-
-def by_arm(title: str, cells: Cells, first: int = 0) -> NDArray[Any]:
-    """Return lists by position as a matrix; lists of names and objects by name as they are, to be placed later.
-
-    Examples
-    --------
-    >>> by_arm("eligible", [["a"], ["a", "b"]])
-    array([list(['a']), list(['a', 'b'])], dtype=object)
-    """
-    if not isinstance(cells, np.ndarray):
-        lists = _each(_cell_list, "must have a list in every row", title, cells, first)
-        if lists and all(isinstance(one, dict) or (one and isinstance(one[0], str)) for one in lists):
-            found = np.empty(len(lists), dtype=object)
-            found[:] = lists
-            return found
-        return vectors(title, lists, first)
-    return vectors(title, cells, first)
 
 
 class Words:
@@ -421,7 +341,7 @@ class Words:
                 raise refusal(title, "must hold names", None, first + int(empty[0]))
             used = np.flatnonzero(np.bincount(cells.codes, minlength=len(cells.words)))
             own = np.zeros(len(cells.words), dtype=np.int64)
-            own[used] = self.encode(title, [cells.words[i] for i in used], first)
+            own[used] = self.encode(title, [cells.words[int(i)] for i in used], first)
             return own[cells.codes]
         listed, place = plain(cells), self.place
         if not set(map(type, listed)) <= {str, int}:

@@ -5,14 +5,18 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from banditroute.logs import archive, parquet, text
-from banditroute.logs.columns import Builder, Columns, Gathered
+from banditroute.logs.builder import Builder, Gathered
+from banditroute.logs.fields import Columns
 
 __all__ = ["SUFFIXES", "check_propensities", "gather", "guarded", "load", "save", "titles", "write"]
+
+
+T = TypeVar("T")
 
 
 class _Format(NamedTuple):
@@ -114,11 +118,11 @@ def gather(
     path: Path,
     wanted: Mapping[str, str | Sequence[str] | None],
     *,
-    finish: Callable[[Builder], Any],
+    finish: Callable[[Builder], T],
     also: Mapping[str, Any] | None = None,
     strict: bool = True,
     comment: str | None = None,
-) -> Any:
+) -> T:
     """Read columns of a file and return what `finish` makes of them; any error names the file."""
     reader = _format(path).read
     if reader is None:
@@ -138,7 +142,7 @@ def titles(path: Path) -> list[str]:
     return found
 
 
-def guarded(path: Path, read: Callable[[Any], Any]) -> Any:
+def guarded(path: Path, read: Callable[[Any], T]) -> T:
     """Return what `read` makes of an open file; an error in it names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")

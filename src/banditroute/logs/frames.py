@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from banditroute.logs.builder import Batch, Builder
 from banditroute.logs.cells import Cells, Coded
-from banditroute.logs.columns import BY_ARM, FIELDS, Batch, Builder, Columns, present
+from banditroute.logs.fields import BY_ARM, FIELDS, Columns, present
 
 __all__ = ["frame_of", "read_frame", "titles"]
 

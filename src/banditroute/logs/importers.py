@@ -1,7 +1,7 @@
 """Logs as other software writes them: Open Bandit Dataset, Vowpal Wabbit's dsjson, spend logs of LiteLLM."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from banditroute._core.typing import Floats
 from banditroute.logs import cells, files, frames
-from banditroute.logs.columns import Builder
+from banditroute.logs.builder import Builder
 from banditroute.logs.text import rows_of_json
 from banditroute.logs.trace import Trace
 
@@ -140,12 +140,15 @@ def _texts(title: str, values: Any, first: int) -> Any:
     return np.array([str(one) for one in cells.plain(values)], dtype=object)
 
 
-def _read(source: Any, wanted: Mapping[str, str], also: Mapping[str, cells.Parse], finish: Any) -> Trace:
+def _read(
+    source: Any,
+    wanted: Mapping[str, str],
+    also: Mapping[str, cells.Parse],
+    finish: Callable[[Builder], Trace],
+) -> Trace:
     if isinstance(source, str | Path):
-        trace: Trace = files.gather(Path(source), wanted, finish=finish, also=also, strict=False)
-    else:
-        trace = finish(frames.read_frame(source, wanted, also=also, strict=False))
-    return trace
+        return files.gather(Path(source), wanted, finish=finish, also=also, strict=False)
+    return finish(frames.read_frame(source, wanted, also=also, strict=False))
 
 
 def _not_too_wide(width: int) -> None:
@@ -157,8 +160,8 @@ def from_dsjson(path: str | Path) -> Trace:
     """Return the trace of a file of Vowpal Wabbit's decision-service JSON.
 
     An arm is called by its ``_tag``, or by its only feature; where some arm has neither, arms are the positions in the
-    list, from 1. Contexts are the shared features: a number is a column, a text a column per value, what a row lacks is 0,
-    as it is to ``vw``. Rewards are costs with the sign turned.
+    list, from 1. Contexts are the shared features: a number is a column, a text a column per value, and what a row
+    lacks is 0, as it is to ``vw``. Rewards are costs with the sign turned.
 
     Raises
     ------
@@ -175,8 +178,7 @@ def from_dsjson(path: str | Path) -> Trace:
     >>> again.names, again.arms, again.rewards, again.contexts
     (('a', 'b'), array([1]), array([0.25]), array([[0.5, 2. ]]))
     """
-    found: Trace = files.guarded(Path(path), _decisions)
-    return found
+    return files.guarded(Path(path), _decisions)
 
 
 def _decisions(file: IO[bytes]) -> Trace:
@@ -237,7 +239,7 @@ def _of_lists(
         else ["arms are called by their positions: not every action has a tag or a single feature"]
     )
     return Trace(
-        names=names,
+        names=tuple(names),
         arms=np.array([place[own[at] or ""] for own, at in zip(lists, chosen, strict=True)], dtype=np.int64),
         rewards=numbers[:, 0],
         propensities=numbers[:, 1],

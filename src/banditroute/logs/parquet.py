@@ -6,8 +6,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.logs.builder import Batch, Builder
 from banditroute.logs.cells import Cells, Coded
-from banditroute.logs.columns import FIELDS, MARK, Batch, Builder, Columns, header_of, present, told
+from banditroute.logs.fields import FIELDS, MARK, Columns, header_of, present, told
 
 __all__ = ["add_table", "read_parquet", "save_parquet", "titles_of"]
 
@@ -58,7 +59,12 @@ def read_parquet(file: IO[bytes], **options: Any) -> Builder:
         _distinct(titles)
         builder = Builder(header=header, **options)
         used: list[str] = []
-        builder.add(titles, lambda names: (used.extend(names), Batch({}, 0))[1])
+
+        def none(names: list[str]) -> Batch:
+            used.extend(names)
+            return Batch({}, 0)
+
+        builder.add(titles, none)
         if header is not None and header["format"] > 1 and set(titles) != set(header["columns"]):
             raise ValueError(f"it must have the columns {header['columns']}, got {titles}")
         for batch in source.iter_batches(batch_size=ROWS, columns=used):

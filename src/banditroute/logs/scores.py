@@ -9,7 +9,7 @@ import numpy as np
 
 from banditroute._core.typing import Floats
 from banditroute.logs import cells, files, frames
-from banditroute.logs.columns import Builder
+from banditroute.logs.builder import Builder
 
 __all__ = ["Scores"]
 
@@ -81,8 +81,8 @@ class Scores:
 
         Examples
         --------
-        >>> table = {"prompt": ["hi"], "gpt": [1.0], "gpt|total_cost": [0.002], "llama": [0.0], "llama|total_cost": [0.0]}
-        >>> bench = Scores.read(table)
+        >>> table = {"prompt": ["hi"], "gpt": [1.0], "llama": [0.0]}
+        >>> bench = Scores.read({**table, "gpt|total_cost": [0.002], "llama|total_cost": [0.0]})
         >>> bench.arms, bench.costs.tolist(), bench.notes
         (('gpt', 'llama'), [[0.002, 0.0]], ('not used: `prompt`',))
         """
@@ -99,8 +99,7 @@ class Scores:
 
         if path is None:
             return finish(frames.read_frame(source, wanted, also=also))
-        found: Scores = files.gather(path, wanted, finish=finish, also=also)
-        return found
+        return files.gather(path, wanted, finish=finish, also=also)
 
     @classmethod
     def _of(cls, builder: Builder, *, ordered: bool) -> "Scores":

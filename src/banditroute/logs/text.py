@@ -10,7 +10,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.logs.columns import BY_ARM, FIELDS, MARK, Batch, Builder, Columns, header_of, present, told
+from banditroute.logs.builder import Batch, Builder
+from banditroute.logs.fields import BY_ARM, FIELDS, MARK, Columns, header_of, present, told
 
 __all__ = ["read_csv", "read_jsonl", "rows_of_json", "save_csv", "save_jsonl", "titles_of"]
 
