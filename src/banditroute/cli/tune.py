@@ -1,7 +1,7 @@
 """Choose settings on half of your matrix of rewards, or of your trace, and judge them on the other half.
 
-FILE is a log with contexts and propensities: what `Trace.save` writes, or a CSV, JSON lines or Parquet file whose columns
-the options name. Or it holds the scores of all arms, as `study matrix` reads them.
+FILE is a log with contexts and propensities: what `Trace.save` writes, or a CSV, JSON lines or Parquet file whose
+columns the options name. Or it holds the scores of all arms, as `study matrix` reads them.
 
 For example
   banditroute tune log.parquet
