@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from banditroute._core import container
-from banditroute._core.kernels import layout, prepare
-from banditroute._core.kernels.tally import credit
 from banditroute._core.typing import Floats
 from banditroute.errors import SnapshotError
-from banditroute.policies import LinearPolicy
+from banditroute.policies import ArmEvidence, EvidencePolicy, summed
 
 __all__ = ["Part", "Tally", "total"]
 
@@ -48,20 +46,28 @@ class Part(NamedTuple):
         except (ValueError, TypeError, LookupError) as error:
             raise SnapshotError(f"part must fit: {error}") from error
 
-    def aged(self, bucket: int, policy: LinearPolicy) -> "Part":
+    def evidence(self) -> ArmEvidence:
+        """Return the part as the policies know it."""
+        return ArmEvidence(
+            0, -1, {self.bucket: {"gram": self.gram, "moment": self.moment, "sums": self.sums}}
+        )
+
+    @classmethod
+    def of(cls, evidence: ArmEvidence) -> "Part":
+        """Return evidence of one bucket as a part."""
+        ((bucket, sums),) = evidence.buckets.items()
+        return cls(sums["gram"], sums["moment"], sums["sums"], bucket)
+
+    def aged(self, bucket: int, policy: EvidencePolicy) -> "Part":
         """Return the part as it counts in a later bucket."""
-        if bucket <= self.bucket or not policy.span:
-            return self
-        factor = float(policy.buffer[layout.H_DISCOUNT]) ** (policy.span * (bucket - self.bucket))
-        scale = np.array([1.0, factor, factor])  # counts do not age
-        return Part(self.gram * factor, self.moment * factor, self.sums * scale, bucket)
+        return Part.of(policy.aged(self.evidence(), bucket))
 
     def less(self, other: "Part") -> "Part":
         """Return what this part holds beyond `other`, both of one bucket."""
         return Part(self.gram - other.gram, self.moment - other.moment, self.sums - other.sums, self.bucket)
 
 
-def total(parts: list[Part], bucket: int, policy: LinearPolicy) -> Part:
+def total(parts: list[Part], bucket: int, policy: EvidencePolicy) -> Part:
     """Return the sum of parts in the given order, aged to one bucket: the same bits on every replica.
 
     Examples
@@ -71,14 +77,8 @@ def total(parts: list[Part], bucket: int, policy: LinearPolicy) -> Part:
     >>> total([one, one], 0, LinUCB(2, 3)).sums
     array([2., 2., 2.])
     """
-    first = parts[0].aged(bucket, policy)
-    gram, moment, sums = first.gram.copy(), first.moment.copy(), first.sums.copy()
-    for part in parts[1:]:
-        own = part.aged(bucket, policy)
-        gram += own.gram
-        moment += own.moment
-        sums += own.sums
-    return Part(gram, moment, sums, bucket)
+    added = Part.of(summed(policy, [part.aged(bucket, policy).evidence() for part in parts]))
+    return added._replace(bucket=bucket)
 
 
 class Tally:
@@ -86,7 +86,7 @@ class Tally:
 
     Parameters
     ----------
-    policy : LinearPolicy
+    policy : EvidencePolicy
         Gives shapes and discount.
 
     Notes
@@ -102,29 +102,17 @@ class Tally:
     (array([0.5, 1. ]), 1)
     """
 
-    def __init__(self, policy: LinearPolicy) -> None:
+    def __init__(self, policy: EvidencePolicy) -> None:
         self.policy = policy
-        state = policy.state
-        self.empty = Part(np.zeros(state.pack), np.zeros(state.pad), np.zeros(3), 0)
-        self._scratch = np.zeros(state.pad)
+        policy.fingerprint()  # says why, where it cannot share
+        self.empty = Part.of(policy.empty_evidence())
         self.parts: dict[str, Part] = {}
         self.versions: dict[str, int] = {}  # how often each part changed
-        prepare(credit, *self.empty[:3], np.zeros(1), self._scratch, 0.0, 1.0)
 
     def add(self, arm: str, x: Floats, reward: float, *, at: int) -> None:
         """Count one reward of a decision made at clock index `at`."""
-        span = self.policy.span
-        bucket = at // span if span else 0
-        part = self.parts.get(arm)
-        if part is None:
-            part = self.copied(arm)._replace(bucket=bucket)
-        part = part.aged(bucket, self.policy)
-        weight = 1.0
-        if bucket < part.bucket:
-            weight = float(self.policy.buffer[layout.H_DISCOUNT]) ** (span * (part.bucket - bucket))
-        if weight > 0.0:
-            credit(part.gram, part.moment, part.sums, x, self._scratch, float(reward), weight)
-        self.parts[arm] = part
+        part = self.parts[arm] if arm in self.parts else self.copied(arm)
+        self.parts[arm] = Part.of(self.policy.credit(part.evidence(), x, reward, 1.0, at))
         self.versions[arm] = self.versions.get(arm, 0) + 1
 
     def copied(self, arm: str) -> Part:

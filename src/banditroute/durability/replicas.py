@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout
 from banditroute.durability.journal import packed, unpacked
 from banditroute.durability.local_evidence import Part, Tally, total
 from banditroute.durability.stores import BASE, FileStore, Row, StateStore, order
@@ -69,13 +68,10 @@ class Replica:
         self._turn, self._failed = threading.Lock(), False
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="banditroute-replica", daemon=True)
-        state = policy.state
-        slots = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
-        bucket = int(policy.buffer[layout.H_BUCKET])
         self._initial = {
-            name: Part(state.gram[a].copy(), state.moment[a].copy(), state.arm[a, slots].copy(), bucket)
-            for a, name in enumerate(policy.arms)
-            if state.arm[a, layout.A_COUNT] > 0.0
+            name: Part.of(policy.evidence(name))
+            for name, count in zip(policy.arms, policy.counts, strict=True)
+            if count > 0
         }
 
     # What the Router calls, with its lock held.
@@ -390,40 +386,29 @@ class Replica:
 
     def _merge(self) -> None:
         router, policy = self._router, self._policy
-        state, s = policy.state, policy.buffer
         others = sum(int(row["decisions"]) for row in self._rows.values())
         with router._lock:
             router._others = max(router._others, others)
             held = [p for parts in self._parts.values() for _, p in parts.values()]
-            bucket = max([int(policy.buffer[layout.H_BUCKET]), *(p.bucket for p in held)])
-            if policy.span and bucket > policy.buffer[layout.H_BUCKET]:
+            bucket = max([policy.bucket, *(p.bucket for p in held)])
+            if policy.span and bucket > policy.bucket:
                 policy.advance(bucket * policy.span)
         stale, self._stale = self._stale, set()
         for arm in stale:
             with router._lock:
-                state, s = policy.state, policy.buffer
                 a = policy.positions.get(arm)
                 if a is None:
                     continue
-                bucket = max(bucket, int(s[layout.H_BUCKET]))
+                bucket = max(bucket, policy.bucket)
                 parts = [self._initial.get(arm, router._tally.empty)]
                 for name in sorted({*self._parts, self.id}, key=lambda n: (n != BASE, n)):
                     own = router._tally.parts.get(arm) if name == self.id else None
                     part = own if name == self.id else self._parts[name].get(arm, (0, None))[1]
                     parts += [] if part is None else [part]
-                summed = total(parts, bucket, policy)
-                state.gram[a], state.moment[a] = summed.gram, summed.moment
-                state.arm[a, [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]] = summed.sums
-                state.arm[a, layout.A_TIGHTEN] = 0.0
-                derived.loosen(s, a)
-                derived.rebuild(s, a)
+                added = total(parts, bucket, policy).evidence()
+                policy.set_evidence(arm, added._replace(generation=policy.generation(arm)))
                 if router._spread:
                     router._respread(a)
-        with router._lock:
-            s = policy.buffer
-            s[layout.H_LEARNED] = policy.state.arm[:, layout.A_COUNT].sum()
-            if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
-                derived.refresh(s)
 
     def compact(self, names: list[str]) -> bool:
         """Fold replicas that are gone into the base, so that the store and every merge stay small.
