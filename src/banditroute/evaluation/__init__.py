@@ -2,37 +2,44 @@
 
 from banditroute.evaluation.diagnosis import (
     Diagnosis,
-    cross_fitted,
     diagnose,
     segment_cache,
     segment_hits,
     segment_routing,
 )
+from banditroute.evaluation.estimators import ESTIMATORS
 from banditroute.evaluation.forecasting import Forecasts, expected_rewards, forecasts
 from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
+from banditroute.evaluation.propensities import estimated_propensities
 from banditroute.evaluation.replays import Replay, replay
 from banditroute.evaluation.report_advice import advice
 from banditroute.evaluation.reports import Report, report
+from banditroute.evaluation.reward_model import RewardModel, cross_fit, cross_fitted
 from banditroute.evaluation.tuning import SPACE, Draws, Tuned, score, sweep, tune
-from banditroute.evaluation.values import ESTIMATORS, Estimate, Evaluation, compare, evaluate
+from banditroute.evaluation.values import Difference, Estimate, Evaluation, compare, difference, evaluate
 
 __all__ = [
     "ESTIMATORS",
     "SPACE",
     "Diagnosis",
+    "Difference",
     "Draws",
     "Estimate",
     "Evaluation",
     "Forecasts",
     "Replay",
     "Report",
+    "RewardModel",
     "Target",
     "Tuned",
     "advice",
     "check_overlap",
     "compare",
+    "cross_fit",
     "cross_fitted",
     "diagnose",
+    "difference",
+    "estimated_propensities",
     "evaluate",
     "expected_rewards",
     "forecasts",
