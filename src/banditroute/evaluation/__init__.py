@@ -1,5 +1,6 @@
 """What another policy would have earned on a log: overlap, estimators, tuning, reports."""
 
+from banditroute.evaluation.batches import Batches, compare_batches, warm_start_batches
 from banditroute.evaluation.diagnosis import (
     Diagnosis,
     diagnose,
@@ -7,6 +8,7 @@ from banditroute.evaluation.diagnosis import (
     segment_hits,
     segment_routing,
 )
+from banditroute.evaluation.draws import Dealt, Draws, score
 from banditroute.evaluation.estimators import ESTIMATORS
 from banditroute.evaluation.forecasting import Forecasts, expected_rewards, forecasts
 from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
@@ -15,12 +17,16 @@ from banditroute.evaluation.replays import Replay, replay
 from banditroute.evaluation.report_advice import advice
 from banditroute.evaluation.reports import Report, report
 from banditroute.evaluation.reward_model import RewardModel, cross_fit, cross_fitted
-from banditroute.evaluation.tuning import SPACE, Draws, Tuned, score, sweep, tune
+from banditroute.evaluation.sequences import ConfidenceSequence, Running, running
+from banditroute.evaluation.tuning import SPACE, Tuned, sweep, tune
 from banditroute.evaluation.values import Difference, Estimate, Evaluation, compare, difference, evaluate
 
 __all__ = [
     "ESTIMATORS",
     "SPACE",
+    "Batches",
+    "ConfidenceSequence",
+    "Dealt",
     "Diagnosis",
     "Difference",
     "Draws",
@@ -30,11 +36,13 @@ __all__ = [
     "Replay",
     "Report",
     "RewardModel",
+    "Running",
     "Target",
     "Tuned",
     "advice",
     "check_overlap",
     "compare",
+    "compare_batches",
     "cross_fit",
     "cross_fitted",
     "diagnose",
@@ -46,6 +54,7 @@ __all__ = [
     "known_propensities",
     "replay",
     "report",
+    "running",
     "score",
     "segment_cache",
     "segment_hits",
@@ -53,4 +62,5 @@ __all__ = [
     "sweep",
     "target_array",
     "tune",
+    "warm_start_batches",
 ]
