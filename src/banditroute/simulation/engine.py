@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
+from banditroute.logs import Trace
 from banditroute.policies import LARGEST, LinearPolicy, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
@@ -39,6 +41,12 @@ class Run:
         Arms loaded: at plans, and on faults by controllers that insert.
     forced : int
         Decisions forced by the controller.
+    problem : Problem or Stream, optional
+        What it ran on.
+    policy : str
+        Name of the policy that ran.
+    surcharge : float
+        What the controller added to the price of routing to an arm that was not resident.
 
     Examples
     --------
@@ -54,6 +62,9 @@ class Run:
     loads: list[tuple[int, float]] = field(default_factory=list)
     page_ins: int = 0
     forced: int = 0
+    problem: Problem | Stream | None = None
+    policy: str = ""
+    surcharge: float = 0.0
 
     def __post_init__(self) -> None:
         self.arms = np.zeros(self.length, dtype=np.int64)
@@ -70,6 +81,60 @@ class Run:
         ):
             if stop > start:
                 yield start, stop, chosen
+
+    def to_trace(self) -> Trace:
+        """Return the run as a recorder would have written it down: the reward of the arm that served, no other.
+
+        Raises
+        ------
+        ValueError
+            The run was not made by `simulate`.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB
+        >>> stream = Stream(np.eye(2), np.eye(2), np.eye(2), ("a", "b"))
+        >>> trace = simulate(LinUCB(("a", "b"), 2, mix=0.2, rng=0), stream).to_trace()
+        >>> trace.names, trace.contexts.tolist(), trace.versions
+        (('a', 'b'), [[1.0, 0.0], [0.0, 1.0]], array([0, 1]))
+        """
+        if self.problem is None:
+            raise ValueError("a run must know its problem to make a trace; simulate gives it one")
+        stream = self.problem if isinstance(self.problem, Stream) else self.problem.stream
+        rows = np.arange(len(self))
+        _, due = _feedback(stream)
+        columns: dict[str, Floats] = {}
+        if not isinstance(self.problem, Stream) and not self.hits.all():
+            columns["fault_prices"] = np.tile(self.problem.faults, (len(self), 1))
+            columns["prices"] = columns["fault_prices"] + self.surcharge
+            for start, stop, resident in self.residents():
+                for name in columns:
+                    columns[name][start:stop, sorted(resident)] = 0.0
+        return Trace(
+            names=stream.arms,
+            arms=self.arms,
+            rewards=stream.rewards[rows, self.arms],
+            propensities=self.propensities,
+            contexts=stream.contexts,
+            times=stream.arrivals,
+            eligible=stream.available,
+            costs=None if stream.costs is None else stream.costs[rows, self.arms],
+            hits=None if isinstance(self.problem, Stream) else self.hits,
+            policies=(self.policy,),
+            versions=np.searchsorted(due, rows, side="right"),
+            **columns,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run as a trace, as `Trace.save` does.
+
+        Examples
+        --------
+        >>> Run(1).save("run.npz")
+        Traceback (most recent call last):
+        ValueError: a run must know its problem to make a trace; simulate gives it one
+        """
+        return self.to_trace().save(path)
 
 
 def simulate(
@@ -135,8 +200,12 @@ def simulate(
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
     if isinstance(policy, LinearPolicy) and engine != "router":
-        return _compiled(policy, stream, full, residency, guard)
-    return _routed(policy, stream, full, residency, guard)
+        run = _compiled(policy, stream, full, residency, guard)
+    else:
+        run = _routed(policy, stream, full, residency, guard)
+    run.problem, run.policy = problem, type(policy).__name__
+    run.surcharge = 0.0 if residency is None else residency.surcharge
+    return run
 
 
 def _feedback(stream: Stream) -> tuple[Ints, Ints]:
