@@ -14,12 +14,12 @@ from typing import Any
 
 from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout
-from banditroute.durability.journal import packed, unpacked
+from banditroute.durability.journal_records import packed, parsed
 from banditroute.durability.local_evidence import Part, Tally, total
 from banditroute.durability.stores import BASE, FileStore, Row, StateStore, order
 from banditroute.errors import SnapshotError, UnknownDecision
 from banditroute.policies import LinearPolicy
-from banditroute.records import Pending
+from banditroute.records import Decided, Pending
 
 __all__ = ["FileStore", "Replica", "StateStore"]
 
@@ -135,7 +135,8 @@ class Replica:
         if not data:
             ledger.duplicates += 1
             return False
-        pending = unpacked(data)
+        made = parsed(data)
+        pending = made.pending if isinstance(made, Decided) else None
         if pending is None:
             self.refused += 1
             return False
@@ -165,7 +166,7 @@ class Replica:
                 for key in batch:
                     del self._outbox[key]
             try:
-                self.store.keep({key: packed(key, p, True) for key, p in batch.items()}, ttl_s)
+                self.store.keep({key: packed(Decided(key, p, True, False)) for key, p in batch.items()}, ttl_s)
             except OSError:
                 # They may be in the store or not: so they are not sent again, and before an answer to one is
                 # learned the store is asked for it.
@@ -194,7 +195,7 @@ class Replica:
             elif reward is None or data == b"":  # forgotten, or another replica was first
                 router._ledger.duplicates += reward is not None
                 if router._journal is not None:
-                    router._journal.event("answered", key)
+                    router._journal.dropped(key, "answered")
             else:  # taken here, or never seen by the store: nobody else can have it
                 router._absorb(key, pending, reward)
         except (ValueError, UnknownDecision) as error:

@@ -1,18 +1,90 @@
-"""Snapshots: what of a Router is saved, and how it is put back; `container` is the file around it."""
+"""Snapshots: the whole state of a Router in one file, `container` being the form of the file."""
 
+import os
+from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from banditroute._core import container
 from banditroute._core.attributes import fill, flatten
+from banditroute._core.files import write
 from banditroute._core.typing import Arrays, Header
 from banditroute.durability.local_evidence import Tally
 from banditroute.errors import SnapshotError
-from banditroute.records import Pending
+from banditroute.records import Host, Pending, SlicedHost
 from banditroute.residency import ResidentSet
 
-__all__ = ["capture", "restore"]
+__all__ = ["capture", "captured", "load", "restore", "save"]
+
+
+def captured(host: Host, cut: Callable[[], object] | None = None) -> tuple[Header, Arrays]:
+    """Return the state of a host, copied slice by slice where it can be; the lock is held for one slice at a time.
+
+    `cut` is called with the lock held at the moment whose state it is.
+    """
+    if not isinstance(host, SlicedHost):
+        with host.locked():
+            state = host.capture()
+            if cut is not None:
+                cut()
+        return state
+    with host.locked():
+        slices = host.capture_slices()
+        given = next(slices)
+        if cut is not None:
+            cut()
+    try:
+        while given is None:
+            with host.locked():
+                given = next(slices)
+    finally:
+        close = getattr(slices, "close", None)
+        if close is not None:
+            with host.locked():
+                close()
+    return given
+
+
+def save(host: Host, path: str | os.PathLike[str]) -> None:
+    """Write the state of a host to a file; the file it replaces is kept beside it as ``<path>.previous``.
+
+    Through a link the file that it leads to is written. The new file has the mode of the one it replaces, or is its
+    owner's alone, for contexts are users' data.
+
+    Raises
+    ------
+    OSError
+        Disk full, read-only and so on; the old file is untouched.
+    SnapshotError
+        The state is larger than `load` would take; the old file is untouched.
+    TypeError, ValueError
+        The state is no plain data; the old file is untouched.
+    """
+    write(path, container.pieces(*captured(host)), previous=True)
+
+
+def load(
+    host: Host,
+    path: str | os.PathLike[str],
+    *,
+    limit_bytes: int = container.LIMIT_BYTES,
+    arms: Literal["file", "code"] = "file",
+) -> dict[str, Any]:
+    """Put back what `save` wrote; returns what `Host.restore` says.
+
+    Raises
+    ------
+    SnapshotError
+        Torn, altered, foreign, too large or not fitting; nothing changed.
+    OSError
+        The file cannot be read; nothing changed.
+    """
+    header, arrays = container.read(path, limit_bytes=limit_bytes)
+    header.pop("journal", None)
+    with host.locked():
+        return host.restore(header, arrays, arms=arms)
 
 
 def capture(router: Any) -> tuple[Header, Arrays]:

@@ -3,7 +3,6 @@
 import os
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,17 @@ from banditroute.durability import Replica, StateStore, journal
 from banditroute.durability import snapshots as snapshot
 from banditroute.durability.local_evidence import Tally
 from banditroute.errors import SnapshotError
-from banditroute.records import Pending
+from banditroute.records import (
+    Answered,
+    ArmChange,
+    Decided,
+    Decision,
+    Dropped,
+    Event,
+    Feedback,
+    Pending,
+    Request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +92,7 @@ class Durable:
         self._plays, self._answers = [0] * count, [0] * count
         self._reward_sums = [0.0] * count
         self._journal: Journal | None = None
+        self._arms_before = self.policy.arms
         self._replica: Replica | None = None
         self._tally: Tally | None = None
         self._identity: tuple[dict[str, Any], dict[str, Any]] | None = None  # of a replica, from a snapshot
@@ -121,13 +131,7 @@ class Durable:
         >>> again.select([1.0, 0.0, 0.0]).arm == router.select([1.0, 0.0, 0.0]).arm
         True
         """
-        with self._lock:
-            self._settle()
-            header, arrays = snapshot.capture(self)
-        target = Path(path)
-        data = container.encode(header, arrays)
-        container.keep_previous(target)
-        container.write(target, data)
+        snapshot.save(_Host(self), path)
 
     def load(self, path: str | os.PathLike[str], *, limit_bytes: int = container.LIMIT_BYTES) -> None:
         """Continue from a file that `save` wrote of a Router with the same settings.
@@ -150,11 +154,12 @@ class Durable:
         Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped. Arms, their sizes
         and their fault prices are those of the file.
         """
-        header, arrays = container.read(path, limit_bytes=limit_bytes)
-        with self._lock:
-            self._alone("load")
-            self._settle()
-            snapshot.restore(self, header, arrays)
+        self._alone("load")
+        snapshot.load(_Host(self), path, limit_bytes=limit_bytes)
+        if self._journal is not None:
+            with self._lock:
+                self._journal.replaced()
+            self._journal.checkpoint()
 
     def recover(
         self,
@@ -214,7 +219,14 @@ class Durable:
         >>> started, generation, learned
         (0, 2, True)
         """
-        return journal.recover(self, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep)
+        if self._index or self._journal is not None:
+            raise ValueError(f"recover must come before the first decision, got {self._index} decisions")
+        with self._lock:
+            new, report = journal.recover(
+                _Host(self), directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms="file"
+            )
+            self._journal, self._watched = new, True
+        return report
 
     def join(
         self,
@@ -305,6 +317,8 @@ class Durable:
             except (ValueError, TypeError, LookupError) as error:
                 raise SnapshotError(f"the snapshot must fit this router: {error}") from error
             self._boundary = 0
+            if self._journal is not None:
+                self._journal.replaced()
         if self._journal is not None:
             self._journal.checkpoint()
 
@@ -347,7 +361,9 @@ class Durable:
             self._quarantined[index] = closed
             self._reprice()
             if self._journal is not None:
-                self._journal.event("quarantine" if closed else "release", self.policy.arms[index])
+                self._journal.arms_changed(
+                    ArmChange("muted" if closed else "unmuted", self.policy.arms[index], self.policy.arms)
+                )
 
     # Learning, expiry and what hangs on them; the lock is held.
 
@@ -386,10 +402,9 @@ class Durable:
         else:
             self._dropped += 1
         if self._journal is not None:
-            if foreign:
-                self._journal.foreign(key, pending, reward)
-            else:
-                self._journal.feedback(key, reward)
+            request = Request(pending.context, pending.at)
+            origin = "elsewhere" if foreign else "here"
+            self._journal.learned(Feedback(key, pending.arm, request, reward, origin=origin))  # type: ignore[arg-type]
         return learns
 
     def _count(self, arm: int, pending: Pending, reward: float) -> None:
@@ -414,7 +429,7 @@ class Durable:
         if self._replica is not None and self._replica.defers(key, pending, reward):
             return
         if self._journal is not None:
-            self._journal.expiry(key)
+            self._journal.dropped(key, "expired")
         arm = self.policy.positions.get(pending.arm)
         if arm is not None and reward is not None and not self._quarantined[arm]:
             self.policy.update(arm, pending.context, reward, at=pending.at)
@@ -425,7 +440,8 @@ class Durable:
         if self._spread:
             self._respread(arm)
         if self._journal is not None:
-            self._journal.decision(key, pending, hit)
+            made = Decision(key, pending.arm, pending.propensity, hit, 0, pending.time)
+            self._journal.decided(made, Request(pending.context, pending.at), pending, False, None)
         if self._replica is not None:
             self._replica.opened(key, pending)
 
@@ -444,10 +460,12 @@ class Durable:
         """Follow a change of arms; the policy has changed already."""
         if self._journal is not None:
             if None in keep:
-                self._journal.event("add", [self.policy.arms[keep.index(None)], size, fault])
+                name = self.policy.arms[keep.index(None)]
+                self._journal.arms_changed(ArmChange("added", name, self.policy.arms, size, fault))
             else:
-                gone = next(a for a in range(len(keep) + 1) if a not in keep)
-                self._journal.event("remove", gone)
+                at = next(a for a in range(len(keep) + 1) if a not in keep)
+                self._journal.arms_changed(ArmChange("removed", self._arms_before[at], self.policy.arms))
+        self._arms_before = self.policy.arms
         self._quarantined = np.array([a is not None and self._quarantined[a] for a in keep], dtype=np.bool_)
         for name in self._PER_ARM_LISTS:
             old = getattr(self, f"_{name}")
@@ -476,6 +494,86 @@ class Durable:
             self._replica.stop()
         if self._journal is not None:
             self._journal.close()
+
+
+class _Host:
+    """What durability sees of a Router."""
+
+    def __init__(self, router: Any) -> None:
+        self._router = router
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return tuple(self._router.policy.arms)
+
+    def capture(self) -> Any:
+        self._router._settle()
+        return snapshot.capture(self._router)
+
+    def restore(self, header: Any, arrays: Any, *, arms: str = "file") -> dict[str, Any]:
+        self._router._settle()
+        snapshot.restore(self._router, header, arrays)
+        self._router._arms_before = self._router.policy.arms
+        return {}
+
+    def locked(self) -> Any:
+        return self._router._lock
+
+    def replay(self, event: Event) -> bool:
+        router = self._router
+        if isinstance(event, Decided):
+            return _decided(router, event.id, event.pending, event.hit)
+        if isinstance(event, Answered) and event.foreign is not None:
+            if event.id in router._ledger.closed:
+                return False
+            router._ledger._remember(event.id, True)
+            return bool(router._absorb(event.id, event.foreign, event.reward, foreign=True))
+        if isinstance(event, Answered):
+            pending = router._ledger.pending.get(event.id)
+            if pending is None:
+                return False
+            router._learn(event.id, pending, event.reward)
+            return True
+        if isinstance(event, Dropped):
+            pending = router._ledger.pending.get(event.id)
+            if pending is None:
+                return False
+            if event.why == "answered":
+                router._ledger.answer(event.id)
+                router._settled(pending)
+            else:
+                router._ledger._expire(event.id)
+            return True
+        if isinstance(event, ArmChange):
+            if event.what in ("muted", "unmuted"):
+                router._set_quarantine(event.arm, event.what == "muted")
+            elif event.what == "added":
+                router.add_arm(event.arm, size=event.size, fault=event.fault)
+            elif event.what == "removed":
+                router.remove_arm(event.arm)
+            return True
+        return False
+
+
+def _decided(router: Any, key: int, pending: Pending, hit: bool) -> bool:
+    policy, controller = router.policy, router.residency
+    arm = policy.positions.get(pending.arm)
+    if arm is None or key in router._ledger.pending or key in router._ledger.closed:
+        return False
+    policy.check_context(pending.context)
+    policy.advance(pending.at)
+    policy.select(pending.context)  # for the random numbers that the decision used
+    if controller is not None:
+        controller.observe(arm, pending.context, hit)
+        if not hit and controller.inserts:
+            router._insert(arm)
+    router._index += 1
+    router._hits += hit
+    router._pending[arm] += 1
+    router._plays[arm] += 1
+    router._offset = pending.time - router._clock()
+    router._ledger.put(key, pending)
+    return True
 
 
 # Forks. Locks are taken before, so that a child never inherits a half-written state; a child keeps the statistics and
