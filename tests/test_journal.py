@@ -69,7 +69,7 @@ def ends(path):
     """Where the head and each record of a file end."""
     with path.open("rb") as file:
         opening = forms.opening(file)
-        return [file.tell(), *(end for end, _ in forms.events(file, opening.format))]
+        return [file.tell(), *(end for end, _ in forms.events(file, opening))]
 
 
 def compared(router, *, residency=True):

@@ -77,8 +77,13 @@ def _filled(target: Any, data: Any, arrays: Arrays) -> Any:
         return _plain(target, data)
     if "array" in data:
         array = arrays[data["array"]]
-        if isinstance(target, np.ndarray) and (target.ndim, target.dtype.kind) != (array.ndim, array.dtype.kind):
-            raise ValueError(f"an array of {target.dtype} must stay one, got {array.dtype}, {array.ndim} dimensions")
+        if isinstance(target, np.ndarray) and (target.ndim, target.dtype.kind) != (
+            array.ndim,
+            array.dtype.kind,
+        ):
+            raise ValueError(
+                f"an array of {target.dtype} must stay one, got {array.dtype}, {array.ndim} dimensions"
+            )
         if target is not None and not isinstance(target, np.ndarray):
             raise ValueError(f"a {type(target).__name__} must stay one, got an array")
         return array.copy()

@@ -75,7 +75,9 @@ def lock(file: IO[bytes], *, wait: bool = True) -> None:
     elif msvcrt is not None:
         _lock_windows(file, wait)
     else:
-        raise OSError(errno.ENOTSUP, "this platform has no file locks: keep no journal and share no folder here")
+        raise OSError(
+            errno.ENOTSUP, "this platform has no file locks: keep no journal and share no folder here"
+        )
 
 
 def _lock_windows(file: IO[bytes], wait: bool) -> None:
@@ -186,7 +188,9 @@ def _regular(handle: int, name: str) -> IO[bytes]:
     try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "must be a regular file", name)
+            raise OSError(
+                errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "must be a regular file", name
+            )
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -394,7 +398,9 @@ class Folder:
             lock(file, wait=False)
         except BlockingIOError:
             file.close()
-            raise DirectoryInUse(f"directory must not be in use by another process, got {self.path}") from None
+            raise DirectoryInUse(
+                f"directory must not be in use by another process, got {self.path}"
+            ) from None
         except BaseException:
             file.close()
             raise

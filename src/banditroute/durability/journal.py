@@ -253,7 +253,8 @@ def _replay_file(
         with folder.reader(name) as file:
             form.opening(file)
             end = file.tell()
-            for end, event in form.events(file, opening.format):
+            for place, event in form.events(file, opening):
+                end = place
                 if opening.format == 1 or record >= start:
                     if event is not None and _apply(host, event, found):
                         found.replayed += 1

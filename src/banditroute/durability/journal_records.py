@@ -1,10 +1,11 @@
 """What a file of a journal holds: events as records, each with a checksum, in the order in which they happened.
 
 A file of format 2 is ``magic (8) | first (u64) | follows (u64) | crc32 of these (u32) | records``. A record is
-``length (u32) | crc32 (u32) | payload``. Every record of a directory has a number; ``first`` is that of the first in
-the file, and ``follows`` the number up to which the files before it must reach for nothing to be missing in between.
-Reading stops at the first record that does not check, so a torn tail costs the records in it and nothing else. Events
-name arms. Format 1 (no numbers, arms removed by index) is read, not written.
+``length (u32) | crc32 (u32) | payload``; its checksum goes on from that of the record before, the first from that of
+the head, so that a record can neither be left out nor come twice. Every record of a directory has a number: ``first``
+is that of the first in the file, and ``follows`` the number up to which the files before it must reach for nothing to
+be missing in between. Reading stops at the first record that does not check, so a torn tail costs the records in it
+and nothing else. Events name arms. Format 1 (no numbers, arms removed by index) is read, not written.
 """
 
 import json
@@ -35,7 +36,9 @@ LARGEST = 1 << 24  # bytes of a record: longer lengths are torn or hostile
 LONGEST_NAME = (1 << 16) - 1  # bytes of an arm's name
 
 DECIDED, ANSWERED, DROPPED, OTHER = 1, 2, 3, 4
-DECISION = struct.Struct("<BBQqddHHI")  # kind, flags, id, at, time, propensity, bytes of name, rows, bytes of extras
+DECISION = struct.Struct(
+    "<BBQqddHHI"
+)  # kind, flags, id, at, time, propensity, bytes of name, rows, bytes of extras
 HIT, FORCED = 1, 2
 ANSWER = struct.Struct("<BBQd")  # kind, flags, id, reward
 FAILED, COST, SECONDS, FOREIGN = 1, 2, 4, 8
@@ -46,17 +49,18 @@ ROW_DIMENSIONS = 2  # of a context: one vector, or one for each place of a list
 
 
 class Opening(NamedTuple):
-    """How a file of a journal begins: its format, the number of its first record, and what must come before.
+    """How a file of a journal begins: format, number of its first record, what must come before, checksum of the head.
 
     Examples
     --------
-    >>> Opening(2, 100, 100).first
+    >>> Opening(2, 100, 100, 0).first
     100
     """
 
     format: int
     first: int
     follows: int
+    chain: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class RemovedAt:
 
 
 def check_name(name: str) -> bytes:
-    """Return the name of an arm as a journal holds it.
+    r"""Return the name of an arm as a journal holds it.
 
     Raises
     ------
@@ -78,9 +82,9 @@ def check_name(name: str) -> bytes:
     --------
     >>> check_name("math")
     b'math'
-    >>> check_name("\\ud800x")
+    >>> check_name("\ud800x")
     Traceback (most recent call last):
-    ValueError: the name of an arm must be text that UTF-8 can hold, got '\\ud800x'
+    ValueError: the name of an arm must be text that UTF-8 can hold, got '\ud800x'
     """
     try:
         given = name.encode()
@@ -106,15 +110,21 @@ def head(first: int, follows: int) -> bytes:
     return given + CHECK.pack(zlib.crc32(given))
 
 
-def framed(payload: bytes) -> bytes:
-    """Return a record of a payload.
+def chain(given: bytes) -> int:
+    """Return the checksum from which that of the first record behind a head goes on."""
+    return int(CHECK.unpack(given[HEAD.size :])[0])
+
+
+def framed(payload: bytes, before: int) -> tuple[bytes, int]:
+    """Return what stands before a payload in a file, and its checksum, which goes on from that of the record before.
 
     Examples
     --------
-    >>> len(framed(b"12345"))
-    13
+    >>> len(framed(b"12345", 0)[0])
+    8
     """
-    return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    checksum = zlib.crc32(payload, before)
+    return FRAME.pack(len(payload), checksum), checksum
 
 
 def packed(event: Event) -> bytes:
@@ -190,7 +200,7 @@ def opening(file: IO[bytes]) -> Opening | None:
     """
     given = file.read(len(MAGIC))
     if given == MAGIC_1:
-        return Opening(1, -1, -1)
+        return Opening(1, -1, -1, 0)
     if given != MAGIC:
         if MAGIC.startswith(given) or not given.strip(b"\0"):  # of a file that was made but not yet written
             return None
@@ -202,24 +212,26 @@ def opening(file: IO[bytes]) -> Opening | None:
     if CHECK.unpack(whole[HEAD.size :])[0] != zlib.crc32(whole[: HEAD.size]):
         raise SnapshotError("the head of a journal must match its checksum, got another one")
     _, first, follows = HEAD.unpack(whole[: HEAD.size])
-    return Opening(2, first, follows)
+    return Opening(2, first, follows, chain(whole))
 
 
-def events(file: IO[bytes], format: int = 2) -> Iterator[tuple[int, Event | RemovedAt | None]]:
+def events(file: IO[bytes], opening: Opening) -> Iterator[tuple[int, Event | RemovedAt | None]]:
     """Yield where each good record behind the head ends, and its event; None where it is none that can be read.
 
     Torn tails are no error, they end the iteration; ``OSError`` where the disk does not give what it holds.
     """
     end = file.tell()
-    read = parsed if format > 1 else _parsed_1
+    read, before = (parsed, opening.chain) if opening.format > 1 else (_parsed_1, 0)
     size = os.fstat(file.fileno()).st_size
     while len(frame := file.read(FRAME.size)) == FRAME.size:
         length, checksum = FRAME.unpack(frame)
         if length > min(LARGEST, size - end):
             return
         payload = file.read(length)
-        if len(payload) < length or zlib.crc32(payload) != checksum:
+        if len(payload) < length or zlib.crc32(payload, before) != checksum:
             return
+        if opening.format > 1:
+            before = checksum
         end += FRAME.size + length
         yield end, read(payload)
 

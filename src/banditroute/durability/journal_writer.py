@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from stat import S_ISREG
 from typing import NamedTuple
 
@@ -130,11 +130,13 @@ class Journal:
         self.recorded = self.lost = 0
         # Under `_io`.
         self._io = threading.RLock()
-        self._frames: deque[bytes] = deque()  # taken from the queue, not yet durable
-        self._first, self._follows = position, follows  # of the first frame; of the next file
+        self._unsaved: deque[bytes] = deque()  # payloads taken from the queue, not yet durable
+        self._first, self._follows = position, follows  # of the first of them; of the next file
         self._bytes_out = 0
         self._file: int | None = None
-        self._good = 0  # bytes of the file that are durable
+        self._good = self._chain = (
+            0  # bytes of the file that are durable, checksum of the last record of them
+        )
         self._noted: set[str] = set()
         self.errors = self.checkpoints = 0
         self.closed = self.moved = False
@@ -254,43 +256,45 @@ class Journal:
             if self._folder.closed:
                 return
             self._drain()
-            self._write(self._first + len(self._frames))
-            if self._gap or self._queue:
-                if self._gap or isinstance(self._queue[0], int):
-                    raise OSError(errno.ENOSPC, f"{self.lost} records were dropped: a checkpoint must come first")
+            self._write(self._first + len(self._unsaved))
+            if self._gap or (self._queue and isinstance(self._queue[0], int)):
+                raise OSError(errno.ENOSPC, f"{self.lost} records were dropped: a checkpoint must come first")
 
     def _drain(self) -> None:
-        """Take from the queue what follows the last frame without a gap."""
+        """Take from the queue what follows without a gap."""
         queue = self._queue
         for _ in range(len(queue)):
             if isinstance(queue[0], int):
                 return
-            self._frames.append(form.framed(queue.popleft()))  # type: ignore[arg-type]
+            self._unsaved.append(queue.popleft())  # type: ignore[arg-type]
 
     def _write(self, end: int) -> None:
-        """Make the frames before record `end` durable."""
+        """Make the records before record `end` durable."""
         count = end - self._first
         if count <= 0:
             return
         if self._file is None:
             self._open()
         assert self._file is not None
-        place, batch, size = self._good, bytearray(), 0
-        for at in range(count):
-            batch += self._frames[at]
-            if len(batch) >= BATCH or at == count - 1:
+        place, chain, batch = self._good, self._chain, bytearray()
+        for at, payload in enumerate(islice(self._unsaved, count), 1):
+            frame, chain = form.framed(payload, chain)
+            batch += frame
+            batch += payload
+            if len(batch) >= BATCH or at == count:
                 write_all(self._file, batch, place)
                 place += len(batch)
                 batch.clear()
         os.fsync(self._file)
         if os.fstat(self._file).st_nlink == 0:
-            raise FileNotFoundError(errno.ENOENT, "the journal was removed", file_name("journal", self._number))
-        size = place - self._good
-        self._good = place
-        self._bytes_out += size
+            raise FileNotFoundError(
+                errno.ENOENT, "the journal was removed", file_name("journal", self._number)
+            )
+        self._bytes_out += place - self._good
+        self._good, self._chain = place, chain
         self._first = self._follows = end
         for _ in range(count):
-            self._frames.popleft()
+            self._unsaved.popleft()
 
     def _open(self) -> None:
         """Start a file with the first record that is not durable."""
@@ -308,7 +312,7 @@ class Journal:
                 self._folder.unlink(name)
             raise
         self._leave()
-        self._file, self._good = handle, len(given)
+        self._file, self._good, self._chain = handle, len(given), form.chain(given)
         self._files.append(Written(self._first, self._number))
 
     def _leave(self) -> None:
@@ -356,7 +360,7 @@ class Journal:
         with self._io:
             try:
                 self._drain()
-                if self._first + len(self._frames) >= cut:
+                if self._first + len(self._unsaved) >= cut:
                     self._write(cut)
                     self._open()
                     return self._number, True
@@ -369,8 +373,8 @@ class Journal:
         """Let go of records before `cut`: a durable snapshot holds what they did."""
         self._drain()
         while self._first < cut:
-            if self._frames:
-                self._bytes_out += len(self._frames.popleft())
+            if self._unsaved:
+                self._bytes_out += len(self._unsaved.popleft()) + form.FRAME.size
                 self._first += 1
             elif self._queue:
                 mark = self._queue.popleft()
@@ -379,7 +383,7 @@ class Journal:
                 self._drain()
             else:
                 self._first = cut
-        if self._queue and self._queue[0] == self._first and not self._frames:
+        if self._queue and self._queue[0] == self._first and not self._unsaved:
             self._queue.popleft()
         self._leave()
         self._follows = self._first
@@ -415,15 +419,20 @@ class Journal:
         gap, good = self._gap, self._good
         if self._folder.moved and not self.moved:
             self.moved = True
-            self._log.error("journal: %s leads elsewhere by now; the folder it led to is kept", self._folder.path)
+            self._log.error(
+                "journal: %s leads elsewhere by now; the folder it led to is kept", self._folder.path
+            )
         try:
             self.flush()
             self._noted.clear()
         except OSError as error:
-            self._note(error)
-            if gap and (self._good > good or "gap" not in self._noted):  # at once, and when there is room again
-                self._noted.add("gap")
+            stuck = gap or isinstance(error, FileNotFoundError)  # only a checkpoint leads on
+            if stuck and (
+                self._good > good or "stuck" not in self._noted
+            ):  # at once, and when there is room again
+                self._noted.add("stuck")
                 self._checkpointer.wake()
+            self._note(error)
 
     def _note(self, error: OSError) -> None:
         """Count an error of the disk; it is logged once until writing succeeds again."""

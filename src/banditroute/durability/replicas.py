@@ -166,7 +166,9 @@ class Replica:
                 for key in batch:
                     del self._outbox[key]
             try:
-                self.store.keep({key: packed(Decided(key, p, True, False)) for key, p in batch.items()}, ttl_s)
+                self.store.keep(
+                    {key: packed(Decided(key, p, True, False)) for key, p in batch.items()}, ttl_s
+                )
             except OSError:
                 # They may be in the store or not: so they are not sent again, and before an answer to one is
                 # learned the store is asked for it.
