@@ -18,11 +18,10 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from faults import harness, mutations
-from faults.host import MemoryHost
-
 from banditroute.durability import journal
 from banditroute.durability import journal_records as form
+from faults import harness, mutations
+from faults.host import MemoryHost
 
 
 def place():
@@ -101,7 +100,9 @@ def mutate(count, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

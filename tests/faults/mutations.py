@@ -1,8 +1,11 @@
 """Bytes that are not what was written: cut, flipped, moved, doubled, or with every checksum put right again."""
 
+import os
+import zlib
+
 import numpy as np
 
-from banditroute import SnapshotError
+from banditroute import LinUCB, Polar, Router, SnapshotError
 from banditroute._core import container
 from banditroute.durability import journal
 from banditroute.durability import journal_records as form
@@ -158,3 +161,100 @@ def directory_survives(home, make, draw):
     kept.abandon()
     assert alive
     return "recovered"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class RouterUnderMutation:
+    """Files that `Router.load` is given: it loads them and serves, or refuses them and is as it was, to the last bit."""
+
+    def __init__(self, scratch):
+        self.path = scratch / "state"
+        source = self.made()
+        rng = np.random.default_rng(0)
+        waiting = [source.select(rng.normal(size=3)).id for _ in range(40)]
+        for key in waiting[:30]:
+            source.update(key, float(rng.random()))
+        source.quarantine("b")
+        source.save(self.path)
+        self.data = self.path.read_bytes()
+        self.target, self.before = None, None
+
+    @staticmethod
+    def made():
+        policy = LinUCB(["a", "b", "c", "d"], 3, mix=0.1, rng=1)
+        return Router(policy, Polar(2, epoch=7, rng=2), 0.1, clock=Clock(), feedback_limit_s=100.0)
+
+    def _state(self):
+        again = self.path.with_name("now")
+        self.target.save(again)
+        return again.read_bytes()
+
+    def one(self, draw):
+        """One mutation; returns what became of it."""
+        if self.target is None:
+            self.target = self.made()
+            self.target.select(np.ones(3))
+            self.before = self._state()
+        if draw.random() < 0.2:
+            given = mutated(self.data, draw)
+        else:
+            given = container.encode(*crafted(*container.decode(self.data), draw))
+        self.path.write_bytes(given)
+        try:
+            self.target.load(self.path)
+        except SnapshotError:
+            assert self._state() == self.before, "refused, and yet another state"
+            return "refused"
+        target, self.target = self.target, None
+        for step in range(12):
+            target.residency.next_plan, target.parts.books.due = 0, 0.0  # plans too
+            target.parts.books.clock.now += 30.0
+            decision = target.select(np.full(3, step / 12))
+            target.update(decision.id, 0.5)
+        target.stats()
+        return "identical" if given == self.data else "loaded"
+
+
+class MetricsUnderMutation:
+    """Files of workers that a scrape reads: shown as they were written, or passed over."""
+
+    def __init__(self, scratch):
+        from prometheus_client import CollectorRegistry
+
+        from banditroute.servers.prometheus import export
+
+        self.home = scratch / "metrics"
+        router, self.registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
+        for _ in range(3):
+            router.select([1.0, 0.0])
+        other = export(router, CollectorRegistry(), directory=self.home, write_s=1e6)
+        self.data = next(self.home.iterdir()).read_bytes()
+        other.close()
+        self.mine = export(Router(LinUCB(2, 2, rng=0)), self.registry, directory=self.home, write_s=1e6)
+
+    def one(self, draw):
+        """One mutation; returns what became of it."""
+        from prometheus_client import generate_latest
+
+        from banditroute._core.files import lock
+
+        given = mutated(self.data, draw)
+        if draw.random() < 0.3:  # with its checksum put right
+            body = mutated(self.data.partition(b"\n")[2], draw)
+            given = b"banditroute-metrics 1 %d %d\n%s" % (len(body), zlib.crc32(body), body)
+        path = self.home / "worker-1.banditroute"
+        with open(path, "wb", buffering=0) as file:
+            file.write(given)
+            lock(file, wait=False)
+            text = generate_latest(self.registry).decode()
+            left = os.path.exists(path)
+        assert left and path.read_bytes() == given, "a file of another was touched"
+        path.unlink()
+        shown = 'banditroute_decisions_total{worker="1"} 3.0' in text
+        return "shown" if shown else "passed over" if 'worker="1"' not in text else "shown otherwise"

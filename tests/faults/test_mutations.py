@@ -69,3 +69,17 @@ def test_a_crafted_state_is_refused_whole(home):
     draw = Random(5)
     for _ in range(300):
         container.decode(container.encode(*mutations.crafted(header, arrays, draw)))
+
+
+def test_a_file_that_a_router_loads_is_refused_whole_or_serves(tmp_path):
+    draw, router = Random(6), mutations.RouterUnderMutation(tmp_path)
+    seen = Counter(router.one(draw) for _ in range(250))
+    assert seen["refused"] > 100 and seen["loaded"] > 10
+
+
+def test_metrics_of_a_worker_are_shown_or_passed_over(tmp_path):
+    pytest.importorskip("prometheus_client")
+    draw, metrics = Random(7), mutations.MetricsUnderMutation(tmp_path)
+    seen = Counter(metrics.one(draw) for _ in range(300))
+    metrics.mine.close()
+    assert seen["passed over"] > 150
