@@ -19,7 +19,7 @@ from banditroute import LRU, LinUCB, Polar, Router, SnapshotError, UnknownDecisi
 from banditroute._core.kernels import layout
 from banditroute.durability import journal_records as forms
 from banditroute.durability import journal_writer as writer
-from banditroute.durability import snapshots as snap
+from banditroute.router import state
 
 HERE = Path(__file__).parent
 
@@ -41,7 +41,7 @@ def serve(router, steps, seed, ids=()):
     rng = np.random.default_rng(seed)
     waiting = list(ids)
     for _ in range(steps):
-        router._clock.now += 1.0
+        router.parts.books.clock.now += 1.0
         waiting.append(router.select(rng.normal(size=5)).id)
         if len(waiting) > 6:
             router.update(waiting.pop(int(rng.integers(len(waiting)))), float(rng.normal()))
@@ -73,7 +73,7 @@ def ends(path):
 
 
 def compared(router, *, residency=True):
-    header, arrays = snap.capture(router)
+    header, arrays = state.capture(router)
     header.pop("time")
     arrays["policy.header"][[layout.H_PROPENSITY, layout.H_EVALUATED]] = 0.0  # of the last call only
     if not residency:
@@ -125,7 +125,7 @@ def test_expiry_is_replayed_with_its_stated_reward(tmp_path):
     router.recover(tmp_path, flush_s=60.0)
     ids = [router.select(np.ones(5)).id for _ in range(3)]
     router.update(ids[0], 1.0)
-    router._clock.now += 10.0
+    router.parts.books.clock.now += 10.0
     assert router.stats()["expired"] == 2
     journal_of(router).flush()
     wanted = compared(router)
@@ -298,7 +298,7 @@ learned = base
 waiting = []
 def flusher():
     while True:
-        with router._lock:
+        with router.parts.lock:
             sure = router.stats()["learned"]
         journal_of(router).flush()
         shared[0:8] = struct.pack("<Q", sure)  # this much cannot be lost any more

@@ -11,14 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from banditroute import LRU, FileStore, LinUCB, Router
-from banditroute.router import Source
+from banditroute.router import RewardLimits
 from banditroute.servers.metrics import METRICS, table
 from banditroute.servers.prometheus import _parsed as parsed
 from banditroute.servers.prometheus import export
 
 
 def test_every_number_of_stats_is_exported_with_its_value(tmp_path):
-    router = Router(LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources={"judge": Source(0.0, 1.0, clip=True)})
+    router = Router(LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources={"judge": RewardLimits(0.0, 1.0, clip=True)})
     router.recover(tmp_path)
     registry = CollectorRegistry()
     export(router, registry, service="chat")
@@ -307,7 +307,7 @@ def test_decisions_of_forked_workers_add_up(tmp_path, shared):
 
 
 def test_every_number_has_a_line_of_help_in_one_table(tmp_path):
-    sources = {"judge": Source(0.0, 1.0, clip=True)}
+    sources = {"judge": RewardLimits(0.0, 1.0, clip=True)}
     router = Router(LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources=sources)
     router.recover(tmp_path / "journal")
     router.join(FileStore(tmp_path / "store"), share_decisions=True, background=False)
