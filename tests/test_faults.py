@@ -100,7 +100,11 @@ def test_a_spread_width_is_that_of_the_plays_as_observations():
 
 
 def test_sources_have_ranges_clips_and_rates():
-    rules = {"judge": RewardLimits(0.0, 1.0), "clicks": RewardLimits(0.0, 1.0, clip=True), "bot": RewardLimits(per_s=2.0)}
+    rules = {
+        "judge": RewardLimits(0.0, 1.0),
+        "clicks": RewardLimits(0.0, 1.0, clip=True),
+        "bot": RewardLimits(per_s=2.0),
+    }
     router = made(sources=rules)
     key = router.select(ONE).id
     with pytest.raises(ValueError, match=r"reward must be in \[0, 1\], got 3"):

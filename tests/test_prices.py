@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banditroute import LinUCB, Router
-from banditroute.terms import BudgetPacer, Heads, Prices, QualityFloor, Queues, energy, money
+from banditroute.terms import BudgetPacer, CostModels, Prices, QualityFloor, Queues, energy, money
 
 
 @given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=6), st.floats(0.0, 2.0))
@@ -112,32 +112,32 @@ def test_slots_divide_the_wait():
     assert queues.waits_s().tolist() == [6.0, 3.0]
 
 
-def test_heads_learn_apart_and_a_weight_acts_at_once():
+def test_models_learn_apart_and_a_weight_acts_at_once():
     rng, policy = np.random.default_rng(0), LinUCB(2, 2, rng=0)
-    heads = Heads(policy.arms, 2, weights={"usd": 0.0, "seconds": 0.0})
+    models = CostModels(policy.arms, 2, weights={"usd": 0.0, "seconds": 0.0})
     cost = np.array([[0.1, 0.0], [1.0, 0.5]])
     for _ in range(400):
         x = np.array([1.0, rng.uniform(-1, 1)])
         for arm in (0, 1):
             policy.update(arm, x, [0.5, 0.8][arm] + 0.05 * rng.normal())
-            heads.update(arm, x, usd=float(cost[arm] @ x) + 0.01 * rng.normal())
+            models.update(arm, x, usd=float(cost[arm] @ x) + 0.01 * rng.normal())
     x = np.array([1.0, 0.5])
-    assert heads.predict("usd", x) == pytest.approx(cost @ x, abs=0.02)
+    assert models.predict("usd", x) == pytest.approx(cost @ x, abs=0.02)
     before = policy.theta
-    assert policy.select(x, prices=heads.prices(x)).arm == 1
-    heads.weights["usd"] = 0.5  # 0.57 dearer against 0.3 better
-    assert policy.select(x, prices=heads.prices(x)).arm == 0
+    assert policy.select(x, prices=models.prices(x)).arm == 1
+    models.weights["usd"] = 0.5  # 0.57 dearer against 0.3 better
+    assert policy.select(x, prices=models.prices(x)).arm == 0
     assert np.array_equal(before, policy.theta)
-    pacer = BudgetPacer(1.0, lambda at: heads.predict("usd", at))
+    pacer = BudgetPacer(1.0, lambda at: models.predict("usd", at))
     assert pacer.reserve(1, x) == pytest.approx(1.25, abs=0.02)
 
 
-def test_heads_refuse_all_or_nothing():
-    heads = Heads(2, 1, weights={"usd": 1.0, "seconds": 1.0})
+def test_models_refuse_all_or_nothing():
+    models = CostModels(2, 1, weights={"usd": 1.0, "seconds": 1.0})
     for bad in ({"usd": 1.0, "joules": 2.0}, {"usd": 1.0, "seconds": np.nan}):
         with pytest.raises((KeyError, ValueError)):
-            heads.update(0, [1.0], **bad)
-    assert heads.predict("usd", [1.0]).tolist() == [0.0, 0.0]
+            models.update(0, [1.0], **bad)
+    assert models.predict("usd", [1.0]).tolist() == [0.0, 0.0]
 
 
 def test_bad_numbers_are_refused():

@@ -4,10 +4,12 @@ FILE.npz holds, for n requests and N arms:
   contexts  (n, d)  numbers that describe a request
   rewards   (n, N)  what each arm earns on it, in [0, 1] after division by --scale
   costs     (n, N)  money each arm charges on it; only read when --costs names it
-Other keys are named by options. Requests are rows drawn with replacement.
+Other keys are named by options. A CSV, JSON lines or Parquet file will do as well: --reward names the columns of scores
+(and the arms), --context those of contexts, --cost those of costs. Requests are rows drawn with replacement.
 
 For example
   banditroute study matrix mine.npz
+  banditroute study matrix scores.csv --reward "score:*" --cost "usd:*" --context "e_*"
   banditroute study matrix llmrouter9.npz --contexts minilm_pca64 --rewards scores --scale 255 --capacity 3
 """
 
@@ -20,12 +22,22 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, write_csv, write_json
+from banditroute.cli.console import (
+    aligned,
+    column_options,
+    over_seeds,
+    plus_minus,
+    positive,
+    saved_scores,
+    say,
+    write_csv,
+    write_json,
+)
 from banditroute.cli.demo import NOTES, residency_report, residency_table
 from banditroute.residency.paging import PagingModel
 from banditroute.simulation import MatrixEnvironment, Outcome, compare_policies, summary
 
-__all__ = ["configure", "run"]
+__all__ = ["configure", "environment_of_table", "read_matrix", "run"]
 
 POLICY_NOTES = """\
 Means over seeds, ± half a 95 % interval. LinUCB has the library's defaults (pooled prior, alpha and ridge from the
@@ -44,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     3
     """
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE.npz")
+    add("file", type=Path, metavar="FILE")
     add("--contexts", default="contexts", metavar="KEY", help="default: %(default)s")
     add("--rewards", default="rewards", metavar="KEY", help="default: %(default)s")
     add("--costs", metavar="KEY", help="money per request and arm; reported, not optimised")
@@ -53,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--components",
         type=positive,
         metavar="N",
-        help="leading context columns to keep (default: at most 32)",
+        help="leading context columns to keep (all)",
     )
     add("--no-bias", action="store_true", help="do not append a constant to the contexts")
     add("--capacity", type=positive, metavar="K", help="compare residency too, with K arms in fast memory")
@@ -61,6 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=positive, default=20, metavar="N", help="default: %(default)s")
     add("--out", type=Path, default=Path("out/study"), metavar="DIR", help="default: %(default)s")
     add("--json", action="store_true", help="print the result as JSON instead of tables")
+    column_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,6 +131,46 @@ def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
     """
     if not args.file.is_file():
         raise FileNotFoundError(f"no file {args.file}")
+    if args.file.suffix in (".csv", ".jsonl", ".parquet"):
+        environment = environment_of_table(args)
+    else:
+        environment = _of_arrays(args)
+    low, high = environment.rewards.min(), environment.rewards.max()
+    if low < 0.0 or high > 1.0:
+        raise ValueError(
+            f"{args.rewards} of {args.file} must be in [0, 1] after division by --scale {args.scale:g}, "
+            f"got {low:g} .. {high:g}"
+        )
+    return environment
+
+
+def environment_of_table(args: argparse.Namespace) -> MatrixEnvironment:
+    """Return the environment in a CSV, JSON lines or Parquet file of the scores of all arms.
+
+    Examples
+    --------
+    >>> environment_of_table(argparse.Namespace(file=Path("nowhere.csv")))
+    Traceback (most recent call last):
+    FileNotFoundError: no file nowhere.csv
+    """
+    bias = not getattr(args, "no_bias", False)
+    table = saved_scores(args.file, args)
+    contexts = np.zeros((len(table.rewards), 0)) if table.contexts is None else table.contexts
+    if not bias and not contexts.shape[1]:
+        raise ValueError(f"{args.file} must have contexts with --no-bias: --context names their columns")
+    _say_cut(args, contexts.shape[1])
+    contexts = contexts[:, : args.components]
+    ones = np.ones((len(contexts), int(bias)))
+    return MatrixEnvironment(
+        np.column_stack([contexts, ones]),
+        table.rewards / args.scale,
+        costs=table.costs,
+        arms=table.arms,
+        order="replace",
+    )
+
+
+def _of_arrays(args: argparse.Namespace) -> MatrixEnvironment:
     if not zipfile.is_zipfile(args.file):
         raise ValueError(f"{args.file} is not an .npz file; numpy.savez writes one")
     with np.load(args.file, allow_pickle=False) as file:
@@ -126,23 +179,23 @@ def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
                 raise ValueError(
                     f"{key} of {args.file} must have two dimensions, got shape {file[key].shape}"
                 )
-    environment = MatrixEnvironment.from_npz(
+        if args.contexts in file.files:
+            _say_cut(args, file[args.contexts].shape[1])
+    return MatrixEnvironment.from_npz(
         args.file,
         args.contexts,
         args.rewards,
         args.costs,
         scale=args.scale,
-        components=32 if args.components is None else args.components,
+        components=args.components,
         bias=not args.no_bias,
         order="replace",
     )
-    low, high = environment.rewards.min(), environment.rewards.max()
-    if low < 0.0 or high > 1.0:
-        raise ValueError(
-            f"{args.rewards} of {args.file} must be in [0, 1] after division by --scale {args.scale:g}, "
-            f"got {low:g} .. {high:g}"
-        )
-    return environment
+
+
+def _say_cut(args: argparse.Namespace, width: int) -> None:
+    if args.components is not None and args.components < width:
+        say(args.file, [f"of {width} context columns the first {args.components} are kept: --components"])
 
 
 def _one_seed(environment: MatrixEnvironment, requests: int, seed: int) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """Choose settings on half of your matrix of rewards, or of your trace, and judge them on the other half.
 
-FILE is a trace (.npz, .csv, .jsonl or .parquet, as `Trace.save` writes them, with contexts and propensities), or an
-.npz file of contexts (n, d) and rewards (n, N) as `study matrix` reads it.
+FILE is a log with contexts and propensities: what `Trace.save` writes, or a CSV, JSON lines or Parquet file whose
+columns the options name. Or it holds the scores of all arms, as `study matrix` reads them.
 
 For example
   banditroute tune log.parquet
@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from banditroute.cli.console import aligned, positive, saved_trace, steps
+from banditroute.cli.console import aligned, column_options, is_wide, positive, saved_trace, steps
+from banditroute.cli.study_matrix import environment_of_table
 from banditroute.evaluation import Draws, Tuned, tune
 from banditroute.logs import Trace
 from banditroute.simulation import MatrixEnvironment
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--contexts", default="contexts", metavar="KEY", help="default: %(default)s")
     add("--rewards", default="rewards", metavar="KEY", help="default: %(default)s")
     add("--scale", type=float, default=1.0, metavar="S", help="stored number that means a reward of 1")
-    add("--components", type=positive, default=32, metavar="N", help="leading context columns (%(default)s)")
+    add("--components", type=positive, metavar="N", help="leading context columns to keep (all)")
     add("--search", nargs="+", choices=list(RANGES), default=["alpha", "ridge"], help="what to tune")
     add("--capacity", type=positive, metavar="K", help="tune with K arms in fast memory, under Polar")
     add("--fault", type=float, default=0.05, help="price of a fault and of a load (%(default)s)")
@@ -64,6 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="processes; -1 for all cores (%(default)s)")
     add("--backend", default="loky", help="of joblib: loky, ray or dask (%(default)s)")
     add("--json", action="store_true", help="print the result as JSON")
+    column_options(parser)
 
 
 def _pairs(text: str) -> int:
@@ -94,14 +96,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> Draws | Trace:
-    trace = saved_trace(args.file)
+    trace = None if is_wide(args.file, args) else saved_trace(args.file, args)
     if trace is not None:
         if args.capacity is not None:
             raise ValueError("--capacity needs the rewards of all arms: a trace holds one per request")
         return trace
-    environment = MatrixEnvironment.from_npz(
-        args.file, args.contexts, args.rewards, scale=args.scale, components=args.components, order="replace"
-    )
+    if is_wide(args.file, args):
+        environment = environment_of_table(args)
+    else:
+        environment = MatrixEnvironment.from_npz(
+            args.file,
+            args.contexts,
+            args.rewards,
+            scale=args.scale,
+            components=args.components,
+            order="replace",
+        )
     if args.capacity is not None and args.capacity >= len(environment.arms):
         raise ValueError(f"--capacity must be below the number of arms, {len(environment.arms)}")
     return Draws(environment, args.requests, args.capacity, args.fault)

@@ -14,6 +14,7 @@ from banditroute.records.protocols import (
     StateStore,
     StoreRow,
     Term,
+    TermHost,
 )
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "StateStore",
     "StoreRow",
     "Term",
+    "TermHost",
     "Why",
 ]

@@ -36,6 +36,8 @@ class Extras(NamedTuple):
 class Request(NamedTuple):
     """A context ``x`` (d,), its index ``at`` on the clock of decisions, and ``extras``, None where none were given.
 
+    ``time`` is that of the decision, seconds on the Router's clock: the only time that terms know.
+
     Examples
     --------
     >>> import numpy as np
@@ -46,6 +48,7 @@ class Request(NamedTuple):
     x: Floats
     at: int
     extras: Extras | None = None
+    time: float = 0.0
 
 
 class Decision(NamedTuple):

@@ -1,8 +1,10 @@
 """What the parts of a Router are to each other: protocols, so that anyone can write one of their own."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.records.decision import Decision, Feedback, Parts, Pending, Request
@@ -20,6 +22,7 @@ __all__ = [
     "StateStore",
     "StoreRow",
     "Term",
+    "TermHost",
 ]
 
 
@@ -32,6 +35,8 @@ class PriceRow:
         Written into by the term's `write`.
     ring : callable
         Tells that `values` are out of date: the next request has the term write them anew. From any thread.
+    host : callable, optional
+        Returns the `TermHost` that the term belongs to, None when that is gone (a weak reference will do).
 
     Examples
     --------
@@ -41,10 +46,44 @@ class PriceRow:
     stale
     """
 
-    __slots__ = ("ring", "values")
+    __slots__ = ("host", "ring", "values")
 
-    def __init__(self, values: Floats, ring: Callable[[], None]) -> None:
-        self.values, self.ring = values, ring
+    def __init__(
+        self,
+        values: Floats,
+        ring: Callable[[], None],
+        host: Callable[[], "TermHost | None"] = lambda: None,
+    ) -> None:
+        self.values, self.ring, self.host = values, ring, host
+
+
+class TermHost(Protocol):
+    """What a term sees of the Router it belongs to, and calls without the Router's lock held."""
+
+    def select(
+        self,
+        x: ArrayLike,
+        *,
+        eligible: Collection[str] | ArrayLike | None = None,
+        prices: ArrayLike | None = None,
+        protected: bool = False,
+    ) -> Decision:
+        """Choose the arm that serves a request."""
+
+    def update(self, decision_id: int, reward: float, *, cost: float | None = None) -> bool:
+        """Learn the reward that answers a decision, and what the call did cost."""
+
+    def cancel(self, decision_id: int) -> bool:
+        """Withdraw a decision: it teaches nothing and frees what was set aside for it."""
+
+    def forget_arm(self, name: str) -> None:
+        """Forget all that was learned of an arm."""
+
+    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
+        """Have a term `replay_mark` what it was told from outside, under the lock, and tell listeners."""
+
+    def add_term(self, term: "Term") -> None:
+        """Let a term shape the choices from now on."""
 
 
 @runtime_checkable
@@ -73,17 +112,20 @@ class Term(Protocol):
     ) -> Floats | None:
         """Return prices of this request alone, (k,), infinite where closed; None where there is nothing to say."""
 
-    def reserve(self, arm: str, request: Request) -> Any:
+    def reserve(self, arm: str, request: Request, /) -> Any:
         """See an arm chosen; what it returns (plain data) is held with the decision."""
 
-    def settle(self, arm: str, held: Any, feedback: Feedback) -> None:
-        """See the feedback of a decision learned."""
+    def settle(self, arm: str, held: Any, feedback: Feedback, /) -> None:
+        """See the feedback of a decision learned; the arm may be gone by then."""
 
-    def release(self, arm: str, held: Any) -> None:
+    def release(self, arm: str, held: Any, /) -> None:
         """See a decision end without an answer: expired, cancelled, rerouted, arm removed, or a fork."""
 
-    def mark(self, details: Mapping[str, Any]) -> None:
-        """Take up again what was told from outside and came back from a journal."""
+    def replay_mark(self, details: Mapping[str, Any]) -> None:
+        """Take up what was told from outside: at once through `TermHost.tell_term`, or again from a journal.
+
+        An arm that is gone by now is passed over.
+        """
 
     def add_arm(self, name: str) -> None:
         """Follow an arm that was added; it starts with what the term assumes of an unknown one."""
@@ -177,7 +219,10 @@ State = Literal["gpu", "host", "disk", "unknown"]
 
 
 class Capabilities(NamedTuple):
-    """What a server can be asked to do, and whether a load stalls the requests it is serving.
+    """What a server can be asked to do, and what it does by itself.
+
+    ``unload`` False: it frees no place when asked. ``blocking``: a load stalls the requests it is serving.
+    ``displaces``: a request to an adapter that is not resident loads it in the place of another one.
 
     Examples
     --------
@@ -191,15 +236,20 @@ class Capabilities(NamedTuple):
     touch: bool = True
     observe: bool = True
     blocking: bool = True
+    displaces: bool = False
 
 
 @runtime_checkable
 class AdapterBackend(Protocol):
     """Handle of one replica's adapter memory: `ensure` and `evict`; everything else is optional.
 
-    Calls come from the thread that plans, one at a time, and may take long. Optional are the property
-    ``capabilities`` (`Capabilities`), ``pin(name, pinned=True) -> bool``, ``touch(name) -> bool`` (mark as just used)
-    and ``observe() -> dict`` of name to `State`, the server's own word of where every adapter is.
+    Calls come one at a time and may take long; one that takes longer than the Router waits goes on beside later ones,
+    so they must be safe under threads. They must not call the Router. Optional are the property ``capabilities``
+    (`Capabilities`); ``pin(name, pinned=True) -> bool``; ``touch(name) -> bool``, mark as just used; ``observe() ->
+    dict`` of name to `State`, the server's own word of where every adapter is ("gpu" is resident, a name that is
+    missing is nowhere, "unknown" leaves the belief as it was); ``forget(name) -> bool``, drop its weights altogether,
+    for a name that may come back with others (`evict` without it); and, where ``displaces``, ``served(name)``: a request
+    was sent there, answered from a model without I/O by the changes of what is resident, (name, resident) each.
 
     Examples
     --------

@@ -153,6 +153,11 @@ class Planner:
             self.reconciler.forget(name)
             self.wanted()
 
+    def wake(self) -> None:
+        """Have the thread look, where there is one."""
+        if self.where == "background":
+            self._thread.wake()
+
     def wanted(self) -> None:
         """Tell the reconciler that the desired set has changed."""
         if self.reconciler is not None:

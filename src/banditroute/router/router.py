@@ -24,6 +24,7 @@ from banditroute.records import (
     Decision,
     Extras,
     Listener,
+    Marked,
     Pending,
     Request,
     StateStore,
@@ -126,9 +127,34 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_feedback", "_host", "_journal", "_ledger", "_limits",
-        "_listeners", "_lock", "_named", "_planner", "_replica", "_residence", "_select", "_select_priced", "_table",
-        "_watched", "backend", "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
+        "__weakref__",
+        "_arms",
+        "_books",
+        "_clock",
+        "_feedback",
+        "_host",
+        "_journal",
+        "_kept",
+        "_ledger",
+        "_limits",
+        "_listeners",
+        "_lock",
+        "_named",
+        "_planner",
+        "_replica",
+        "_residence",
+        "_select",
+        "_select_priced",
+        "_table",
+        "_watched",
+        "backend",
+        "maintenance",
+        "paging",
+        "parts",
+        "policy",
+        "recorder",
+        "residency",
+        "switching",
     )  # fmt: skip
 
     def __init__(
@@ -185,7 +211,9 @@ class Router:
             )  # fmt: skip
             self.paging = self._residence.paging
             if residency.needs_utilities:
-                policy.utilities(np.zeros((1, policy.dim)))  # raises where the policy cannot say what it maximises
+                policy.utilities(
+                    np.zeros((1, policy.dim))
+                )  # raises where the policy cannot say what it maximises
         self.parts = RouterParts(
             self._lock,
             policy,
@@ -227,6 +255,7 @@ class Router:
             if not isinstance(term, Term):
                 raise TypeError(f"terms must hold Terms, got {term!r}")
             _unowned(f"term {term.name!r}", term)
+        self._table.host = weakref.ref(self)
         self._table.bind(terms, self._arms.names)
         self._host = RouterHost(self.parts, self._feedback, self._named)
         self.parts.rearm = self._feedback.collect
@@ -249,6 +278,8 @@ class Router:
     def _rearm(self) -> None:
         """Collect what the request path uses of the parts, once per change of terms or listeners."""
         self._select, self._select_priced = self.policy.select, self.policy.select_priced
+        plain = type(self.policy).kept is Policy.kept
+        self._kept = None if plain else self.policy.kept
         self._feedback.collect()
         self._watched = bool(self._table.terms or self._listeners.deciding or self.parts.spread_pending)
 
@@ -357,6 +388,7 @@ class Router:
             hit, forced = True, False
             if self._residence is not None:
                 arm, propensity, hit, forced = self._served(context, effective, choice, protected)
+            kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
             books.index = index + 1
@@ -365,9 +397,9 @@ class Router:
             arms.pending[arm] += 1
             arms.plays[arm] += 1
             if self._watched or key is not None:
-                entry = (name, context, propensity, now, at, None, weights, session)
-                return self._told(entry, extras, arm, hit, forced, key)
-            key = self._ledger.open((name, context, propensity, now, at, None, weights, session))
+                entry = (name, kept, propensity, now, at, None, weights, session)
+                return self._told(entry, context, extras, arm, hit, forced, key)
+            key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
     def update(
@@ -533,7 +565,9 @@ class Router:
         mask = None if eligible is None else self._arms.allowed(eligible)
         own = None if prices is None else self._arms.priced(prices)
         extras = Extras(mask, own, protected, None, None, weights, session)
-        return extras, self._table.of_request(self.policy, Request(context, at, extras), own, mask)
+        return extras, self._table.of_request(
+            self.policy, Request(context, at, extras, self._books.now()), own, mask
+        )
 
     def _served(
         self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
@@ -562,12 +596,19 @@ class Router:
         return arm, propensity, hit, forced
 
     def _told(
-        self, entry: Entry, extras: Extras | None, arm: int, hit: bool, forced: bool, key: int | None
+        self,
+        entry: Entry,
+        context: Floats,
+        extras: Extras | None,
+        arm: int,
+        hit: bool,
+        forced: bool,
+        key: int | None,
     ) -> Decision:
         """Book a decision that terms or listeners are told of, or that has an id of the caller."""
         books, table, listeners = self._books, self._table, self._listeners
-        name, context, propensity, now, at = entry[:5]
-        request = Request(context, at, extras)
+        name, _, propensity, now, at = entry[:5]
+        request = Request(context, at, extras, now)
         parts = None
         if listeners.keeps_parts:
             prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
@@ -658,6 +699,11 @@ class Router:
         The plan is computed without the lock, so `select` goes on in other threads meanwhile; it waits for the server.
         """
         return self._planner is not None and self._planner.run()
+
+    def wake(self) -> None:
+        """Have the thread of ``maintenance="background"`` make the plan that is due, before a request does so."""
+        if self._planner is not None:
+            self._planner.wake()
 
     def confirm(self, name: str, resident: bool) -> bool:
         """Learn from outside that an arm has become resident, or has left; from any thread.
@@ -766,11 +812,26 @@ class Router:
             if term.name in ("fault", "caller", *(one.name for one in self._table.terms)):
                 raise ValueError(f"term must have a name of its own, got {term.name!r}")
             _unowned(f"term {term.name!r}", term)
-            self._table.bind((*self._table.terms, term), self._arms.names)
+            before = self._table.terms
+            try:
+                self._table.bind((*before, term), self._arms.names)
+            except ValueError:  # it is for other arms
+                self._table.bind(before, self._arms.names)
+                raise
             if self._residence is not None:
                 self._residence.reprice()
             _owned[term] = weakref.ref(self)
             self._rearm()
+
+    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
+        """Have the term called `name` take up what it was told from outside; a journal has it from then on."""
+        with self._lock:
+            for term in self._table.terms:
+                if term.name == name:
+                    term.replay_mark(details)
+                    self._listeners.marked(Marked(name, details))
+                    return
+            raise ValueError(f"name must be that of a term, got {name!r}")
 
     def add_listener(self, listener: Listener) -> None:
         """Tell one more listener, after the others."""

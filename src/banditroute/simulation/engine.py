@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
+from banditroute.logs import Trace
 from banditroute.policies import LARGEST, Compiled, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
@@ -39,6 +41,12 @@ class Run:
         Arms loaded: at plans, and on faults by controllers that insert.
     forced : int
         Decisions forced by the controller.
+    problem : Problem or Stream, optional
+        What it ran on.
+    policy : str
+        Name of the policy that ran.
+    surcharge : float
+        What the controller added to the price of routing to an arm that was not resident.
 
     Examples
     --------
@@ -54,6 +62,9 @@ class Run:
     loads: list[tuple[int, float]] = field(default_factory=list)
     page_ins: int = 0
     forced: int = 0
+    problem: Problem | Stream | None = None
+    policy: str = ""
+    surcharge: float = 0.0
 
     def __post_init__(self) -> None:
         self.arms = np.zeros(self.length, dtype=np.int64)
@@ -70,6 +81,60 @@ class Run:
         ):
             if stop > start:
                 yield start, stop, chosen
+
+    def to_trace(self) -> Trace:
+        """Return the run as a recorder would have written it down: the reward of the arm that served, no other.
+
+        Raises
+        ------
+        ValueError
+            The run was not made by `simulate`.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB
+        >>> stream = Stream(np.eye(2), np.eye(2), np.eye(2), ("a", "b"))
+        >>> trace = simulate(LinUCB(("a", "b"), 2, mix=0.2, rng=0), stream).to_trace()
+        >>> trace.names, trace.contexts.tolist(), trace.versions
+        (('a', 'b'), [[1.0, 0.0], [0.0, 1.0]], array([0, 1]))
+        """
+        if self.problem is None:
+            raise ValueError("a run must know its problem to make a trace; simulate gives it one")
+        stream = self.problem if isinstance(self.problem, Stream) else self.problem.stream
+        rows = np.arange(len(self))
+        _, due = _feedback(stream)
+        columns: dict[str, Any] = {}
+        if not isinstance(self.problem, Stream) and not self.hits.all():
+            columns["fault_prices"] = np.tile(self.problem.faults, (len(self), 1))
+            columns["prices"] = columns["fault_prices"] + self.surcharge
+            for start, stop, resident in self.residents():
+                for name in columns:
+                    columns[name][start:stop, sorted(resident)] = 0.0
+        return Trace(
+            names=stream.arms,
+            arms=self.arms,
+            rewards=stream.rewards[rows, self.arms],
+            propensities=self.propensities,
+            contexts=stream.contexts,
+            times=stream.arrivals,
+            eligible=stream.available,
+            costs=None if stream.costs is None else stream.costs[rows, self.arms],
+            hits=None if isinstance(self.problem, Stream) else self.hits,
+            policies=(self.policy,),
+            versions=np.searchsorted(due, rows, side="right"),
+            **columns,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run as a trace, as `Trace.save` does.
+
+        Examples
+        --------
+        >>> Run(1).save("run.npz")
+        Traceback (most recent call last):
+        ValueError: a run must know its problem to make a trace; simulate gives it one
+        """
+        return self.to_trace().save(path)
 
 
 def simulate(
@@ -137,8 +202,12 @@ def simulate(
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
     if handle is not None:
-        return _compiled(policy, handle, stream, full, residency, guard)
-    return _routed(policy, stream, full, residency, guard)
+        run = _compiled(policy, handle, stream, full, residency, guard)
+    else:
+        run = _routed(policy, stream, full, residency, guard)
+    run.problem, run.policy = problem, type(policy).__name__
+    run.surcharge = 0.0 if residency is None else residency.surcharge
+    return run
 
 
 def _feedback(stream: Stream) -> tuple[Ints, Ints]:
@@ -189,9 +258,12 @@ def _compiled(
         if controller is not None and now >= controller.next_plan:
             assert problem is not None and resident is not None
             _learn_due(policy, stream, run, order, due, cursors, pending, now)  # as a Router would have
+            offered = (
+                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None
+            )
             view = View(
-                now, policy.utilities, 1.0, faults, problem.loads, resident, pending, getattr(policy, "counts", None),
-                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None,
+                clock=now, utilities=policy.utilities, faults=faults, loads=problem.loads, resident=resident,
+                pending=pending, counts=getattr(policy, "counts", None), eligible_since_plan=offered,
             )  # fmt: skip
             loaded, evicted = resident.replace(controller.plan(view))
             planned = now
@@ -270,30 +342,34 @@ def _routed(
     protected: NDArray[np.bool_],
 ) -> Run:
     length = len(stream)
-    run = Run(length)
+    limits = {"feedback_limit_s": 1e18, "pending_limit": length + 1}
     if controller is None:
-        router = Router(policy, feedback_limit_s=1e18, pending_limit=length + 1)
+        router = Router(policy, **limits)
     else:
         assert problem is not None
         router = Router(
-            policy,
-            controller,
-            problem.faults,
-            sizes=problem.sizes,
-            maintenance="manual",
-            feedback_limit_s=1e18,
-            pending_limit=length + 1,
-        )
-        router._loads = problem.loads
+            policy, controller, problem.faults,
+            sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
+        )  # fmt: skip
+    with router:
+        return _served(router, stream, protected)
+
+
+def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run:
+    """Serve the stream, request by request, each reward learned when it is due."""
+    length = len(stream)
+    run = Run(length)
     order, due = _feedback(stream)
     ids = [0] * length
     learned = 0
     paid = 0.0
-    everything = frozenset(range(len(policy.arms)))
+    place = router.policy.positions
     for t in range(length):
         learned = _answer(router, stream, run, ids, order, due, learned, t)
         router.maintain()
-        serving = _residents(router, everything)  # an insertion serves from the next request on
+        serving = frozenset(
+            place[name] for name in router.resident
+        )  # an insertion serves from the next request on
         decision = router.select(
             stream.contexts[t],
             eligible=None if stream.available is None else stream.available[t],
@@ -301,21 +377,18 @@ def _routed(
         )
         if not run.epochs or serving != run.epochs[-1][1]:
             run.epochs.append((t, serving))
-        if router._load_price != paid:
-            run.loads.append((t, router._load_price - paid))
-            paid = router._load_price
+        cost = router.parts.books.load_price
+        if cost != paid:
+            run.loads.append((t, cost - paid))
+            paid = cost
         ids[t] = decision.id
-        run.arms[t] = policy.index(decision.arm)
+        run.arms[t] = place[decision.arm]
         run.propensities[t] = decision.propensity
         run.hits[t] = decision.hit
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)
     stats = router.stats()
     run.page_ins, run.forced = int(stats["page_ins"]), int(stats["forced"])
     return run
-
-
-def _residents(router: Router, everything: frozenset[int]) -> frozenset[int]:
-    return everything if router._resident is None else frozenset(router._resident)
 
 
 def _answer(

@@ -33,13 +33,19 @@ from banditroute.testing.learning import (
     online_equals_batch,
 )
 from banditroute.testing.material import Factory
+from banditroute.testing.term_driver import TermDriver
+from banditroute.testing.terms import TERM_CHECKS, TermFactory, check_term
 
 __all__ = [
     "CHECKS",
+    "TERM_CHECKS",
+    "TermDriver",
+    "TermFactory",
     "arm_order_does_not_matter",
     "arms_come_and_go",
     "arrays_of_the_caller_are_left_alone",
     "check_policy",
+    "check_term",
     "choice_agrees_with_a_full_scan",
     "cold_start_is_exact",
     "draws_do_not_depend_on_the_outcome",
