@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from banditroute._core import validation as check
-from banditroute.durability.journal import packed, unpacked
+from banditroute._core.kernels import derived, layout
+from banditroute.durability.journal_records import packed, parsed
 from banditroute.durability.local_evidence import Part, Tally, total
 from banditroute.durability.stores import BASE, FileStore, Row, StateStore, order
 from banditroute.errors import SnapshotError, UnknownDecision
 from banditroute.policies import LinearPolicy
-from banditroute.records import Pending
+from banditroute.records import Decided, Pending
 
 __all__ = ["FileStore", "Replica", "StateStore"]
 
@@ -68,10 +69,13 @@ class Replica:
         self._turn, self._failed = threading.Lock(), False
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="banditroute-replica", daemon=True)
+        state = policy.state
+        slots = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
+        bucket = int(policy.buffer[layout.H_BUCKET])
         self._initial = {
-            name: Part.of(policy.evidence(name))
-            for name, count in zip(policy.arms, policy.counts, strict=True)
-            if count > 0
+            name: Part(state.gram[a].copy(), state.moment[a].copy(), state.arm[a, slots].copy(), bucket)
+            for a, name in enumerate(policy.arms)
+            if state.arm[a, layout.A_COUNT] > 0.0
         }
 
     # What the Router calls, with its lock held.
@@ -131,7 +135,8 @@ class Replica:
         if not data:
             ledger.duplicates += 1
             return False
-        pending = unpacked(data)
+        made = parsed(data)
+        pending = made.pending if isinstance(made, Decided) else None
         if pending is None:
             self.refused += 1
             return False
@@ -161,7 +166,9 @@ class Replica:
                 for key in batch:
                     del self._outbox[key]
             try:
-                self.store.keep({key: packed(key, p, True) for key, p in batch.items()}, ttl_s)
+                self.store.keep(
+                    {key: packed(Decided(key, p, True, False)) for key, p in batch.items()}, ttl_s
+                )
             except OSError:
                 # They may be in the store or not: so they are not sent again, and before an answer to one is
                 # learned the store is asked for it.
@@ -190,7 +197,7 @@ class Replica:
             elif reward is None or data == b"":  # forgotten, or another replica was first
                 router._ledger.duplicates += reward is not None
                 if router._journal is not None:
-                    router._journal.event("answered", key)
+                    router._journal.dropped(key, "answered")
             else:  # taken here, or never seen by the store: nobody else can have it
                 router._absorb(key, pending, reward)
         except (ValueError, UnknownDecision) as error:
@@ -386,29 +393,40 @@ class Replica:
 
     def _merge(self) -> None:
         router, policy = self._router, self._policy
+        state, s = policy.state, policy.buffer
         others = sum(int(row["decisions"]) for row in self._rows.values())
         with router._lock:
             router._others = max(router._others, others)
             held = [p for parts in self._parts.values() for _, p in parts.values()]
-            bucket = max([policy.bucket, *(p.bucket for p in held)])
-            if policy.span and bucket > policy.bucket:
+            bucket = max([int(policy.buffer[layout.H_BUCKET]), *(p.bucket for p in held)])
+            if policy.span and bucket > policy.buffer[layout.H_BUCKET]:
                 policy.advance(bucket * policy.span)
         stale, self._stale = self._stale, set()
         for arm in stale:
             with router._lock:
+                state, s = policy.state, policy.buffer
                 a = policy.positions.get(arm)
                 if a is None:
                     continue
-                bucket = max(bucket, policy.bucket)
+                bucket = max(bucket, int(s[layout.H_BUCKET]))
                 parts = [self._initial.get(arm, router._tally.empty)]
                 for name in sorted({*self._parts, self.id}, key=lambda n: (n != BASE, n)):
                     own = router._tally.parts.get(arm) if name == self.id else None
                     part = own if name == self.id else self._parts[name].get(arm, (0, None))[1]
                     parts += [] if part is None else [part]
-                added = total(parts, bucket, policy).evidence()
-                policy.set_evidence(arm, added._replace(generation=policy.generation(arm)))
+                summed = total(parts, bucket, policy)
+                state.gram[a], state.moment[a] = summed.gram, summed.moment
+                state.arm[a, [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]] = summed.sums
+                state.arm[a, layout.A_TIGHTEN] = 0.0
+                derived.loosen(s, a)
+                derived.rebuild(s, a)
                 if router._spread:
                     router._respread(a)
+        with router._lock:
+            s = policy.buffer
+            s[layout.H_LEARNED] = policy.state.arm[:, layout.A_COUNT].sum()
+            if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
+                derived.refresh(s)
 
     def compact(self, names: list[str]) -> bool:
         """Fold replicas that are gone into the base, so that the store and every merge stay small.

@@ -46,6 +46,8 @@ class Answered(NamedTuple):
 class Dropped(NamedTuple):
     """A decision awaits feedback no more: expired, cancelled, answered on another replica, or its arm was removed.
 
+    ``reward`` is the one that was learned in place of an answer, where one is stated for decisions that expire.
+
     Examples
     --------
     >>> Dropped(7, "expired").why
@@ -54,6 +56,7 @@ class Dropped(NamedTuple):
 
     id: int
     why: Why
+    reward: float | None = None
 
 
 class ArmChange(NamedTuple):

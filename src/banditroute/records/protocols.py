@@ -1,6 +1,6 @@
 """What the parts of a Router are to each other: protocols, so that anyone can write one of their own."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ __all__ = [
     "Host",
     "Listener",
     "PriceRow",
+    "SlicedHost",
     "State",
     "StateStore",
     "StoreRow",
@@ -167,7 +168,11 @@ class Listener(Protocol):
 
 
 class Host(Protocol):
-    """What durability sees of a Router: its state in and out, its events back in, and its lock."""
+    """What durability sees of a Router: its state in and out, its events back in, and its lock (re-entrant)."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms now."""
 
     def capture(self) -> tuple[Header, Arrays]:
         """Return the whole state; the lock must be held."""
@@ -185,6 +190,17 @@ class Host(Protocol):
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the Router's lock, with no plan under way."""
+
+
+@runtime_checkable
+class SlicedHost(Host, Protocol):
+    """A Host whose state can be copied slice by slice, so that no hold of the lock is long."""
+
+    def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
+        """Yield None after each slice and at last the state, as it was at the first; the lock is held for each.
+
+        What changes in between must have been copied before it changes. Closing the iterator ends that.
+        """
 
 
 class Claims(Protocol):

@@ -46,6 +46,11 @@ class RouterHost:
     ) -> None:
         self.parts, self._feedback, self._named = parts, feedback, named
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms now."""
+        return self.parts.arms.names
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock, with no plan under way."""
@@ -173,8 +178,12 @@ class RouterHost:
         ledger = self.parts.ledger
         if event.id not in ledger.pending:
             return False
-        if event.why == "expired":
-            ledger.expire(event.id)
+        if event.why == "expired":  # with the reward that was stated then, whatever is stated now
+            stated, self.parts.expired_reward = self.parts.expired_reward, event.reward
+            try:
+                ledger.expire(event.id)
+            finally:
+                self.parts.expired_reward = stated
         elif event.why == "cancelled":
             self._feedback.cancel(event.id)
         else:

@@ -908,7 +908,9 @@ class Router:
         as they are. Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
         """
         self._alone("load")
-        report = snapshots.load(self._host, path, limit_bytes=limit_bytes, arms=arms)
+        own = self._journal
+        replaced = None if own is None else own.replaced
+        report = snapshots.load(self._host, path, limit_bytes=limit_bytes, arms=arms, replaced=replaced)
         with self._lock:
             self._rearm()
         if self._journal is not None:
@@ -985,10 +987,10 @@ class Router:
             raise ValueError(
                 f"recover must come before the first decision, got {self._books.index} decisions"
             )
-        own, report = journal.recover(
-            self._host, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
-        )
-        with self._lock:
+        with self._lock:  # until the journal listens: what happened in between would be in no record
+            own, report = journal.recover(
+                self._host, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
+            )
             self._journal = own
             self._listeners.add(own)
             self._rearm()
@@ -1106,7 +1108,7 @@ class Router:
         """
         if self._books.closed:
             raise ValueError("rollback must come before close: the directory may be another's by now")
-        snapshots.rollback(self._host, path)
+        snapshots.rollback(self._host, path, replaced=None if self._journal is None else self._journal.replaced)
         if self._replica is not None:
             self._replica.rolled_back()
         if self._journal is not None:
