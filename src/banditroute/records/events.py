@@ -60,10 +60,10 @@ class Dropped(NamedTuple):
 
 
 class Deferred(NamedTuple):
-    """An answer waits until the store has said who learns it; None: the decision expired.
+    """An answer waits until the store has said who learns it; None: there is none, the decision expired.
 
     ``pending`` is the decision where it was made here; ``token`` what the store is asked with, so that a process that
-    starts again gets the same word.
+    starts again gets the same word; ``expired`` that the answer is the reward stated for decisions that expire.
 
     Examples
     --------
@@ -75,6 +75,7 @@ class Deferred(NamedTuple):
     answer: Answered | None
     pending: Pending | None
     token: str
+    expired: bool = False
 
 
 class ArmChange(NamedTuple):

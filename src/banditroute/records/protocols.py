@@ -131,7 +131,7 @@ class Host(Protocol):
     """What durability sees of a Router: its state in and out, events of elsewhere put into effect, and its lock.
 
     ``decisions`` counts those made here; ``pending_limit`` and ``feedback_limit_s`` bound those that await feedback.
-    Everything but `flush` and `admit` is called with `locked` held.
+    Everything but `flush` is called with `locked` held.
     """
 
     decisions: int
@@ -155,11 +155,13 @@ class Host(Protocol):
     def flush(self) -> None:
         """Make durable what has been told so far: nothing is published that a crash could make this process forget."""
 
-    def admit(self, answer: Answered, pending: Pending | None, *, book: bool = True) -> float | None:
-        """Return the reward to learn; None where its source is above its rate; raises ``ValueError`` for a bad one.
+    def check(self, reward: float, pending: Pending | None) -> None:
+        """Raise ``ValueError`` for a reward that the policy would refuse. None: it is not known yet of what."""
 
-        ``pending`` None: the decision is not known yet, so only what needs no context is checked. ``book`` False leaves
-        the books of the source alone.
+    def admit(self, answer: Answered, *, book: bool) -> float | None:
+        """Return the reward to learn by the rules of its source; None where that is above its rate.
+
+        Raises ``ValueError`` outside its range. ``book`` False: only the range is looked at, the rate is left alone.
         """
 
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
@@ -196,8 +198,8 @@ class Claims(Protocol):
     def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
         """Learn the answer to a decision that another worker made; asks the store, so without the lock.
 
-        ``answer`` has the fields of `Answered` but the id: ``reward``, and ``cost``, ``seconds``, ``failed``, ``source``
-        where given. False: it was answered before.
+        ``answer`` has the fields of `Answered` but the id: ``reward``, and ``cost``, ``seconds``, ``failed``
+        and ``source`` where given. False: it was answered before.
         """
 
 
