@@ -10,7 +10,7 @@ from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router, 
 from banditroute.policies import Scores
 from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
 from banditroute.residency.paging import as_paging
-from banditroute.router.planner import frozen_scores
+from banditroute.router.planner import frozen_utilities
 from banditroute.simulation import homes
 
 ARMS = ("a", "b", "c", "d")
@@ -409,30 +409,30 @@ def test_background_without_traffic_meanwhile_plans_as_inline_does():
 # Scores without the lock.
 
 
-def test_frozen_scores_are_those_of_the_moment():
+def test_frozen_utilities_are_those_of_the_moment():
     policy = LinUCB(5, 3, rng=0)
     rng = np.random.default_rng(0)
     contexts = rng.standard_normal((40, 3))
     for x in contexts:
         policy.update(int(rng.integers(5)), x, float(x[0]))
     before = policy.scores_batch(contexts)
-    frozen = frozen_scores(policy, threading.RLock())
+    frozen = frozen_utilities(policy, threading.RLock())
     for x in contexts:
         policy.update(int(rng.integers(5)), x, 5.0)
     after = frozen(contexts)
     np.testing.assert_array_equal(before.mean, after.mean)
-    np.testing.assert_array_equal(before.std, after.std)
+    np.testing.assert_array_equal(before.width, after.width)
     assert not np.allclose(before.mean, policy.scores_batch(contexts).mean)
 
 
-def test_frozen_scores_of_many_arms_are_copied_in_pieces(monkeypatch):
+def test_frozen_utilities_of_many_arms_are_copied_in_pieces(monkeypatch):
     policy = LinUCB(30, 6, rng=0)
     for i in range(60):
         policy.update(i % 30, np.eye(6)[i % 6], 1.0)
     monkeypatch.setattr("banditroute.router.planner.HELD", 40)
     contexts = np.random.default_rng(1).standard_normal((7, 6))
     np.testing.assert_array_equal(
-        frozen_scores(policy, threading.RLock())(contexts).std, policy.scores_batch(contexts).std
+        frozen_utilities(policy, threading.RLock())(contexts).width, policy.scores_batch(contexts).width
     )
 
 
@@ -464,7 +464,7 @@ def test_other_policies_are_asked_a_few_contexts_at_a_time():
 
     policy = Plain(2, 3)
     contexts = np.arange(60.0).reshape(20, 3)
-    scores = frozen_scores(policy, threading.RLock())
+    scores = frozen_utilities(policy, threading.RLock())
     np.testing.assert_array_equal(scores(contexts).mean[:, 0], contexts[:, 0])
     assert policy.rows == (8, 8, 4)
     assert scores(np.empty((0, 3))).mean.shape == (0, 2)

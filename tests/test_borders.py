@@ -65,7 +65,7 @@ def test_scores_beside_a_change_of_arms_are_of_one_moment():
     old = object.__new__(LinUCB)
     old.__dict__.update(policy.__dict__)
     old.buffer = stale
-    assert old.scores(np.ones(4)).mean.shape == (2,) and old.scores_batch(np.eye(4)).std.shape == (4, 2)
+    assert old.scores(np.ones(4)).mean.shape == (2,) and old.scores_batch(np.eye(4)).width.shape == (4, 2)
 
 
 @pytest.mark.filterwarnings(MULTI)

@@ -94,8 +94,8 @@ def test_a_spread_width_is_that_of_the_plays_as_observations():
     for n in range(1, 6):
         decision = router.select(ONE, eligible=np.array([True, False, False]))
         twin.update("a", ONE, 0.0)
-        std = router.policy.scores(ONE).std[0] * router.policy.state.arm[0, 4]
-        assert std == pytest.approx(twin.scores(ONE).std[0], rel=1e-12), n
+        std = router.policy.scores(ONE).width[0] * router.policy.state.arm[0, 4]
+        assert std == pytest.approx(twin.scores(ONE).width[0], rel=1e-12), n
         assert 0.0 < decision.propensity <= 1.0
 
 

@@ -73,8 +73,8 @@ class Durable:
                 self._expired_reward, 1.0
             )  # what it would refuse must not come up in a later request
         self._spread = bool(spread_pending)
-        if self._spread and self._fast is None:
-            raise ValueError("spread_pending must be False with this policy: only linear ones have widths")
+        if self._spread and not self.policy.can_widen:
+            raise ValueError("spread_pending must be False with this policy: it has no widths to change")
         self._offset = 0.0  # router time less clock: time stands still between save and load
         self._others = 0  # decisions of other replicas on the common clock
         self._boundary = 0
@@ -435,10 +435,8 @@ class Durable:
         Exact where contexts are unit vectors along one direction: the width there is (ridge + n)^-1/2, and p plays
         more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
         """
-        assert self._fast is not None
-        state = self._fast.state
-        known = self._fast.ridge + float(state.arm[arm, layout.A_WEIGHT])
-        state.arm[arm, layout.A_SPREAD] = (known / (known + max(0.0, self._pending[arm]))) ** 0.5
+        known = self.policy.mass(arm)
+        self.policy.widen(arm, "pending", (known / (known + max(0.0, self._pending[arm]))) ** 0.5)
 
     def _carry(self, keep: list[int | None], size: float, fault: float) -> None:
         """Follow a change of arms; the policy has changed already."""

@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
-from banditroute.policies import LinearPolicy, Policy, Scores
+from banditroute.policies import Policy, Utilities
 from banditroute.residency import AdapterBackend, Controller, Exchange, apply, exchange
 
-__all__ = ["Maintenance", "frozen_scores"]
+__all__ = ["Maintenance", "frozen_utilities"]
 
-HELD = 32_768  # numbers copied while the lock is held: some 20 microseconds
-ROWS = 8  # contexts scored while the lock is held, for policies that cannot be copied
 CATCH_UP = 16  # rounds of observing what came meanwhile without the lock, before the rest is observed with it
 RETRY = 1000  # decisions between attempts at a plan that raised
 
@@ -74,8 +71,8 @@ class Maintenance:
                 self.waiting = []
             plan = None
             try:
-                scores = frozen_scores(self._router.policy, self._lock)
-                wanted = self._controller.plan(replace(view, scores=scores))
+                frozen = frozen_utilities(self._router.policy, self._lock)
+                wanted = self._controller.plan(replace(view, scores=frozen, alpha=1.0))
                 plan = self._catch_up(lambda: self._finish(wanted))
             finally:
                 if self.waiting is not None:
@@ -187,52 +184,30 @@ class Maintenance:
             self._woken = False
 
 
-def frozen_scores(policy: Policy, lock: Any) -> Callable[[ArrayLike], Scores]:
-    """Return a stand-in for ``policy.scores_batch`` that does not hold the lock for long.
+def frozen_utilities(policy: Policy, lock: threading.RLock) -> Callable[[ArrayLike], Utilities]:
+    """Return a stand-in for ``policy.utilities`` that does not hold the lock for long.
 
     Parameters
     ----------
     policy : Policy
-        A linear policy is copied as it is now, a few arms at a time; any other one is asked later, a few contexts at a
-        time, and may learn in between.
+        Copied as it is now, a slice at a time.
     lock : RLock
         Guards the policy.
 
     Returns
     -------
     callable
-        ``scores(contexts (n, dim)) -> (mean, std)``, two (n, k) arrays.
+        ``utilities(contexts (n, dim)) -> (mean, bonus)``, two (n, k) arrays.
 
     Examples
     --------
     >>> from banditroute import LinUCB
-    >>> policy = LinUCB(2, 3)
-    >>> frozen_scores(policy, threading.RLock())(np.eye(3)).std.shape
+    >>> frozen_utilities(LinUCB(2, 3), threading.RLock())(np.eye(3)).bonus.shape
     (3, 2)
     """
-    if not isinstance(policy, LinearPolicy):
-
-        def scores(contexts: ArrayLike) -> Scores:
-            rows = np.asarray(contexts)
-            parts = []
-            for at in range(0, len(rows), ROWS):
-                with lock:
-                    parts.append(policy.scores_batch(rows[at : at + ROWS]))
-            if not parts:
-                return policy.scores_batch(rows)
-            mean, std = zip(*parts, strict=True)
-            return Scores(np.concatenate(mean), np.concatenate(std))
-
-        return scores
-    live = policy.buffer
-    frozen = object.__new__(type(policy))
-    frozen.__dict__.update(policy.__dict__)
-    frozen.buffer = np.zeros_like(live)
-    start, stop, pack = int(live[layout.H_COV]), int(live[layout.H_GRAM]), int(live[layout.H_PACK])
-    with lock:
-        frozen.buffer[:start] = live[:start]  # header and means
-    step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither
-    for at in range(start, stop, step):
+    slices = policy.freeze()
+    while True:
         with lock:
-            frozen.buffer[at : min(at + step, stop)] = live[at : min(at + step, stop)]
-    return frozen.scores_batch
+            found = next(slices)
+        if found is not None:
+            return found

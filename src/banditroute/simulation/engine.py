@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
-from banditroute.policies import LARGEST, LinearPolicy, Policy
+from banditroute.policies import LARGEST, Compiled, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
 from banditroute.simulation.stream import Problem, Stream
@@ -91,7 +91,7 @@ def simulate(
     residency : Controller, optional
         A fresh controller. Without it every request is a hit and costs nothing.
     engine : "auto", "compiled" or "router"
-        The compiled loop (linear policies only) or a real `Router`, request by request; both give the same run,
+        The compiled loop (linear policies, unwrapped) or a real `Router`, request by request; both give the same run,
         decision for decision. "auto" takes the compiled loop where it can.
     protected : (T,) bool array, optional
         Requests on which nothing may be forced.
@@ -127,15 +127,17 @@ def simulate(
         raise ValueError("problem must be a Problem with residency: a Stream has no fault prices")
     if engine not in ("auto", "compiled", "router"):
         raise ValueError(f"engine must be 'auto', 'compiled' or 'router', got {engine!r}")
-    compiled = isinstance(policy, LinearPolicy)
-    if engine == "compiled" and not compiled:
-        raise ValueError(f"engine 'compiled' needs a linear policy, got {type(policy).__name__}")
+    handle = None if engine == "router" else policy.compiled()
+    if engine == "compiled" and handle is None:
+        raise ValueError(
+            f"engine 'compiled' needs a policy that can run compiled, got {type(policy).__name__}"
+        )
     guard = np.zeros(0, dtype=np.bool_) if protected is None else np.array(protected, dtype=np.bool_)
     if protected is not None and guard.shape != (len(stream),):
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
-    if isinstance(policy, LinearPolicy) and engine != "router":
-        return _compiled(policy, stream, full, residency, guard)
+    if handle is not None:
+        return _compiled(policy, handle, stream, full, residency, guard)
     return _routed(policy, stream, full, residency, guard)
 
 
@@ -147,7 +149,8 @@ def _feedback(stream: Stream) -> tuple[Ints, Ints]:
 
 
 def _compiled(
-    policy: LinearPolicy,
+    policy: Policy,
+    handle: Compiled,
     stream: Stream,
     problem: Problem | None,
     controller: Controller | None,
@@ -187,7 +190,7 @@ def _compiled(
             assert problem is not None and resident is not None
             _learn_due(policy, stream, run, order, due, cursors, pending, now)  # as a Router would have
             view = View(
-                now, policy.scores_batch, policy.alpha, faults, problem.loads, resident, pending, policy.counts,
+                now, policy.utilities, 1.0, faults, problem.loads, resident, pending, getattr(policy, "counts", None),
                 np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None,
             )  # fmt: skip
             loaded, evicted = resident.replace(controller.plan(view))
@@ -206,7 +209,7 @@ def _compiled(
         rate = controller.rate if controller is not None and forcing else 0.0
         cursors[loop.C_NOISE] = controller.used if controller is not None else 0
         reached = loop.run(
-            policy.buffer, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
+            handle.buffer, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
             protected, cursors, pending, offers, run.arms, run.propensities, run.hits, now, stop,
             controller is not None and controller.inserts,
         )  # fmt: skip
@@ -225,7 +228,7 @@ def _compiled(
                 if reached < length:
                     run.epochs.append((reached, frozenset(resident)))
         elif code == loop.NO_POLICY_NOISE:
-            policy.draw_noise()
+            handle.draw_noise()
         elif code == loop.NO_CONTROLLER_NOISE:
             assert controller is not None
             controller.draw()
@@ -239,7 +242,7 @@ def _compiled(
 
 
 def _learn_due(
-    policy: LinearPolicy,
+    policy: Policy,
     stream: Stream,
     run: Run,
     order: Ints,
