@@ -5,6 +5,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from banditroute.durability.membership import Membership
@@ -101,9 +102,7 @@ class SharedDecisions:
     def decided(self, key: int, pending: Pending) -> None:
         """See a decision made here."""
         self.outbox[key] = Kept(pending, self.me.policy.generation(pending.arm))
-        if (
-            len(self.outbox) > self.host.pending_limit
-        ):  # the store is down: this one can be answered here only
+        if len(self.outbox) > self.host.size_limit:  # the store is down: this one can be answered here only
             self.outbox.popitem(last=False)
             self.unshared += 1
 
@@ -111,7 +110,7 @@ class SharedDecisions:
         """See a decision withdrawn."""
         if self.outbox.pop(key, None) is None:
             self.closing[key] = None
-            if len(self.closing) > self.host.pending_limit:
+            if len(self.closing) > self.host.size_limit:
                 self.closing.popitem(last=False)
 
     def removed(self, arm: str) -> None:
@@ -146,7 +145,7 @@ class SharedDecisions:
         waiting = self.me.waiting
         waiting[key] = event
         self.host.announce(event)
-        if len(waiting) > self.host.pending_limit:
+        if len(waiting) > self.host.size_limit:
             oldest = next(iter(waiting.values()))
             self.lost += 1
             self._end(oldest, "expired")
@@ -274,7 +273,7 @@ class SharedDecisions:
                     key, kept = self.outbox.popitem(last=False)
                     self.sent[key] = kept
                 batch = dict(self.sent)
-                limit_s = self.host.feedback_limit_s
+                limit_s = self.host.time_limit_s
             if not batch:
                 return
             self.store.keep({k: packed(p, self.me.id, g) for k, (p, g) in batch.items()}, limit_s)
@@ -311,9 +310,7 @@ class SharedDecisions:
                     for event, data in zip(events, found, strict=True)
                     if (kept := self._seen(event, data, now)) is not None
                 }
-            self._take(
-                [e for e in events if e.id in ready], lambda e, d, r=ready: self._adopted(e, d, r[e.id])
-            )
+            self._take([e for e in events if e.id in ready], partial(self._adopted, ready))
 
     def _take(self, events: list[Deferred], resolve: Callable[[Deferred, bytes | None], None]) -> None:
         by_token: dict[str, list[Deferred]] = {}
@@ -376,8 +373,10 @@ class SharedDecisions:
             return None
         return *kept, answer._replace(reward=reward, source=None)
 
-    def _adopted(self, event: Deferred, data: bytes | None, kept: tuple[Pending, str, int, Answered]) -> None:
-        pending, owner, generation, answer = kept
+    def _adopted(
+        self, ready: Mapping[int, tuple[Pending, str, int, Answered]], event: Deferred, data: bytes | None
+    ) -> None:
+        pending, owner, generation, answer = ready[event.id]
         if data:
             self._learned(answer, pending, owner, generation)
         else:

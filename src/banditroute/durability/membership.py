@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from banditroute._core.typing import Arrays, Header
-from banditroute.durability.local_evidence import LocalEvidence
+from banditroute.durability.local_evidence import LocalEvidence, Shareable
 from banditroute.durability.roster import Roster, mark_key
 from banditroute.durability.rows import NEVER, Epoch, packed, unpacked
-from banditroute.policies.evidence import EvidencePolicy
 from banditroute.records import Answered, ArmChange, Deferred, Feedback, Marked, Why
 
 __all__ = ["Letter", "Membership"]
@@ -40,7 +39,7 @@ class Membership:
 
     Parameters
     ----------
-    policy : EvidencePolicy
+    policy : Shareable
     arms : tuple of str
         Those of the policy; what was learned of them so far counts once, on all workers alike.
 
@@ -53,7 +52,7 @@ class Membership:
     True
     """
 
-    def __init__(self, policy: EvidencePolicy, arms: tuple[str, ...]) -> None:
+    def __init__(self, policy: Shareable, arms: tuple[str, ...]) -> None:
         self.policy = policy
         self.id = secrets.token_hex(8)
         self.former: list[str] = []  # names it had before
@@ -173,7 +172,7 @@ class Membership:
 
     @classmethod
     def of_state(
-        cls, policy: EvidencePolicy, header: Mapping[str, Any], arrays: Mapping[str, Any]
+        cls, policy: Shareable, header: Mapping[str, Any], arrays: Mapping[str, Any]
     ) -> "Membership":
         """Return the membership that `to_state` gave.
 

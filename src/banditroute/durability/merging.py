@@ -294,8 +294,9 @@ class Peers:
                 total[part] = Held(0, epoch, summed(self.policy, evidence))
         roster = Roster()
         for parts in held:
-            if ROSTER in parts and isinstance(parts[ROSTER].content, Roster):
-                roster.merge(parts[ROSTER].content)
+            known = parts[ROSTER].content if ROSTER in parts else None
+            if isinstance(known, Roster):
+                roster.merge(known)
         roster.entries = {
             arm: entry for arm, entry in roster.entries.items() if entry.stamp or entry.generation
         }

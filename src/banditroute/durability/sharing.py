@@ -225,7 +225,7 @@ class Sharing:
                 me.roster.merge(roster)
             me.roster.settle(policy.arms)
             self._follow()
-            host.heard_of(sum(row.about.decisions for row in seen.rows.values()))
+            host.hear_of(sum(row.about.decisions for row in seen.rows.values()))
             for arm in policy.arms:
                 if me.roster.generation(arm) > policy.generation(arm):
                     seen.stale.add(arm)
@@ -294,17 +294,12 @@ class Sharing:
     def resume(self) -> None:
         """Take up what the store holds of this replica from before a restart; raises ``OSError`` when it is down."""
         me = self.me
-        try:
-            rows = self.store.index()
-            folded = _folded(rows.get(BASE))
-            found: dict[str, bytes] = {}
-            if me.id in rows and me.id not in folded:
-                found = self.store.fetch(
-                    me.id, [ARM + arm for arm in {*me.evidence.own, *self._arms_of(rows[me.id])}]
-                )
-        except OSError as error:
-            self._failed(error)
-            return
+        rows = self.store.index()
+        folded = _folded(rows.get(BASE))
+        found: dict[str, bytes] = {}
+        if me.id in rows and me.id not in folded:
+            arms = {*me.evidence.own, *_arms_of(rows[me.id])}
+            found = self.store.fetch(me.id, [ARM + arm for arm in arms])
         with self.host.locked():
             if me.id in folded:
                 self.lost += 1  # what had not been published when it was folded

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,15 @@ def order(row: object) -> tuple[int, float]:
     True
     """
     if isinstance(row, Mapping):
-        seq, beat = row.get("seq"), row.get("beat")
-        if _counts(seq) and _counts(beat) and int(seq) == seq:
-            return int(seq), float(beat)
+        seq, beat = _number(row.get("seq")), _number(row.get("beat"))
+        if seq >= 0.0 and beat >= 0.0 and seq.is_integer():
+            return int(seq), beat
     return -1, -1.0
 
 
-def _counts(value: Any) -> bool:
-    return type(value) in (int, float) and isfinite(value) and 0 <= value < LARGEST
+def _number(value: Any) -> float:
+    good = type(value) in (int, float) and 0 <= value < LARGEST  # what is not a number fails both
+    return float(value) if good else -1.0
 
 
 def parsed(data: bytes | None) -> StoreRow:

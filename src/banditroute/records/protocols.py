@@ -130,13 +130,13 @@ class Listener(Protocol):
 class Host(Protocol):
     """What durability sees of a Router: its state in and out, events of elsewhere put into effect, and its lock.
 
-    ``decisions`` counts those made here; ``pending_limit`` and ``feedback_limit_s`` bound those that await feedback.
+    ``decisions`` counts those made here; ``size_limit`` and ``time_limit_s`` bound those that await feedback.
     Everything but `flush` is called with `locked` held.
     """
 
     decisions: int
-    pending_limit: int
-    feedback_limit_s: float
+    size_limit: int
+    time_limit_s: float
 
     def capture(self) -> tuple[Header, Arrays]:
         """Return the whole state; the lock must be held."""
@@ -182,7 +182,7 @@ class Host(Protocol):
     def announce(self, event: Deferred) -> None:
         """Tell the listeners that an answer waits for the store."""
 
-    def heard_of(self, decisions: int) -> None:
+    def hear_of(self, others: int) -> None:
         """Set the common clock: so many decisions were made by others."""
 
 
