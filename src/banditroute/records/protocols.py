@@ -146,6 +146,9 @@ class Host(Protocol):
     ) -> dict[str, Any]:
         """Put a captured state back, whole or not at all; says what was dropped, added and changed."""
 
+    def restore_statistics(self, header: Header, arrays: Arrays) -> None:
+        """Put back what the policy knew in a captured state, and nothing else; the lock must be held."""
+
     def replay(self, event: Event) -> bool:
         """Put one event into effect again; False where it does not apply (any more)."""
 

@@ -1,8 +1,8 @@
 """The Router: policy, residency, terms, ledger, listeners, clock and lock meet here, and only here."""
 
-from banditroute.router.feedback_queue import Learner
-from banditroute.router.ledger import Ledger
-from banditroute.router.limits import Source
+from banditroute.router.feedback_queue import FeedbackQueue
+from banditroute.router.ledger import Ledger, decision_key
+from banditroute.router.limits import RewardLimits
 from banditroute.router.router import Router
 
-__all__ = ["Learner", "Ledger", "Router", "Source"]
+__all__ = ["FeedbackQueue", "Ledger", "RewardLimits", "Router", "decision_key"]

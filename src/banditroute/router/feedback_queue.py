@@ -1,5 +1,6 @@
 """Learning off the request path: feedback goes through a bounded queue to a thread, past a gate."""
 
+import logging
 import os
 import threading
 import weakref
@@ -11,20 +12,23 @@ from typing import Self
 import numpy as np
 
 from banditroute._core import validation as check
+from banditroute._core.background import Background
 from banditroute._core.typing import Rng
 from banditroute.policies import LARGEST
+from banditroute.router.ledger import decision_key
 from banditroute.router.router import Router
 
-__all__ = ["Learner", "Measurement"]
+__all__ = ["FeedbackQueue", "Measurement"]
 
 Measurement = tuple[int, float]  # decision id, reward
 Gate = Callable[[int, float], bool]
 
 
-_alive: "weakref.WeakSet[Learner]" = weakref.WeakSet()
+log = logging.getLogger("banditroute.feedback")
+_alive: "weakref.WeakSet[FeedbackQueue]" = weakref.WeakSet()
 
 
-class Learner:
+class FeedbackQueue:
     """A thread that feeds a Router with rewards, so that whoever reports one does not wait for it to be learned.
 
     Parameters
@@ -34,9 +38,9 @@ class Learner:
     gate : callable, optional
         ``gate(decision_id, reward) -> bool``: whether the measurement is valid. Judge how it was made (the judge timed
         out, the answer was cut off), never how it came out: dropping low rewards makes every arm look good.
-    share : float
+    sample_rate : float
         In (0, 1]: share of the measurements that is learned, drawn at random whatever they say.
-    limit : int
+    max_size : int
         Measurements that may wait; one more is refused.
     rng : int, SeedSequence, Generator or None
         Source of the sampling; one number per `put`.
@@ -58,11 +62,11 @@ class Learner:
     --------
     >>> from banditroute import LinUCB
     >>> router = Router(LinUCB(2, 1, rng=0))
-    >>> with Learner(router) as learner:
+    >>> with FeedbackQueue(router) as queue:
     ...     for _ in range(100):
     ...         decision = router.select([1.0])
-    ...         accepted = learner.put(decision.id, 1.0)
-    >>> learner.stats()["learned"]
+    ...         accepted = queue.put(decision.id, 1.0)
+    >>> queue.stats()["learned"]
     100
     """
 
@@ -71,14 +75,14 @@ class Learner:
         router: Router,
         *,
         gate: Gate | None = None,
-        share: float = 1.0,
-        limit: int = 10_000,
+        sample_rate: float = 1.0,
+        max_size: int = 10_000,
         rng: Rng = None,
     ) -> None:
         self.router = router
         self.gate = gate
-        self.share = check.finite("share", share, low=0.0, high=1.0, open_low=True)
-        self.limit = check.integer("limit", limit, low=1)
+        self.sample_rate = check.finite("sample_rate", sample_rate, low=0.0, high=1.0, open_low=True)
+        self.max_size = check.integer("max_size", max_size, low=1)
         self._rng = np.random.default_rng(rng)
         self._closed = False
         self._begin()
@@ -89,43 +93,43 @@ class Learner:
         self._changed = threading.Condition()
         self._busy = False
         self._counts = dict.fromkeys(("learned", "dropped", "invalid", "failed", "refused", "skipped"), 0)
-        self._thread = threading.Thread(target=self._run, name="banditroute-learner", daemon=True)
+        self._thread = Background("feedback", self._round, log=log)
         self._thread.start()
 
-    def put(self, decision_id: int, reward: float) -> bool:
+    def put(self, decision_id: int | str, reward: float) -> bool:
         """Hand over one measurement; returns at once, False when it was refused (full) or left out by sampling.
 
         Raises
         ------
         ValueError, TypeError
-            Not a finite reward, or the learner is closed; nothing changed.
+            Not a finite reward, or the queue is closed; nothing changed.
         """
-        key = check.integer("decision_id", decision_id, low=-(1 << 64))
+        key = decision_key(decision_id)
         value = check.finite("reward", reward, low=-LARGEST, high=LARGEST)
         with self._changed:
             if self._closed:
-                raise ValueError("learner must be open, got one that was closed")
-            if self._rng.random() >= self.share:
+                raise ValueError("queue must be open, got one that was closed")
+            if self._rng.random() >= self.sample_rate:
                 self._counts["skipped"] += 1
                 return False
-            if len(self._waiting) >= self.limit:
+            if len(self._waiting) >= self.max_size:
                 self._counts["refused"] += 1
                 return False
             self._waiting.append((key, value))
-            self._changed.notify_all()
-            return True
+        self._thread.wake()
+        return True
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything handed over has been learned; False when the time was over first."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
 
-    def close(self) -> None:
-        """Learn what waits and end the thread; `put` raises from here on."""
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Learn what waits and end the thread; `put` raises from here on. False where the time was over first."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        self._thread.join()
+        done = self.flush(timeout_s)
+        return self._thread.close(timeout_s) and done
 
     def __enter__(self) -> Self:
         return self
@@ -140,36 +144,38 @@ class Learner:
         with self._changed:
             return {**self._counts, "waiting": len(self._waiting) + self._busy}
 
-    def _run(self) -> None:
+    def _round(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
                 if not self._waiting:
                     return
                 key, reward = self._waiting.popleft()
                 self._busy = True
-            outcome = self._judge(key, reward)
+            outcome = ["failed"]
+            self._thread.guard(
+                lambda key=key, reward=reward, to=outcome: to.append(self._judged(key, reward))
+            )
             with self._changed:
-                self._counts[outcome] += 1
+                self._counts[outcome[-1]] += 1
                 self._busy = False
                 self._changed.notify_all()
 
-    def _judge(self, key: int, reward: float) -> str:
-        """Learn one measurement; an error in the gate or an unknown id is counted, for the thread must go on."""
-        try:
-            if self.gate is not None and not self.gate(key, reward):
-                return "invalid"
-            return "learned" if self.router.update(key, reward) else "dropped"
-        except Exception:
-            return "failed"
+    def _judged(self, key: int, reward: float) -> str:
+        if self.gate is not None and not self.gate(key, reward):
+            return "invalid"
+        return "learned" if self.router.update(key, reward) else "dropped"
+
+    def begin_again(self) -> None:
+        """Begin anew in a forked child, with other random numbers than the parent will draw."""
+        if not self._closed:
+            self._rng = np.random.default_rng()
+            self._begin()
 
 
 def _begin_again() -> None:
     """See a fork, in the child."""
-    for learner in list(_alive):
-        if not learner._closed:
-            learner._rng = np.random.default_rng()  # not the numbers that the parent will draw
-            learner._begin()
+    for queue in list(_alive):
+        queue.begin_again()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,21 +1,66 @@
-"""The ledger of the decisions that await feedback."""
+"""The ledger of the decisions that await feedback, and the ids they go by."""
 
+import hashlib
 import secrets
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
 from banditroute.records import Pending
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "decision_key"]
+
+# A plain tuple with the fields of `Pending`: the garbage collector stops looking at plain tuples of numbers, strings
+# and arrays, and at 100,000 named tuples a full collection took 119 ms.
+Entry = tuple[str, Floats, float, float, int, tuple[Any, ...] | None, Mapping[str, float] | None, str | None]
+
+EXPIRED, ANSWERED, CANCELLED = 0, 1, 2
+LONGEST_ID = 128  # bytes of a caller's own id
+IDS = 1 << 63
+
+
+def decision_key(given: int | str) -> int:
+    """Return the id of a decision as an integer in [0, 2^63).
+
+    Parameters
+    ----------
+    given : int or str
+        An integer, its decimal digits, or a caller's own name for the decision, at most 128 bytes, which stands for
+        63 bits of its BLAKE2b hash.
+
+    Raises
+    ------
+    TypeError
+        Anything else; a float is refused, for it does not hold 63 bits.
+    ValueError
+        Negative, too large or too long.
+
+    Examples
+    --------
+    >>> decision_key("17"), decision_key(17), decision_key("request-17") == decision_key("request-17")
+    (17, 17, True)
+    """
+    if isinstance(given, str):
+        if given.isascii() and given.isdigit():
+            given = int(given) if len(given) <= 19 else IDS
+        else:
+            name = given.encode(errors="surrogatepass")
+            if not 0 < len(name) <= LONGEST_ID:
+                raise ValueError(f"decision_id must have 1 to {LONGEST_ID} bytes, got {len(name)}")
+            return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 1
+    elif isinstance(given, bool) or not isinstance(given, int | np.integer):
+        raise TypeError(f"decision_id must be an integer or a string, got {check.shown(given)}")
+    return int(given)
 
 
 def _drawn_ids() -> list[int]:
-    ids: list[int] = np.frombuffer(secrets.token_bytes(8 * 512), dtype=np.uint64).tolist()
+    ids: list[int] = (np.frombuffer(secrets.token_bytes(8 * 512), dtype=np.uint64) >> np.uint64(1)).tolist()
     return ids
 
 
@@ -30,7 +75,7 @@ class Ledger:
         Decisions kept; the oldest expires when one more comes. As many closed ids are remembered, so that a repeated
         answer is told from an unknown one.
     on_expire : callable, optional
-        Called with (id, pending) of each decision that expires.
+        Called with (id, entry) of each decision that expires.
 
     Notes
     -----
@@ -39,7 +84,7 @@ class Ledger:
     Examples
     --------
     >>> ledger = Ledger(time_limit=60.0, size_limit=10)
-    >>> key = ledger.open(Pending("math", np.zeros(2), 1.0, 0.0, 0))
+    >>> key = ledger.open(tuple(Pending("math", np.zeros(2), 1.0, 0.0, 0)))
     >>> ledger.find(key, now=1.0).arm
     'math'
     >>> ledger.answer(key)
@@ -47,57 +92,73 @@ class Ledger:
     (True, 1)
     """
 
+    __slots__ = (
+        "_ids", "cancelled", "closed", "duplicates", "expired", "late", "learning", "on_expire", "pending",
+        "size_limit", "time_limit",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,
         time_limit: float,
         size_limit: int,
-        on_expire: Callable[[int, Pending], None] | None = None,
+        on_expire: Callable[[int, Entry], None] | None = None,
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
         # In order of time. Not plain dictionaries: finding their oldest entry scans the gaps that older ones left,
         # 300 us per decision at 100,000 pending (measured).
-        self.pending: OrderedDict[int, Pending] = OrderedDict()
-        self.closed: OrderedDict[int, bool] = OrderedDict()  # True: answered, False: expired
-        self.expired = self.duplicates = self.late = 0
-        self._on_expire = on_expire
+        self.pending: OrderedDict[int, Entry] = OrderedDict()
+        self.closed: OrderedDict[int, int] = OrderedDict()  # EXPIRED, ANSWERED or CANCELLED
+        self.expired = self.duplicates = self.late = self.cancelled = 0
+        self.learning = (
+            -1
+        )  # the decision whose reward is being learned: still set where a signal cut that short
+        self.on_expire = on_expire
         self._ids = _drawn_ids()
+
+    def __repr__(self) -> str:
+        """Show what is awaited and what was closed."""
+        return f"Ledger(pending={len(self.pending)}, closed={len(self.closed)}, expired={self.expired})"
 
     def __len__(self) -> int:
         return len(self.pending)
 
     def new_id(self) -> int:
-        """Return 64 random bits nobody can guess, drawn from the system in blocks of 512."""
+        """Return 63 random bits nobody can guess, drawn from the system in blocks of 512."""
         if not self._ids:
             self._ids = _drawn_ids()
         return self._ids.pop()
 
-    def open(self, pending: Pending) -> int:
-        """Keep a decision; returns its id."""
-        key = self._ids.pop() if self._ids else self.new_id()
-        while key in self.pending or key in self.closed:
-            key = self.new_id()
-        self.pending[key] = pending
+    def open(self, entry: Entry, key: int | None = None) -> int:
+        """Keep a decision, under an id of its own where it has one; returns its id."""
+        if key is None:
+            key = self._ids.pop() if self._ids else self.new_id()
+            while key in self.pending or key in self.closed:
+                key = self.new_id()
+        self.pending[key] = entry
         if len(self.pending) > self.size_limit:
-            self._expire(next(iter(self.pending)))
+            self.expire(next(iter(self.pending)))
         return key
 
-    def put(self, key: int, pending: Pending) -> None:
-        """Keep a decision under an id that is its own already; the oldest one expires when there are too many."""
-        self.pending[key] = pending
-        if len(self.pending) > self.size_limit:
-            self._expire(next(iter(self.pending)))
-
     def sweep(self, now: float, most: int = sys.maxsize) -> None:
-        """Expire what is older than the time limit at clock `now`, at most so many at once."""
+        """Expire what is older than the time limit at clock `now`, at most so many at once.
+
+        A decision stamped in the future, by a clock that jumped and came back, is stamped anew.
+        """
         limit = now - self.time_limit
-        while self.pending and most > 0:
+        pending = self.pending
+        while pending and most > 0:
             most -= 1
-            key = next(iter(self.pending))
-            if self.pending[key].time > limit:
+            key, entry = next(iter(pending.items()))
+            time = entry[3]
+            if time > now:
+                pending[key] = (*entry[:3], now, *entry[4:])
+                pending.move_to_end(key)
+            elif time > limit:
                 return
-            self._expire(key)
+            else:
+                self.expire(key)
 
     def find(self, key: int, *, now: float) -> Pending | None:
         """Return the decision that `key` answers, or None (and count) when it was answered before or has expired.
@@ -107,42 +168,81 @@ class Ledger:
         UnknownDecision
             The id was never issued here, or is older than the bounded memory; nothing changed.
         """
-        pending = self.pending.get(key)
-        if pending is not None and pending.time > now - self.time_limit:
-            return pending
-        if pending is not None:
-            self._expire(key)
-        answered = self.closed.get(key)
-        if answered is None:
+        entry = self.pending.get(key)
+        if entry is not None and entry[3] > now - self.time_limit:
+            return Pending(*entry)
+        if entry is not None:
+            self.expire(key)
+        self.refuse(key)
+        return None
+
+    def refuse(self, key: int) -> None:
+        """Count an answer to a decision that awaits none; raises ``UnknownDecision`` where none was issued."""
+        status = self.closed.get(key)
+        if status is None:
             raise UnknownDecision(f"decision_id must be one that awaits or had its feedback, got {key!r}")
-        if answered:
+        if status == ANSWERED:
             self.duplicates += 1
         else:
             self.late += 1
-        return None
 
     def answer(self, key: int) -> None:
-        """Take a decision that `find` returned off the books: its feedback has been learned."""
+        """Take a decision off the books: its feedback has been learned."""
         del self.pending[key]
-        closed = self.closed  # `_remember` without the call: this is the request path
-        closed[key] = True
+        closed = self.closed  # `close` without the call: this is the request path
+        closed[key] = ANSWERED
         if len(closed) > self.size_limit:
             closed.popitem(last=False)
 
-    def disown(self, arm: str) -> None:
-        """Leave the pending decisions of a removed arm without one, lest a later arm of that name learns from them."""
-        for key, pending in self.pending.items():
-            if pending.arm == arm:
-                self.pending[key] = pending._replace(arm="")  # no arm has that name
+    def settle_interrupted(self) -> None:
+        """Close the decision whose learning a signal handler that raised has cut short: it may have been learned."""
+        key, self.learning = self.learning, -1
+        if key in self.pending:
+            self.answer(key)
 
-    def _expire(self, key: int) -> None:
-        pending = self.pending.pop(key)
+    def cancel(self, key: int) -> Entry:
+        """Take a decision off the books that nothing will answer; returns it."""
+        entry = self.pending.pop(key)
+        self.cancelled += 1
+        self.close(key, CANCELLED)
+        return entry
+
+    def expire(self, key: int) -> None:
+        """Let one decision expire."""
+        entry = self.pending.pop(key)
         self.expired += 1
-        self._remember(key, False)
-        if self._on_expire is not None:
-            self._on_expire(key, pending)
+        self.close(key, EXPIRED)
+        if self.on_expire is not None:
+            self.on_expire(key, entry)
 
-    def _remember(self, key: int, answered: bool) -> None:
-        self.closed[key] = answered
+    def close(self, key: int, status: Literal[0, 1, 2] = ANSWERED) -> None:
+        """Remember that an id has been dealt with."""
+        self.closed[key] = status
         if len(self.closed) > self.size_limit:
+            self.closed.popitem(last=False)
+
+    def disown(self, arm: str) -> list[Entry]:
+        """Leave the pending decisions of a removed arm without one, lest a later arm of that name learns from them.
+
+        Returns them as they were, for what their terms hold.
+        """
+        found = []
+        for key, entry in self.pending.items():
+            if entry[0] == arm:
+                found.append(entry)
+                self.pending[key] = ("", *entry[1:5], None, None, None)  # no arm has that name
+        return found
+
+    def forget(self) -> list[Entry]:
+        """Drop every pending decision and prefetched id, as a forked child does; returns the decisions."""
+        held = list(self.pending.values())
+        self.pending.clear()
+        self._ids.clear()
+        return held
+
+    def replace(self, pending: Iterable[tuple[int, Entry]], closed: Iterable[tuple[int, int]]) -> None:
+        """Take up what a snapshot held; the limits are those of this ledger."""
+        self.pending = OrderedDict(pending)
+        self.closed = OrderedDict(closed)
+        while len(self.closed) > self.size_limit:
             self.closed.popitem(last=False)

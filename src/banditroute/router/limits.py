@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
-__all__ = ["Source", "Sources"]
+__all__ = ["Limits", "RewardLimits"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RewardLimits:
     """Rule for the rewards of one source.
 
     Parameters
@@ -28,9 +28,9 @@ class Source:
 
     Examples
     --------
-    >>> Source(0.0, 1.0, clip=True).admit(3.0)
+    >>> RewardLimits(0.0, 1.0, clip=True).admit(3.0)
     1.0
-    >>> Source(0.0, 1.0).admit(3.0)
+    >>> RewardLimits(0.0, 1.0).admit(3.0)
     Traceback (most recent call last):
     ValueError: reward must be in [0, 1], got 3
     """
@@ -55,12 +55,12 @@ class Source:
         return min(max(reward, self.low), self.high)
 
 
-class Sources:
+class Limits:
     """Rules by source, with counters and rates; not locked, the Router's lock covers it.
 
     Parameters
     ----------
-    rules : mapping of str to Source
+    rules : mapping of str to RewardLimits
         "*" is for every source that is not named, and for feedback without a source. Without "*" those are free.
 
     Notes
@@ -69,20 +69,20 @@ class Sources:
 
     Examples
     --------
-    >>> sources = Sources({"judge": Source(0.0, 1.0), "*": Source(per_s=1.0)})
-    >>> sources.admit("judge", 0.5, now=0.0), sources.admit("thumbs", 1.0, now=0.0)
+    >>> limits = Limits({"judge": RewardLimits(0.0, 1.0), "*": RewardLimits(per_s=1.0)})
+    >>> limits.admit("judge", 0.5, now=0.0), sources.admit("thumbs", 1.0, now=0.0)
     (0.5, 1.0)
-    >>> sources.admit("thumbs", 1.0, now=0.1) is None
+    >>> limits.admit("thumbs", 1.0, now=0.1) is None
     True
-    >>> sources.counts["*"]
+    >>> limits.counts["*"]
     {'taken': 1, 'clipped': 0, 'refused': 0, 'capped': 1}
     """
 
-    def __init__(self, rules: Mapping[str, Source]) -> None:
+    def __init__(self, rules: Mapping[str, RewardLimits]) -> None:
         for name, rule in rules.items():
-            if not isinstance(name, str) or not isinstance(rule, Source):
-                raise TypeError(f"sources must map names to Source, got {name!r}: {rule!r}")
-        self.rules = {"*": Source(), **rules}
+            if not isinstance(name, str) or not isinstance(rule, RewardLimits):
+                raise TypeError(f"limits must map names to RewardLimits, got {name!r}: {rule!r}")
+        self.rules = {"*": RewardLimits(), **rules}
         self.counts = {name: {"taken": 0, "clipped": 0, "refused": 0, "capped": 0} for name in self.rules}
         # Tokens of each rate and when they were counted last.
         self._tokens = {name: [max(1.0, rule.per_s), -inf] for name, rule in self.rules.items()}
@@ -124,6 +124,17 @@ class Sources:
         counts["taken"] += 1
         counts["clipped"] += admitted != reward
         return admitted
+
+    def refund(self, source: str | None) -> None:
+        """Give back what `admit` counted for a reward that turned out to answer nothing."""
+        name = source if source is not None and source in self.rules else "*"
+        self.counts[name]["taken"] -= 1
+        if self.rules[name].per_s < inf:
+            self._tokens[name][0] += 1.0
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Return copies of the counters, by source."""
+        return {name: dict(counts) for name, counts in self.counts.items()}
 
 
 def _name(source: object) -> None:

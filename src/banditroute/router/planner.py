@@ -1,35 +1,49 @@
-"""Maintenance: plans residency without holding up the request path."""
+"""Plans residency without holding up the request path."""
 
+import logging
 import threading
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from banditroute._core.background import Background
 from banditroute._core.typing import Floats
-from banditroute.policies import Policy, Utilities
-from banditroute.residency import AdapterBackend, Controller, Exchange, apply, exchange
+from banditroute.policies import Policy
+from banditroute.residency import View
+from banditroute.router.parts import RouterParts
+from banditroute.router.reconciler import Reconciler
+from banditroute.router.residence import Residence
 
-__all__ = ["Maintenance", "frozen_utilities"]
+__all__ = ["Planner", "Where"]
 
+log = logging.getLogger("banditroute.router")
+
+Where = Literal["inline", "background", "manual"]
 CATCH_UP = 16  # rounds of observing what came meanwhile without the lock, before the rest is observed with it
 RETRY = 1000  # decisions between attempts at a plan that raised
+LOOK_S = 0.25  # between looks of the thread at what the server holds
 
 
-class Maintenance:
+class Planner:
     """Plans the residency of a Router, one plan at a time, with its lock held only to look and to change.
 
     While a plan is computed the controller belongs to it: requests are remembered in `waiting` instead of observed,
-    and nothing is forced or inserted. The controller catches up before the plan takes effect, at once or, with a
-    backend, arm by arm as that confirms.
+    and nothing is forced or inserted. The controller catches up before the plan takes effect. A controller that raises
+    costs the plan, which is counted and tried again `RETRY` decisions later; the old set serves on. With a server the
+    plan is what is wanted of it, and the reconciler brings it there.
 
     Parameters
     ----------
-    router : Router
-        With residency. With maintenance="background" a thread makes the plans when it is woken.
+    parts : RouterParts
+        With residence.
+    where : "inline", "background" or "manual"
+        "background": a thread makes the plans when it is woken.
+    reconciler : Reconciler, optional
+        For a Router with a server.
 
     Examples
     --------
@@ -40,151 +54,220 @@ class Maintenance:
     (True, False)
     """
 
-    def __init__(self, router: Any) -> None:
+    __slots__ = (
+        "_caught_up", "_parts", "_planner", "_residence", "_thread", "_turn", "error", "failures", "reconciler",
+        "waiting", "where",
+    )  # fmt: skip
+
+    def __init__(
+        self, parts: RouterParts, residence: Residence, where: Where, reconciler: Reconciler | None
+    ) -> None:
+        self._parts, self._residence, self.where = parts, residence, where
+        self.reconciler = reconciler
         self.waiting: list[tuple[int, Floats, bool]] | None = None
-        self.failures = self.load_failures = 0
-        self.error: Exception | None = None
-        self._router, self._lock = router, router._lock
-        self._controller: Controller = router.residency
+        self.failures = 0
+        self.error: BaseException | None = None
         self._turn = threading.Lock()
         self._planner: int | None = None  # the thread that is at a plan
-        self._caught_up = threading.Condition(router._lock)
-        self._woken = self._stopped = False
-        self._event = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="banditroute-maintenance", daemon=True)
-        if router.maintenance == "background":
-            self._thread.start()
+        self._caught_up = threading.Condition(parts.lock)
+        if reconciler is not None:
+            reconciler.want(*residence.wanted())
+        self._thread = self._background()
 
-    def run(self) -> bool:
-        """Make the plan that is due; False when none is, or another thread is at it."""
-        if not self._turn.acquire(blocking=False):
-            return False
-        self._planner = threading.get_ident()
-        try:
-            with self._lock:
-                if self._router._index < self._controller.next_plan:
-                    return False
-                view = self._router._view()
-                resident = copy(view.resident)  # a deep copy takes ten times as long, and the lock is held
-                resident.mask = resident.mask.copy()
-                view = replace(view, resident=resident)
-                self.waiting = []
-            plan = None
-            try:
-                frozen = frozen_utilities(self._router.policy, self._lock)
-                wanted = self._controller.plan(replace(view, scores=frozen, alpha=1.0))
-                plan = self._catch_up(lambda: self._finish(wanted))
-            finally:
-                if self.waiting is not None:
-                    self._controller.next_plan = max(self._controller.next_plan, view.clock + RETRY)
-                    self._catch_up(lambda: None)
-            if plan is not None:
-                self.hand_over(plan)
-            return True
-        finally:
-            self._planner = None
-            self._turn.release()
+    def _background(self) -> Background:
+        period_s = None if self.reconciler is None else LOOK_S
+        thread = Background("planner", self._round, period_s=period_s, log=log)
+        if self.where == "background":
+            thread.start()
+        return thread
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: no plan is under way and no thread lives."""
+        self.waiting, self._planner = None, None
+        self._turn = threading.Lock()
+        self._caught_up = threading.Condition(self._parts.lock)
+        self._thread = self._background()
+        if self.reconciler is not None:
+            self.reconciler.invalidate()
 
     @property
     def busy(self) -> bool:
         """Whether another thread is computing a plan; the lock must be held."""
         return self.waiting is not None and self._planner != threading.get_ident()
 
-    def begin(self) -> None:
-        """Have the backend load the set that the controller starts with; what fails is not resident."""
-        router = self._router
-        if router.backend is None:
-            return
-        first = list(router._resident)
-        for arm in first:
-            router._resident.evict(arm)
-        router._reprice()
-        self.hand_over(exchange((), (router.policy.arms[a] for a in first)))
-        router._resident.page_ins = router._resident.evictions = router._epoch = 0
-        router._load_price = 0.0
-
-    def hand_over(self, plan: Exchange) -> None:
-        """Have the backend carry out a plan; the set changes as it confirms. Takes as long as the loads do."""
-        router = self._router
-        if isinstance(router.backend, AdapterBackend):
-            failed = apply(plan, router.backend, router.confirm)
-        else:
-            answer = router.backend(plan)
-            failed = () if answer is None else tuple(set(plan.load) - set(answer))
-            with self._lock:
-                for name in plan.evict:
-                    router.confirm(name, False)
-                for name in plan.load:
-                    if name not in failed:
-                        router.confirm(name, True)
-        with self._lock:
-            self.load_failures += len(failed)
-            router._epoch += 1
-
-    def _finish(self, wanted: set[int]) -> Exchange | None:
-        """Put a planned set into effect, or return what the backend has to do for it."""
-        router = self._router
-        if router.backend is None:
-            loaded, _ = router._resident.replace(wanted)
-            router._load_price += float(router._loads[sorted(loaded)].sum())
-            router._epoch += 1
-            router._reprice()
-            return None
-        arms, pinned = router.policy.arms, router._resident.pinned
-        return exchange((arms[a] for a in router._resident), (arms[a] for a in wanted | pinned))
-
     def settle(self) -> None:
         """Wait until no plan is being computed; the lock must be held and is released meanwhile."""
         while self.busy:
-            self._caught_up.wait()
+            self._caught_up.wait(1.0)
 
-    def wake(self) -> None:
-        """Have the thread make the plan that is due."""
-        if not self._woken:
-            self._woken = True
-            self._event.set()
+    def upkeep(self) -> None:
+        """Do what is due before a request, with the lock held: plan in line, or wake the thread."""
+        if self._parts.books.index >= self._residence.controller.next_plan:
+            if self.where == "background":
+                self._thread.wake()
+            elif self.where == "inline":
+                self._guarded(self._plan)
+        if self.where == "inline":
+            self.reconcile()
 
-    def stop(self) -> None:
-        """Stop the thread, if there is one, after the plan it is at."""
-        self._stopped = True
-        self._event.set()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+    def run(self) -> bool:
+        """Make the plan that is due, and go a step towards it; False when no plan is due or another thread is at it."""
+        made = self._guarded(self._plan)
+        self.reconcile()
+        return bool(made)
 
-    def _catch_up(self, then: Callable[[], Any]) -> Any:
+    def _guarded(self, work: Callable[[], object]) -> object:
+        """Call what may raise anything on the thread of a request; an interrupt of the user goes on its way."""
+        try:
+            return work()
+        except (Exception, SystemExit) as error:
+            log.error("a plan or its loads raised %s: %s", type(error).__name__, error)
+            return None
+
+    def _round(self) -> None:
+        self._plan()
+        if self.reconciler is not None:
+            self.reconciler.step()
+
+    def reconcile(self) -> None:
+        """Go a step towards the desired set; whatever a backend does, nothing is raised."""
+        if self.reconciler is not None:
+            self._guarded(self.reconciler.step)
+
+    def recovered(self) -> None:
+        """Assert a recovered set at the server, whatever it holds."""
+        if self.reconciler is not None:
+            self.reconciler.invalidate()
+            self.wanted()
+            self.reconcile()
+
+    def unload(self, name: str) -> None:
+        """Have the server unload an arm that was removed."""
+        if self.reconciler is not None:
+            self.reconciler.forget(name)
+            self.wanted()
+
+    def wanted(self) -> None:
+        """Tell the reconciler that the desired set has changed."""
+        if self.reconciler is not None:
+            self.reconciler.want(*self._residence.wanted())
+            if self.where == "background":
+                self._thread.wake()
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Stop the thread and the reconciler; False where one of them did not end in time."""
+        ended = self._thread.close(timeout_s)
+        if self.reconciler is not None:
+            self.reconciler.close(timeout_s)
+        return ended
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters of plans, and of the reconciler where there is one."""
+        own: dict[str, Any] = {"plan_failures": self.failures, "load_failures": 0}
+        return own if self.reconciler is None else {**own, **self.reconciler.stats()}
+
+    def _plan(self) -> bool:
+        if not self._turn.acquire(blocking=False):
+            return False
+        self._planner = threading.get_ident()
+        try:
+            return self._planned()
+        finally:
+            self._planner = None
+            self._turn.release()
+
+    def _planned(self) -> bool:
+        parts, controller = self._parts, self._residence.controller
+        with parts.lock:
+            if parts.books.index < controller.next_plan:
+                return False
+            view = self._view()
+            resident = copy(view.resident)  # a deep copy takes ten times as long, and the lock is held
+            resident.mask = resident.mask.copy()
+            view = replace(view, resident=resident)
+            self.waiting = []
+        try:
+            utilities = frozen_utilities(parts.policy, parts.lock)
+            wanted = controller.plan(replace(view, utilities=utilities))
+            self._catch_up(lambda: self._take_up(wanted))
+        except BaseException as error:
+            self.failures += 1
+            self.error = error
+            raise
+        finally:
+            if self.waiting is not None:
+                controller.next_plan = max(controller.next_plan, view.clock + RETRY)
+                self._give_up()
+        return True
+
+    def _view(self) -> View:
+        """Return what a plan may see, and start counting anew what is counted between plans."""
+        parts, residence = self._parts, self._residence
+        books = parts.books
+        parts.ledger.sweep(books.now(), 1024)  # what has expired is not pending
+        offered = parts.arms.offered if books.masked and books.masked == books.index - books.planned else None
+        count = len(parts.arms)
+        blocked = np.zeros(count, dtype=np.bool_)
+        if self.reconciler is not None:
+            for name in self.reconciler.blocked():
+                if name in parts.arms.positions:
+                    blocked[parts.arms.positions[name]] = True
+        view = View(
+            clock=books.index,
+            utilities=parts.policy.utilities,
+            faults=residence.faults,
+            loads=residence.loads,
+            resident=residence.actual,
+            desired=residence.desired,
+            pending=np.array(parts.arms.pending, dtype=np.float64),
+            counts=getattr(parts.policy, "counts", None),
+            eligible_since_plan=offered,
+            blocked=blocked,
+        )
+        books.planned, books.masked = books.index, 0
+        parts.arms.offered = np.zeros(count, dtype=np.bool_)
+        return view
+
+    def _take_up(self, wanted: set[int]) -> None:
+        """Put a planned set into effect, or have the reconciler bring it about."""
+        self._residence.replace(wanted)
+        self._parts.books.epoch += 1
+        self.wanted()
+
+    def _catch_up(self, then: Callable[[], None]) -> None:
         """Let the controller see what it missed; the lock is held for the last few requests only."""
         for left in range(CATCH_UP, -1, -1):
-            with self._lock:
+            with self._parts.lock:
                 missed = self.waiting or []
                 last = len(missed) <= 4 or left == 0
-                self.waiting = None if last else []
                 if last:
                     self._observe(missed)
+                    then()
+                    self.waiting = None
+                    self._parts.books.due = 0.0
                     self._caught_up.notify_all()
-                    return then()
+                    return
+                self.waiting = []
             self._observe(missed)
         raise AssertionError("the last round returns")
+
+    def _give_up(self) -> None:
+        """End a plan that failed, whatever the controller raises on the way: nobody may wait for it for ever."""
+        with self._parts.lock:
+            missed, self.waiting = self.waiting or [], None
+            try:
+                self._observe(missed)
+            finally:
+                self._parts.books.due = 0.0
+                self._caught_up.notify_all()
 
     def _observe(self, missed: list[tuple[int, Floats, bool]]) -> None:
         if missed:
             arms, contexts, hits = zip(*missed, strict=True)
-            self._controller.observe_many(np.array(arms), np.array(contexts), np.array(hits))
-
-    def _loop(self) -> None:
-        while True:
-            self._event.wait()
-            self._event.clear()
-            if self._stopped:
-                return
-            try:
-                self.run()
-            except Exception as error:  # a plan must not take the serving process down
-                self.failures += 1
-                self.error = error
-            self._woken = False
+            self._residence.controller.observe_many(np.array(arms), np.array(contexts), np.array(hits))
 
 
-def frozen_utilities(policy: Policy, lock: threading.RLock) -> Callable[[ArrayLike], Utilities]:
+def frozen_utilities(policy: Policy, lock: threading.RLock) -> Callable[[ArrayLike], Any]:
     """Return a stand-in for ``policy.utilities`` that does not hold the lock for long.
 
     Parameters
@@ -202,7 +285,8 @@ def frozen_utilities(policy: Policy, lock: threading.RLock) -> Callable[[ArrayLi
     Examples
     --------
     >>> from banditroute import LinUCB
-    >>> frozen_utilities(LinUCB(2, 3), threading.RLock())(np.eye(3)).bonus.shape
+    >>> policy = LinUCB(2, 3)
+    >>> frozen_utilities(policy, threading.RLock())(np.eye(3)).bonus.shape
     (3, 2)
     """
     slices = policy.freeze()

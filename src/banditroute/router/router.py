@@ -1,60 +1,88 @@
-"""The Router: policy, residency, paging, ledger, clock and lock, and the only place where they meet."""
+"""The Router: policy, residency, terms, ledger, listeners, clock and lock, and the only place where they meet."""
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
-from banditroute._core.kernels.loop import forced_share
-from banditroute._core.typing import Floats
-from banditroute.policies import LARGEST, Choice, LinearPolicy, Policy
-from banditroute.records import Decision, Pending
-from banditroute.residency import AdapterBackend, Controller, Exchange, ResidentSet, View
-from banditroute.residency.paging import Paging, as_paging
-from banditroute.router.durable import Durable, follow_forks
-from banditroute.router.ledger import Ledger
-from banditroute.router.limits import Source, Sources
-from banditroute.router.planner import Maintenance
-
-if TYPE_CHECKING:
-    from banditroute.logs import Recorder
+from banditroute._core.container import LIMIT_BYTES
+from banditroute._core.typing import Clock, Floats
+from banditroute.durability import journal, snapshots
+from banditroute.durability.journal import Journal
+from banditroute.durability.replicas import Replica
+from banditroute.errors import UnknownDecision
+from banditroute.policies import LARGEST, Choice, Policy
+from banditroute.records import (
+    Decision,
+    Extras,
+    Listener,
+    Pending,
+    Request,
+    StateStore,
+    Term,
+)
+from banditroute.residency import Controller
+from banditroute.residency.paging import Paging
+from banditroute.router import changes, forcing
+from banditroute.router.arms import Arms, Eligible, Priced
+from banditroute.router.books import Books
+from banditroute.router.feedback_path import FeedbackPath
+from banditroute.router.forks import follow_forks
+from banditroute.router.host import RouterHost
+from banditroute.router.ledger import Entry, Ledger, decision_key
+from banditroute.router.limits import Limits, RewardLimits
+from banditroute.router.listeners import Listeners
+from banditroute.router.parts import RouterParts
+from banditroute.router.planner import Planner, Where
+from banditroute.router.price_table import PriceTable
+from banditroute.router.reconciler import Reconciler
+from banditroute.router.residence import Residence
 
 __all__ = ["Router"]
 
 FLOAT = np.dtype(np.float64)
-IDS = 1 << 64
+SWEEP = 64  # decisions between looks at what has expired
+STALE = 512  # decisions that may expire in one call: about a millisecond
 _new = tuple.__new__  # makes a named tuple in half the time of its own constructor
-Where = Literal["inline", "background", "manual"]
+_owned: "weakref.WeakKeyDictionary[Any, weakref.ref[Router]]" = weakref.WeakKeyDictionary()
 
 
-class Router(Durable):
+class Router:
     """Routes requests to arms, learns from late rewards and keeps the right arms resident.
 
     Parameters
     ----------
     policy : Policy
-        Chooses the arm. The Router owns it from here on: do not call its writers beside the Router. Its readers may
-        see an update half done when other threads use the Router.
+        Chooses the arm. It belongs to the Router from here on, and to no second one: do not call its writers beside
+        it. Its readers may see an update half done when other threads use the Router.
     residency : Controller, optional
         Decides which arms stay in fast memory. Without it every request is a hit.
     paging : Paging, float or (k,) array, optional
         Model of the wait of a fault, or its price in reward units. Needed with `residency`.
+    terms : sequence of Term
+        What shapes a choice beside its reward: budgets, floors, queues, health, cost models, sessions, your own.
     sizes : mapping or (k,) array, optional
-        Size of each arm in the unit of the controller's capacity; one slot each when left out.
+        Size of each arm in the unit of the controller's capacity; one slot each when left out. Paging models that
+        know sizes price them.
     switching : float
         Loading an arm between epochs costs this share of its fault price; in [0, 1].
+    loads : (k,) array, optional
+        Price of loading each arm between epochs, reward units, in place of ``switching`` times its fault price.
     maintenance : "inline", "background" or "manual"
         Where re-planning runs: inside `select` at its boundaries (deterministic: simulation, notebooks), in a thread,
         or when the caller calls `maintain`. Outside "inline" no request waits for a plan: the old set serves on.
     backend : AdapterBackend or callable, optional
-        Carries out the plans; an arm counts as resident once it has confirmed it. A callable gets the `Exchange` and
-        returns the names that did load, or None for all. The first set is loaded when the Router is made. Insertions on
-        faults (`LRU` and its like) are left to the server.
+        The server that holds the adapters. The Router brings it to the planned set step by step; ``hit``, `resident`
+        and prices speak of what it confirmed. A callable gets an exchange with ``load`` and ``evict``, names, and
+        returns the names that did load, or None for all. It is called first by `select`, `maintain` or `recover`.
     feedback_limit_s : float
         Seconds after which a decision without feedback expires.
     pending_limit : int
@@ -63,19 +91,24 @@ class Router(Durable):
         Learn this reward for a decision that expires; without it such a decision is forgotten.
     spread_pending : bool
         Narrow the bonus of an arm by its decisions on play, as if each were one more observation, so that a burst
-        without feedback does not herd onto one arm. The statistics do not know of it (linear policies).
-    sources : mapping of str to Source, optional
+        without feedback does not herd onto one arm. The statistics do not know of it.
+    sources : mapping of str to RewardLimits, optional
         Range, clipping and rate of the rewards from each source; "*" is for all that are not named.
+    listeners : sequence of Listener
+        Are told what happened, after it has.
     recorder : Recorder, optional
-        Writes decisions and learned rewards down as a trace.
+        One more listener: writes decisions and learned rewards down as a trace.
     clock : callable
         Returns seconds; injected for tests and simulation.
 
     Notes
     -----
     One lock covers every call: many threads may share a Router. A decision and its feedback cost what the policy's own
-    `select` and `update` cost, and some five microseconds more. The fault price of an arm that is not resident is added
-    to the caller's prices; rewards are learned as they come, never less a price.
+    `select` and `update` cost, and some two microseconds more. The prices of all terms and the fault price of an arm
+    that is not resident are added to the caller's; rewards are learned as they come, never less a price.
+
+    A signal handler should not raise inside a call. Should it do so all the same, no lock stays taken and no reward is
+    learned twice; the one that was being learned may be lost.
 
     Examples
     --------
@@ -88,7 +121,15 @@ class Router(Durable):
     False
     >>> router.stats()["duplicates"]
     1
+    >>> router
+    Router(LinUCB, arms=['small', 'large'], dim=2, decisions=1, hit_rate=1.00)
     """
+
+    __slots__ = (
+        "__weakref__", "_arms", "_books", "_clock", "_feedback", "_host", "_journal", "_ledger", "_limits",
+        "_listeners", "_lock", "_named", "_planner", "_replica", "_residence", "_select", "_select_priced", "_table",
+        "_watched", "backend", "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -96,17 +137,20 @@ class Router(Durable):
         residency: Controller | None = None,
         paging: Paging | float | ArrayLike | None = None,
         *,
+        terms: Sequence[Term] = (),
         sizes: Mapping[str, float] | ArrayLike | None = None,
         switching: float = 1.0,
+        loads: ArrayLike | None = None,
         maintenance: Where = "inline",
-        backend: AdapterBackend | Callable[[Exchange], Iterable[str] | None] | None = None,
+        backend: Any = None,
         feedback_limit_s: float = 3600.0,
         pending_limit: int = 100_000,
         expired_reward: float | None = None,
         spread_pending: bool = False,
-        sources: Mapping[str, Source] | None = None,
-        recorder: "Recorder | None" = None,
-        clock: Callable[[], float] = time.monotonic,
+        sources: Mapping[str, RewardLimits] | None = None,
+        listeners: Sequence[Listener] = (),
+        recorder: Listener | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
@@ -114,64 +158,125 @@ class Router(Durable):
             raise ValueError(f"maintenance must be 'inline', 'background' or 'manual', got {maintenance!r}")
         if residency is not None and paging is None:
             raise ValueError("paging must be given with residency: a model or the price of a fault, got None")
-        if residency is None and paging is not None:
-            raise ValueError("residency must be given with paging: Static(()) caches nothing, got None")
-        self.policy = policy
-        self.residency = residency
-        self.maintenance = maintenance
+        if residency is None and (paging is not None or backend is not None or loads is not None):
+            what = "paging" if paging is not None else "backend" if backend is not None else "loads"
+            raise ValueError(f"residency must be given with {what}: Static(()) caches nothing, got None")
+        _unowned("policy", policy)
+        for name in policy.arms:
+            changes.check_name(name)
+        self.policy, self.residency, self.maintenance = policy, residency, maintenance
         self.switching = check.unit("switching", switching)
-        self._clock = clock
-        self._lock = threading.RLock()
-        limit_s = check.finite("feedback_limit_s", feedback_limit_s, low=0.0, open_low=True)
-        most = check.integer("pending_limit", pending_limit, low=1)
-        self._ledger = Ledger(time_limit=limit_s, size_limit=most, on_expire=self._forget)
-        self._fast = policy if isinstance(policy, LinearPolicy) else None
-        self._sources = None if sources is None else Sources(sources)
-        for name, given, methods in (
-            ("recorder", recorder, ("decided", "answered")),
-            ("backend", backend, ("ensure", "evict") if not callable(backend) else ()),
-        ):
-            if given is not None and not all(hasattr(given, method) for method in methods):
-                raise TypeError(f"{name} must have the methods {', '.join(methods)}, got {given!r}")
-        self.recorder = recorder
-        self._start(expired_reward, spread_pending)
-        self._index = 0
-        self._epoch = 0
-        self._hits = self._learned = self._dropped = self._forced = self._plans = 0
-        self._load_price = 0.0
-        self._pending = [0.0] * len(policy.arms)
-        self._planned, self._masked, self._offered = 0, 0, np.zeros(len(policy.arms), dtype=np.bool_)
-        self.paging: Paging | None = None
-        self._resident: ResidentSet | None = None
-        self.backend = backend
-        self._faults = self._loads = self._offers = np.zeros(len(policy.arms))
+        self.backend, self.recorder, self.paging = backend, recorder, None
+        self._clock, self._lock = clock, threading.RLock()
+        self._books, self._arms = Books(clock), Arms(policy.arms)
+        self._table = PriceTable(len(policy.arms))
+        self._listeners = Listeners(self._books)
+        self._ledger = Ledger(
+            time_limit=check.finite("feedback_limit_s", feedback_limit_s, low=0.0, open_low=True),
+            size_limit=check.integer("pending_limit", pending_limit, low=1),
+        )
+        self._limits = None if sources is None else Limits(sources)
+        self._residence: Residence | None = None
         if residency is not None:
             assert paging is not None
-            self._sizes = self._sized(sizes)
-            self.paging = as_paging(paging, len(policy.arms))
-            self._faults = self._priced()
-            self._loads = self.switching * self._faults
-            pinned = [policy.index(a) for a in residency.pinned]
-            self._resident = ResidentSet(
-                len(policy.arms), residency.capacity, sizes=self._sizes, pinned=pinned
-            )
-            residency.begin(self._resident)
-            self._reprice()
+            self._residence = Residence(
+                residency, paging, self._arms, self._table, self._books,
+                sizes=sizes, switching=self.switching, loads=loads, served=backend is not None,
+            )  # fmt: skip
+            self.paging = self._residence.paging
+            if residency.needs_utilities:
+                policy.utilities(np.zeros((1, policy.dim)))  # raises where the policy cannot say what it maximises
+        self.parts = RouterParts(
+            self._lock,
+            policy,
+            self._books,
+            self._ledger,
+            self._arms,
+            self._table,
+            self._listeners,
+            self._residence,
+        )
+        self._expects(expired_reward, spread_pending)
+        self._feedback = FeedbackPath(self.parts)
+        self._ledger.on_expire = self._feedback.expired
+        self._planner: Planner | None = None
+        self._journal: Journal | None = None
+        self._replica: Replica | None = None
+        self._named: OrderedDict[int, Decision] = OrderedDict()  # decisions under ids of the caller
+        self._assemble(terms, (*listeners, *(() if recorder is None else (recorder,))))
         policy.rewind()  # decisions count from 0 here; evidence from before must not seem to lie in the future
-        self._worker = None if residency is None else Maintenance(self)
-        if self._worker is not None:
-            self._worker.begin()
+
+    def _expects(self, expired_reward: float | None, spread_pending: bool) -> None:
+        """Check what is learned of a decision that expires, and whether widths can be spread."""
+        parts = self.parts
+        if expired_reward is not None:
+            parts.expired_reward = check.finite("expired_reward", expired_reward, low=-LARGEST, high=LARGEST)
+            self.policy.check_reward(parts.expired_reward, 1.0)  # what it would refuse must not come up later
+        parts.spread_pending = bool(spread_pending)
+        if parts.spread_pending and not self.policy.can_widen:
+            raise ValueError(
+                f"spread_pending must be False with {type(self.policy).__name__}: it has no widths to spread"
+            )
+
+    def _assemble(self, terms: Sequence[Term], listeners: Sequence[Listener]) -> None:
+        """Bind the terms, start the planner and take the policy over."""
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names) or not {"fault", "caller"}.isdisjoint(names):
+            raise ValueError(f"terms must have distinct names, none 'fault' or 'caller', got {names}")
+        for term in terms:
+            if not isinstance(term, Term):
+                raise TypeError(f"terms must hold Terms, got {term!r}")
+            _unowned(f"term {term.name!r}", term)
+        self._table.bind(terms, self._arms.names)
+        self._host = RouterHost(self.parts, self._feedback, self._named)
+        self.parts.rearm = self._feedback.collect
+        for listener in listeners:
+            self._listeners.add(listener)
+        if self._residence is not None:
+            self._residence.reprice()
+            reconciler = None
+            if self.backend is not None:
+                reconciler = Reconciler(self.backend, confirm=self.confirm, clock=self._clock)
+            self._planner = Planner(self.parts, self._residence, self.maintenance, reconciler)
+            self.parts.settle = self._planner.settle
+            self.parts.planning = lambda planner=self._planner: planner.busy
+            self.parts.unload = self._planner.unload
+        self._rearm()
+        for part in (self.policy, *terms):
+            _owned[part] = weakref.ref(self)
         follow_forks(self)
+
+    def _rearm(self) -> None:
+        """Collect what the request path uses of the parts, once per change of terms or listeners."""
+        self._select, self._select_priced = self.policy.select, self.policy.select_priced
+        self._feedback.collect()
+        self._watched = bool(self._table.terms or self._listeners.deciding or self.parts.spread_pending)
+
+    def __repr__(self) -> str:
+        """Show policy, arms, traffic and what is resident."""
+        arms = list(self._arms.names) if len(self._arms) <= 6 else f"{len(self._arms)} arms"
+        books = self._books
+        rate = books.hits / books.index if books.index else 1.0
+        text = f"Router({type(self.policy).__name__}, arms={arms}, dim={self.policy.dim}, decisions={books.index}"
+        text += f", hit_rate={rate:.2f}"
+        return text + (")" if self._residence is None else f", resident={list(self._residence.names())})")
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: a copy would believe in decisions, files and servers that are the original's."""
+        raise TypeError("a Router cannot be copied or pickled: `save` and `load` carry its state over")
 
     # The request path.
 
     def select(
         self,
         x: ArrayLike,
-        *,
-        eligible: ArrayLike | None = None,
-        prices: ArrayLike | None = None,
+        eligible: Eligible | None = None,
+        prices: Priced | None = None,
         protected: bool = False,
+        weights: Mapping[str, float] | None = None,
+        session: str | None = None,
+        id: int | str | None = None,
+        version: int | None = None,
     ) -> Decision:
         """Choose the arm that serves a request.
 
@@ -179,12 +284,21 @@ class Router(Durable):
         ----------
         x : (dim,) array
             Context of the request; copied.
-        eligible : (k,) bool array, optional
-            Arms allowed for this request.
-        prices : (k,) array, optional
-            Known extra cost of each arm for this request, reward units.
+        eligible : set of str, mapping or (k,) bool array, optional
+            Arms allowed for this request: names, every name with a truth value, or a mask by position.
+        prices : mapping or (k,) array, optional
+            Known extra cost of arms for this request, reward units, by name (0 for those left out) or by position.
         protected : bool
             Never force exploration on this request.
+        weights : mapping of str to float, optional
+            Prices of the measures of cost models for this request alone.
+        session : str, optional
+            Conversation that the request belongs to.
+        id : int or str, optional
+            The caller's own id, a string of at most 128 bytes or a positive 63-bit integer; a repeated one gives the
+            first decision again.
+        version : int, optional
+            `arms_version` to which positions refer; refused when the arms have changed since.
 
         Returns
         -------
@@ -194,150 +308,351 @@ class Router(Durable):
         Raises
         ------
         ValueError, TypeError
-            Bad context, mask or prices; nothing changed.
+            Bad context, mask or prices, or no arm left; nothing changed. Closed, or called by a term or a listener.
+        UnknownArm
+            A name that was never an arm.
+
+        Notes
+        -----
+        Waits for the lock only, and with ``maintenance="inline"`` for plans and the server.
         """
         with self._lock:
-            now = self._clock() + self._offset
-            index, policy, fast = self._index, self.policy, self._fast
-            controller, worker = self.residency, self._worker
-            if controller is not None and index >= controller.next_plan:
-                assert worker is not None
-                if self.maintenance == "background":
-                    worker.wake()
-                elif self.maintenance == "inline":
-                    # A refused request must change nothing, so it is looked at before the plan.
-                    self._checked(x, prices, eligible)
-                    worker.run()
-            at = index + self._others
-            if policy.span and at >= self._boundary:
-                self._checked(x, prices, eligible)
-                policy.advance(at)
-                self._boundary = (at // policy.span + 1) * policy.span
+            books = self._books
+            index = books.index
+            if index >= books.due:
+                self._upkeep(index)
+            table, extras, key = self._table, None, None
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
             else:
-                context = np.array(policy.check_context(x))
-            if prices is None and eligible is None:
-                offers = self._offers
-                if fast is not None and self._plain:
-                    choice = fast.select(context)
-                elif fast is not None:
-                    choice = fast.select_priced(context, offers)
-                else:
-                    choice = self._choose(context, offers)
+                context = np.array(self.policy.check_context(x))
+            if not table.live:
+                table.fold(self._arms.muted)
+            at = index + books.others
+            effective = table.effective
+            if (
+                prices is None and eligible is None and weights is None and session is None and id is None
+                and not table.moving
+            ):  # fmt: skip
+                choice = (
+                    self._select(context) if effective is None else self._select_priced(context, effective)
+                )
             else:
-                offers = policy.effective_prices(prices, eligible, self._offers)
-                if fast is not None:
-                    choice = fast.select_priced(context, offers)
-                else:
-                    choice = self._choose(context, offers)
+                if id is not None:
+                    key = decision_key(id)
+                    first = self._repeated(key)
+                    if first is not None:
+                        return first
+                extras, effective = self._priced(
+                    context, at, eligible, prices, protected, weights, session, version
+                )
+                choice = self._select_priced(context, effective)
                 if eligible is not None:  # not before the choice: it may refuse the context
-                    self._masked += 1
-                    self._offered |= offers < np.inf
+                    books.masked += 1
+                    self._arms.offered |= effective < inf
+            now = self._clock() + books.offset
+            if not -inf < now < inf:
+                now = books.now()
             arm, propensity = choice
-            hit = True
-            if controller is not None:
-                resident = self._resident
-                assert resident is not None and worker is not None
-                if worker.waiting is not None:  # the controller is busy with a plan
-                    hit = bool(resident.mask[arm])
-                    worker.waiting.append((arm, context, hit))
-                else:
-                    if controller.rate > 0.0 and not protected:
-                        arm, propensity = self._force(context, offers, choice)
-                    hit = bool(resident.mask[arm])
-                    controller.observe(arm, context, hit)
-                    if not hit and controller.inserts:
-                        self._insert(arm)
-            name = policy.arms[arm]
-            pending = _new(Pending, (name, context, propensity, now, at, None, None, None))
-            key = self._ledger.open(pending)
-            self._index = index + 1
+            hit, forced = True, False
+            if self._residence is not None:
+                arm, propensity, hit, forced = self._served(context, effective, choice, protected)
+            arms = self._arms
+            name = arms.names[arm]
+            books.index = index + 1
             if hit:
-                self._hits += 1
-            self._pending[arm] += 1
-            self._plays[arm] += 1
-            if self._watched:
-                self._opened(key, pending, arm, hit)
-            if not index & 63:
-                self._ledger.sweep(now, 128)
-            decision = _new(Decision, (key, name, propensity, hit, self._epoch, now))
-            if self.recorder is not None:
-                self._record(decision, context, offers)
-            return decision
+                books.hits += 1
+            arms.pending[arm] += 1
+            arms.plays[arm] += 1
+            if self._watched or key is not None:
+                entry = (name, context, propensity, now, at, None, weights, session)
+                return self._told(entry, extras, arm, hit, forced, key)
+            key = self._ledger.open((name, context, propensity, now, at, None, weights, session))
+            return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
-    def update(self, decision_id: int, reward: float, *, source: str | None = None) -> bool:
+    def update(
+        self,
+        decision_id: int | str,
+        reward: float,
+        cost: float | None = None,
+        seconds: float | None = None,
+        failed: bool = False,
+        source: str | None = None,
+    ) -> bool:
         """Learn the reward that answers a decision; late, out of order and from any thread.
 
         Parameters
         ----------
-        decision_id : int
-            ``Decision.id``.
+        decision_id : int or str
+            ``Decision.id``, its decimal digits, or the caller's own id.
         reward : float
             Finite; the higher the better.
+        cost, seconds : float, optional
+            What the call did cost and how long it took, >= 0, for the terms that ask.
+        failed : bool
+            The call itself failed, for the terms that ask. Where there is nothing to learn, `cancel`.
         source : str, optional
-            Who reports it; `sources` says what is made of it.
+            Who reports it; `sources` say what is made of it.
 
         Returns
         -------
         bool
-            True when it was learned; False when it was counted and dropped: a duplicate, an expired decision, an arm
-            that has been removed or is in quarantine, a source above its rate.
+            True when it was learned; False when it was counted and dropped: a duplicate, an expired or cancelled
+            decision, an arm that has been removed or is in quarantine, a source above its rate.
 
         Raises
         ------
         UnknownDecision
             The id was never issued or is older than the bounded memory.
         ValueError, TypeError
-            Bad reward, or one outside the range of its source; nothing changed, the decision still awaits its feedback.
+            Bad reward, or one outside the limits of its source; nothing changed, the decision still awaits its
+            feedback. Closed, or called by a term or a listener.
+
+        Notes
+        -----
+        Waits for the lock; with shared decisions, for the store where another worker made the decision.
         """
         with self._lock:
+            books, ledger = self._books, self._ledger
+            if books.barred:
+                books.refuse()
+            if ledger.learning >= 0:
+                ledger.settle_interrupted()
             # The usual types are told apart first: the full checks cost as much as learning does.
-            usual = type(reward) is float and -inf < reward < inf
-            value = reward if usual else check.finite("reward", reward)
-            key = decision_id
-            if type(key) is not int:
-                if isinstance(key, bool) or not isinstance(key, np.integer):
-                    raise TypeError(f"decision_id must be an integer, got {decision_id!r}")
-                key = int(key)
-            now = self._clock() + self._offset
-            replica, ledger = self._replica, self._ledger
-            pending = ledger.pending.get(key)
-            current = pending is not None and pending.time > now - ledger.time_limit
-            ours = pending is not None or replica is None or key in ledger.closed or not 0 <= key < IDS
-            if not current and ours:  # expired, answered before, or never issued
-                pending = ledger.find(key, now=now)
-                if pending is None:
+            value = (
+                reward if type(reward) is float and -inf < reward < inf else check.finite("reward", reward)
+            )
+            key = decision_id if type(decision_id) is int else decision_key(decision_id)
+            if cost is not None or seconds is not None:
+                cost = None if cost is None else check.finite("cost", cost, low=0.0, high=LARGEST)
+                seconds = None if seconds is None else check.finite("seconds", seconds, low=0.0, high=LARGEST)
+            now = self._clock() + books.offset
+            if not -inf < now < inf:
+                now = books.now()
+            entry = ledger.pending.get(key)
+            foreign = False
+            if entry is None or not entry[3] > now - ledger.time_limit:
+                foreign = entry is None and self.parts.claims is not None and key not in ledger.closed
+                if not foreign:
+                    if entry is not None:
+                        ledger.expire(key)
+                    ledger.refuse(key)
                     return False
-            if self._sources is not None:  # not before: a source does not pay for ids that nobody awaits
-                admitted = self._sources.admit(source, value, now)
+            if self._limits is not None:  # not before: a source does not pay for ids that nobody awaits
+                admitted = self._limits.admit(source, value, now)
                 if admitted is None:
                     return False
                 value = admitted
-            if pending is not None:
-                learned = self._learn(key, pending, value)
-                if learned and self.recorder is not None:
-                    self.recorder.answered(key, value)
-                return learned
-        assert replica is not None
-        return replica.foreign(key, value)  # asks the store, so without the lock
+            if entry is not None:
+                return self._feedback.answer(key, entry, value, cost, seconds, failed)
+        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed}
+        return self._adopted(key, answer, source)
+
+    def cancel(self, decision_id: int | str) -> bool:
+        """Withdraw a decision that was never served, failed, or was rerouted: it teaches nothing.
+
+        It is no longer pending, does not expire into a reward, and what terms set aside for it is freed. A late answer
+        is counted and dropped.
+
+        Parameters
+        ----------
+        decision_id : int or str
+            As in `update`.
+
+        Returns
+        -------
+        bool
+            False where it was answered, expired or cancelled before.
+
+        Raises
+        ------
+        UnknownDecision
+            The id was never issued or is older than the bounded memory.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB
+        >>> router = Router(LinUCB(2, 1, rng=0))
+        >>> decision = router.select([1.0])
+        >>> router.cancel(decision.id), router.cancel(decision.id), router.stats()["pending"]
+        (True, False, 0)
+        """
+        with self._lock:
+            if self._books.barred:
+                self._books.refuse()
+            key = decision_key(decision_id)
+            if key not in self._ledger.pending:
+                if key not in self._ledger.closed:
+                    raise UnknownDecision(
+                        f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
+                    )
+                return False
+            self._feedback.cancel(key)
+            return True
+
+    # What a request is made of; the lock is held.
+
+    def _upkeep(self, index: int) -> None:
+        """Do what is due before a decision: plan, next bucket of the policy, expiry."""
+        books, parts = self._books, self.parts
+        if books.barred:
+            books.refuse()
+        if self._planner is not None:
+            self._planner.upkeep()
+        span, at = self.policy.span, index + books.others
+        if span and at >= parts.boundary:
+            self.policy.advance(at)
+            parts.boundary = (at // span + 1) * span
+        self._ledger.sweep(books.now(), 2 * SWEEP)
+        due = float(index // SWEEP + 1) * SWEEP
+        if span:
+            due = min(due, parts.boundary - books.others)
+        if self._residence is not None:
+            due = min(due, max(self._residence.controller.next_plan, index + 1.0))
+        books.due = due
+
+    def _priced(
+        self,
+        context: Floats,
+        at: int,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        protected: bool,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+        version: int | None,
+    ) -> tuple[Extras, Floats]:
+        """Return what the caller said, by position, and what every arm costs this request."""
+        if version is not None and version != self._arms.version:
+            raise ValueError(
+                f"version must be that of the arms, {self._arms.version}, got {version}: they changed"
+            )
+        mask = None if eligible is None else self._arms.allowed(eligible)
+        own = None if prices is None else self._arms.priced(prices)
+        extras = Extras(mask, own, protected, None, None, weights, session)
+        return extras, self._table.of_request(self.policy, Request(context, at, extras), own, mask)
+
+    def _served(
+        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
+    ) -> tuple[int, float, bool, bool]:
+        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced."""
+        residence, planner = self._residence, self._planner
+        assert residence is not None and planner is not None
+        arm, propensity = choice
+        controller, forced = residence.controller, False
+        if planner.waiting is not None:  # the controller is busy with a plan
+            hit = residence.actual.mask.item(arm)
+            planner.waiting.append((arm, context, hit))
+            return arm, propensity, hit, False
+        if controller.rate > 0.0 and not protected:
+            offers = np.zeros(len(self._arms)) if effective is None else effective
+            arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
+            self._books.forced += forced
+        hit = residence.actual.mask.item(arm)
+        controller.observe(arm, context, hit)
+        if not hit and controller.inserts and residence.insert(arm):
+            planner.wanted()
+        if controller.next_plan < self._books.due:
+            self._books.due = controller.next_plan
+        return arm, propensity, hit, forced
+
+    def _told(
+        self, entry: Entry, extras: Extras | None, arm: int, hit: bool, forced: bool, key: int | None
+    ) -> Decision:
+        """Book a decision that terms or listeners are told of, or that has an id of the caller."""
+        books, table, listeners = self._books, self._table, self._listeners
+        name, context, propensity, now, at = entry[:5]
+        request = Request(context, at, extras)
+        parts = None
+        if listeners.keeps_parts:
+            prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
+            parts = table.parts(self._arms.names, request, prices, mask)
+        if table.terms:
+            held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
+            entry = (*entry[:5], held, *entry[6:])
+        own = key is not None
+        key = self._ledger.open(entry, key)
+        if self.parts.spread_pending:
+            changes.spread(self.parts, arm)
+        decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
+        if own:
+            self._named[key] = decision
+            if len(self._named) > self._ledger.size_limit:
+                self._named.popitem(last=False)
+        if listeners.deciding:
+            listeners.decided(decision, request, Pending(*entry), forced, parts)
+        return decision
+
+    def _repeated(self, key: int) -> Decision | None:
+        """Return the first decision under an id of the caller, or refuse an id that is another decision's."""
+        first = self._named.get(key)
+        if first is None and (key in self._ledger.pending or key in self._ledger.closed):
+            raise ValueError(
+                f"id must be new or one that was given before, got that of another decision, {key}"
+            )
+        return first
+
+    def _adopted(self, key: int, answer: Mapping[str, Any], source: str | None) -> bool:
+        """Learn an answer to a decision of another worker; the store is asked, so without the lock."""
+        claims = self.parts.claims
+        assert claims is not None
+        try:
+            return claims.adopt(key, answer)
+        except (UnknownDecision, ValueError, TypeError):
+            if self._limits is not None:
+                with self._lock:
+                    self._limits.refund(source)
+            raise
+
+    def after_fork(self) -> None:
+        """Go on in a forked child: statistics stay, what belongs to the parent is dropped; nobody else calls it."""
+        parts = self.parts
+        for entry in self._ledger.forget():
+            self._feedback.release(entry[0], entry[5])
+        self._named.clear()
+        self._arms.pending = [0] * len(self._arms)
+        if parts.spread_pending:
+            for arm in range(len(self._arms)):
+                changes.spread(parts, arm)
+        self.policy.reseed()
+        if self._journal is not None:
+            self._journal.abandon()
+            self._listeners.remove(self._journal)
+            self._journal = None
+        if self._replica is not None:
+            replica = self._replica
+            self._listeners.remove(replica)
+            self._replica = replica.reborn(self._host)
+            self._listeners.add(self._replica)
+            parts.claims = self._replica if parts.claims is not None else None
+        if self._planner is not None:
+            self._planner.after_fork()
+        self._rearm()
 
     # Residency.
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """Names of the resident arms; all of them without residency control."""
+        """Names of the arms that are resident; all of them without residency control."""
         with self._lock:
-            if self._resident is None:
-                return self.policy.arms
-            return tuple(self.policy.arms[a] for a in self._resident)
+            return self._arms.names if self._residence is None else self._residence.names()
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms, in the order of positions."""
+        return self._arms.names
+
+    @property
+    def arms_version(self) -> int:
+        """Number that changes with the arms, for masks and prices by position."""
+        return self._arms.version
 
     def maintain(self) -> bool:
         """Re-plan residency now if a plan is due; returns whether one was made. For maintenance="manual".
 
-        The plan is computed without the lock, so `select` goes on in other threads meanwhile.
+        The plan is computed without the lock, so `select` goes on in other threads meanwhile; it waits for the server.
         """
-        return self._worker is not None and bool(self._worker.run())
+        return self._planner is not None and self._planner.run()
 
     def confirm(self, name: str, resident: bool) -> bool:
         """Learn from outside that an arm has become resident, or has left; from any thread.
@@ -353,28 +668,9 @@ class Router(Durable):
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
         with self._lock:
-            arm = self.policy.positions.get(name)
-            if self._resident is None or arm is None:
-                return False
-            changed = self._resident.load(arm) if resident else self._resident.evict(arm)
-            if changed and resident:
-                self._load_price += float(self._loads[arm])
-            self._reprice()
-            return changed
+            return self._residence is not None and self._residence.confirm(name, resident)
 
-    def close(self) -> None:
-        """Stop the background threads, publish and checkpoint; safe to call twice."""
-        if self._worker is not None:
-            self._worker.stop()
-        self._finish()
-
-    def __enter__(self) -> "Router":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # Arms.
+    # Arms, terms and listeners that come and go.
 
     def add_arm(self, name: str, *, size: float = 1.0, fault: float | None = None) -> None:
         """Add an arm while running; it starts cold and not resident.
@@ -382,7 +678,7 @@ class Router(Durable):
         Parameters
         ----------
         name : str
-            A new name.
+            A new name of at most 65,535 bytes in UTF-8.
         size : float
             Its size in the unit of the controller's capacity; positive.
         fault : float, optional
@@ -394,193 +690,435 @@ class Router(Durable):
             The name is taken, or a number is out of range or missing; nothing changed.
         """
         with self._lock:
-            self._settle()
-            size = check.finite("size", size, low=0.0, open_low=True)
-            price = self._new_fault(fault)
-            self.policy.add_arm(name)
-            self._resized([*range(len(self._pending)), None], size, price)
+            changes.add_arm(self.parts, name, size, fault)
 
     def remove_arm(self, name: str) -> None:
-        """Remove an arm while running; feedback still due for it will be counted and dropped."""
+        """Remove an arm while running; feedback still due for it will be counted and dropped.
+
+        The server unloads it. A later arm of that name starts from nothing.
+
+        Raises
+        ------
+        UnknownArm, ValueError
+            No such arm, or one that must stay: pinned, the last, or the last not in quarantine; nothing changed.
+        """
         with self._lock:
-            self._settle()
-            gone = self.policy.index(name)
-            if self._resident is not None and gone in self._resident.pinned:
-                raise ValueError(f"name must not be pinned, got {name!r}")
-            if np.delete(self._quarantined, gone).all() and len(self._quarantined) > 1:
-                raise ValueError(f"name must not be the last arm that is not in quarantine, got {name!r}")
-            if len(self.policy.arms) == 1:
-                raise ValueError(f"the last arm must stay, got {name!r}")
-            self._ledger.disown(self.policy.arms[gone])
-            if self._replica is not None:
-                self._replica.disown(self.policy.arms[gone])
-            self.policy.remove_arm(self.policy.arms[gone])
-            self._resized([a for a in range(len(self._pending)) if a != gone])
+            changes.remove_arm(self.parts, self._feedback, name)
+
+    def forget_arm(self, name: str) -> None:
+        """Forget all that was learned of an arm, what it told a pooled prior included: it starts cold.
+
+        Raises
+        ------
+        UnknownArm
+            No such arm; nothing changed.
+        """
+        with self._lock:
+            changes.forget_arm(self.parts, name)
+
+    def quarantine(self, arm: str) -> None:
+        """Stop choosing an arm and drop its feedback, counted, until `release`; its statistics stay as they are.
+
+        Raises
+        ------
+        UnknownArm
+            No such arm; nothing changed.
+        ValueError
+            It is the last arm not in quarantine; nothing changed.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB, Router
+        >>> router = Router(LinUCB(["old", "canary"], 2, rng=0))
+        >>> router.quarantine("canary")
+        >>> {router.select([1.0, 0.0]).arm for _ in range(50)}
+        {'old'}
+        """
+        with self._lock:
+            changes.mute(self.parts, arm, True)
+
+    def release(self, arm: str) -> None:
+        """End the quarantine of an arm."""
+        with self._lock:
+            changes.mute(self.parts, arm, False)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms, in the order in which they close arms."""
+        return self._table.terms
+
+    def add_term(self, term: Term) -> None:
+        """Bind one more term, after the others; decisions already pending hold nothing for it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Not a term, its name is taken, or it belongs to another Router; nothing changed.
+        """
+        with self._lock:
+            if not isinstance(term, Term):
+                raise TypeError(f"term must be a Term, got {term!r}")
+            if term.name in ("fault", "caller", *(one.name for one in self._table.terms)):
+                raise ValueError(f"term must have a name of its own, got {term.name!r}")
+            _unowned(f"term {term.name!r}", term)
+            self._table.bind((*self._table.terms, term), self._arms.names)
+            if self._residence is not None:
+                self._residence.reprice()
+            _owned[term] = weakref.ref(self)
+            self._rearm()
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell one more listener, after the others."""
+        with self._lock:
+            self._listeners.add(listener)
+            self._rearm()
+
+    # What lasts.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole state to a file; the file it replaces is kept beside it as ``<path>.previous``.
+
+        Parameters
+        ----------
+        path : path
+            Written atomically: after a crash there is the old file or the new one.
+
+        Raises
+        ------
+        OSError
+            Disk full, read-only and so on; the old file is untouched, serving goes on.
+
+        Notes
+        -----
+        The lock is held while arrays are copied, not while they are written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from banditroute import LinUCB, Router
+        >>> router, again = Router(LinUCB(2, 3, rng=0)), Router(LinUCB(2, 3, rng=1))
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     router.save(directory + "/state")
+        ...     report = again.load(directory + "/state")
+        >>> again.select([1.0, 0.0, 0.0]).arm == router.select([1.0, 0.0, 0.0]).arm
+        True
+        """
+        snapshots.save(self._host, path)
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        arms: Literal["file", "code"] = "file",
+    ) -> dict[str, Any]:
+        """Continue from a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        limit_bytes : int
+            Larger files are refused.
+        arms : "file" or "code"
+            Whose arms to serve: those of the file, or those of this Router, new ones cold and others dropped.
+
+        Returns
+        -------
+        dict
+            ``arms_added``, ``arms_dropped`` and ``reset``: what of the file could not be carried over.
+
+        Raises
+        ------
+        SnapshotError
+            Torn, altered, foreign, too large, or of another kind of policy; nothing changed.
+        ValueError
+            A replica by now, or with a journal: a crash would bring the old state back.
+        OSError
+            The file cannot be opened.
+
+        Notes
+        -----
+        Statistics do not depend on settings: those of this Router (alpha, ridge, mix, prior, controller, capacity) stay
+        as they are. Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
+        """
+        self._alone("load")
+        report = snapshots.load(self._host, path, limit_bytes=limit_bytes, arms=arms)
+        with self._lock:
+            self._rearm()
+        if self._journal is not None:
+            self._journal.checkpoint()  # what was loaded is as durable as everything else
+        if self._planner is not None:
+            self._planner.recovered()
+        return report
+
+    def recover(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        checkpoint_s: float = 30.0,
+        flush_s: float = 0.05,
+        keep: int = 3,
+        arms: Literal["code", "file"] = "code",
+    ) -> dict[str, Any]:
+        """Continue from a directory, empty the first time, and keep a journal and checkpoints there from now on.
+
+        Takes the newest good snapshot and replays the journal behind it. A process that is killed loses at most what
+        it decided and learned in its last `flush_s`; nothing is learned twice.
+
+        Parameters
+        ----------
+        directory : path
+            Of this process alone: it is locked.
+        checkpoint_s : float
+            Seconds between snapshots, made in a thread.
+        flush_s : float
+            Seconds between writes of the journal, in the same thread.
+        keep : int
+            Snapshots kept, newest first.
+        arms : "code" or "file"
+            Whose arms to serve, as in `load`.
+
+        Returns
+        -------
+        dict
+            ``generation`` taken (0: none), records ``replayed`` and ``skipped``, ``torn_bytes`` at the ends of
+            journals, snapshots ``refused``, and what `load` returns.
+
+        Raises
+        ------
+        SnapshotError
+            There are snapshots and none is good, or they are of another kind of policy.
+        ValueError
+            Decisions were made already, or the Router has joined a store.
+        DirectoryInUse
+            Another process uses the directory.
+        OSError
+            The directory cannot be written.
+
+        Notes
+        -----
+        Statistics, pending decisions and answered ids come back exactly, whatever the settings of this Router.
+        Residency comes back as of the snapshot, has seen the replayed requests, and is asserted at the server.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from banditroute import LinUCB, Router
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     with Router(LinUCB(2, 2, rng=0)) as router:
+        ...         started = router.recover(home)["generation"]
+        ...         decision = router.select([1.0, 0.0])
+        ...     with Router(LinUCB(2, 2, rng=0)) as router:
+        ...         generation = router.recover(home)["generation"]
+        ...         learned = router.update(decision.id, 1.0)
+        >>> started, generation, learned
+        (0, 2, True)
+        """
+        self._alone("recover")
+        if self._books.index or self._journal is not None:
+            raise ValueError(
+                f"recover must come before the first decision, got {self._books.index} decisions"
+            )
+        own, report = journal.recover(
+            self._host, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
+        )
+        with self._lock:
+            self._journal = own
+            self._listeners.add(own)
+            self._rearm()
+        if self._planner is not None:
+            self._planner.recovered()
+        return report
+
+    def checkpoint(self) -> None:
+        """Write a snapshot into the directory of `recover` now.
+
+        Raises
+        ------
+        ValueError
+            There is no such directory.
+        OSError
+            The disk refuses; the journal goes on.
+        """
+        if self._journal is None:
+            raise ValueError("checkpoint must come after recover: there is no directory to write to")
+        self._journal.checkpoint()
+
+    def join(
+        self,
+        store: StateStore,
+        *,
+        sync_s: float = 1.0,
+        share_decisions: bool = False,
+        background: bool = True,
+    ) -> Replica:
+        """Share this bandit with every other Router that joins the same store.
+
+        Parameters
+        ----------
+        store : StateStore
+            `FileStore`, ``RedisStore`` or your own.
+        sync_s : float
+            Seconds between rounds: how stale the others' evidence is at most.
+        share_decisions : bool
+            Let any replica answer a decision; the first answer wins. Answers to decisions that the store holds are
+            learned a moment later, in the thread, once it has said that no other replica was first: `update` returns
+            True when it has taken them.
+        background : bool
+            Run a thread; otherwise call ``sync()`` and ``exchange()`` of the answer.
+
+        Returns
+        -------
+        Replica
+            For its `sync`, `peers` and `compact`.
+
+        Raises
+        ------
+        TypeError
+            The policy cannot share its evidence, and says why; or not a store.
+        ValueError
+            Joined already.
+
+        Notes
+        -----
+        All replicas need the same dimension, features and discount; what disagrees is refused and counted. Call
+        `recover` before `join`. What a replica that dies had not published is lost. While the store is down serving
+        goes on and ``store_errors`` counts.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from banditroute import FileStore, LinUCB, Router
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     one, two = Router(LinUCB(2, 2, rng=0)), Router(LinUCB(2, 2, rng=1))
+        ...     first = one.join(FileStore(home), background=False)
+        ...     second = two.join(FileStore(home), background=False)
+        ...     learned = one.update(one.select([1.0, 0.0]).id, 1.0)
+        ...     synced = first.sync(), second.sync()
+        >>> int(two.policy.counts.sum())
+        1
+        """
+        if self._replica is not None:
+            raise ValueError("join must be called once, got a second call")
+        new = Replica(
+            self._host,
+            self.policy,
+            store,
+            sync_s=sync_s,
+            share_decisions=share_decisions,
+            background=background,
+        )
+        with self._lock:
+            self._listeners.add(new)
+            self.parts.claims = new if share_decisions else None
+            self._replica = new
+            self._rearm()
+        try:
+            new.start()
+        except BaseException:
+            self._leave(new)
+            raise
+        return new
+
+    def _leave(self, replica: Replica) -> None:
+        with self._lock:
+            self._listeners.remove(replica)
+            self.parts.claims = self._replica = None
+            self._rearm()
+
+    def rollback(self, path: str | os.PathLike[str]) -> None:
+        """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.
+
+        For a policy that learned from feedback it should not have seen. Arms must be the same as now.
+
+        Raises
+        ------
+        SnapshotError
+            As for `load`; nothing changed.
+        ValueError
+            Closed.
+        """
+        if self._books.closed:
+            raise ValueError("rollback must come before close: the directory may be another's by now")
+        snapshots.rollback(self._host, path)
+        if self._replica is not None:
+            self._replica.rolled_back()
+        if self._journal is not None:
+            self._journal.checkpoint()
+
+    def _alone(self, what: str) -> None:
+        if self._replica is not None:
+            raise ValueError(f"{what} must come before join: statistics are shared now")
+        if self._books.closed:
+            raise ValueError(f"{what} must come before close")
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Refuse calls from here on, publish, checkpoint and stop the threads; safe to call twice.
+
+        Parameters
+        ----------
+        timeout_s : float
+            Seconds for each of these; a server or a store that hangs keeps nothing from being closed.
+        """
+        with self._lock:
+            self._books.close()
+        for part in (self._replica, self._journal):
+            if part is not None:
+                part.close(timeout_s)
+        if self._planner is not None:
+            self._planner.close(min(timeout_s, 2.0))
+        for owned in (self.policy, *self._table.terms):
+            _owned.pop(owned, None)
+
+    def __enter__(self) -> "Router":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Return counters as plain numbers: decisions, hits, learned, pending, expired, duplicates and so on."""
+        """Return counters as plain numbers: decisions, hits, learned, pending, expired, duplicates and so on.
+
+        The lock is held for a millisecond or two at most: where very many decisions have expired, the rest of them is
+        counted by later calls.
+        """
         with self._lock:
-            self._ledger.sweep(self._now())
-            return {
-                **self._durable_stats(),
-                "decisions": self._index,
-                "hits": self._hits,
-                "hit_rate": self._hits / self._index if self._index else 1.0,
-                "learned": self._learned,
-                "pending": len(self._ledger),
-                "expired": self._ledger.expired,
-                "late": self._ledger.late,
-                "duplicates": self._ledger.duplicates,
-                "dropped": self._dropped,
-                "forced": self._forced,
-                "epoch": self._epoch,
-                "page_ins": 0 if self._resident is None else self._resident.page_ins,
-                "load_price": self._load_price,
-                "plan_failures": 0 if self._worker is None else self._worker.failures,
-                "load_failures": 0 if self._worker is None else self._worker.load_failures,
+            books, arms, ledger = self._books, self._arms, self._ledger
+            ledger.sweep(books.now(), STALE)
+            counts = {
+                "arms": changes.arm_stats(arms),
+                "sources": {} if self._limits is None else self._limits.stats(),
+                "decisions": books.index,
+                "hits": books.hits,
+                "hit_rate": books.hits / books.index if books.index else 1.0,
+                "learned": books.learned,
+                "pending": len(ledger),
+                "expired": ledger.expired,
+                "cancelled": ledger.cancelled,
+                "late": ledger.late,
+                "duplicates": ledger.duplicates,
+                "dropped": books.dropped,
+                "forced": books.forced,
+                "epoch": books.epoch,
+                "page_ins": 0 if self._residence is None else self._residence.actual.page_ins,
+                "load_price": books.load_price,
+                "clock_errors": books.clock_errors,
+                "callback_errors": books.errors.total(),
+                "relaxed": self._table.relaxed.total(),
             }
+            counts |= (
+                {"plan_failures": 0, "load_failures": 0} if self._planner is None else self._planner.stats()
+            )
+            for part in (self._journal, self._replica):
+                if part is not None:
+                    counts |= part.stats()
+            return counts
 
-    # What the public calls are made of.
 
-    def _record(self, decision: Decision, context: Floats, offers: Floats) -> None:
-        assert self.recorder is not None
-        # The array of offers is replaced, never written into: it may be kept.
-        own = offers if offers.any() else None
-        policy = self.policy
-        self.recorder.decided(decision, context, own, policy.arms, type(policy).__name__, self._learned)
-
-    def _checked(self, x: ArrayLike, prices: ArrayLike | None, eligible: ArrayLike | None) -> None:
-        self.policy.check_context(x)
-        self.policy.effective_prices(prices, eligible, self._offers)
-
-    def _force(self, x: Floats, offers: Floats, choice: Choice) -> tuple[int, float]:
-        """Replace the choice, with the controller's probability, by an arm that still needs forced decisions."""
-        controller = self.residency
-        assert controller is not None
-        before = controller.needs.copy()
-        drawn = controller.force(offers)
-        if drawn is None:
-            return choice
-        forced, share = drawn
-        rest = 1.0 - controller.rate
-        if forced < 0:
-            share = float(forced_share(before, offers, controller.rate, choice.arm))
-            return choice.arm, share + rest * choice.propensity
-        self._forced += 1
-        pure = choice.propensity if forced == choice.arm else 0.0
-        if forced != choice.arm and not choice.propensity >= 1.0:  # also where it is not known yet
-            allowed = np.isfinite(offers)
-            prices = np.where(allowed, offers, 0.0)
-            pure = float(self.policy.propensities(x, prices=prices, eligible=allowed)[forced])
-        return forced, share + rest * pure
-
-    def _insert(self, arm: int) -> None:
-        assert self.residency is not None and self._resident is not None
-        victims = self.residency.make_room(arm, self._resident)
-        if victims is not None:
-            for victim in victims:
-                self._resident.evict(victim)
-            self._resident.load(arm)
-            offers = self._offers.copy()  # not written into: a recorder may keep it
-            for a in (*victims, arm):
-                closed = inf if self._quarantined[a] else 0.0
-                there = a in self._resident
-                offers[a] = closed if there else self._faults[a] + self.residency.surcharge + closed
-            self._offers = offers
-
-    def _view(self) -> View:
-        """Return what a plan may see, and start counting anew what is counted between plans."""
-        assert self._resident is not None
-        self._ledger.sweep(self._now())  # what has expired is not pending
-        view = View(
-            clock=self._index,
-            scores=self.policy.scores_batch,
-            alpha=float(getattr(self.policy, "alpha", 0.0)),
-            faults=self._faults,
-            loads=self._loads,
-            resident=self._resident,
-            pending=np.array(self._pending),
-            counts=getattr(self.policy, "counts", None),
-            offered=self._offered if self._masked and self._masked == self._index - self._planned else None,
+def _unowned(what: str, part: Any) -> None:
+    """Refuse a policy or a term that another Router, which is still open, has taken over."""
+    owner = _owned.get(part)
+    if owner is not None and owner() is not None:
+        raise ValueError(
+            f"{what} must belong to one Router, got one that another Router uses: close that first"
         )
-        self._planned, self._masked, self._offered = (
-            self._index,
-            0,
-            np.zeros(len(self._pending), dtype=np.bool_),
-        )
-        return view
-
-    def _settle(self) -> None:
-        """Wait, with the lock held, until no plan is being computed: before arms change or state is saved."""
-        if self._worker is not None:
-            self._worker.settle()
-
-    def _choose(self, x: Floats, offers: Floats) -> Choice:
-        allowed = np.isfinite(offers)
-        return self.policy.select(x, prices=np.where(allowed, offers, 0.0), eligible=allowed)
-
-    def _reprice(self) -> None:
-        closed = np.where(self._quarantined, np.inf, 0.0)
-        self._plain = self._resident is None and not self._quarantined.any()
-        if self._resident is None:
-            self._offers = closed
-            return
-        surcharge = 0.0 if self.residency is None else self.residency.surcharge
-        self._offers = np.where(self._resident.mask, closed, self._faults + surcharge + closed)
-
-    def _priced(self) -> Floats:
-        assert self.paging is not None
-        faults = self.paging.prices(len(self.policy.arms))
-        if not faults.max() <= LARGEST:
-            raise ValueError(f"paging must price faults at {LARGEST:g} at most, got {faults.max():g}")
-        return faults
-
-    def _sized(self, sizes: Mapping[str, float] | ArrayLike | None) -> Floats | None:
-        if sizes is None:
-            return None
-        if isinstance(sizes, Mapping):
-            missing = [a for a in self.policy.arms if a not in sizes]
-            if missing:
-                raise ValueError(f"sizes must name every arm, got none for {missing}")
-            sizes = [sizes[a] for a in self.policy.arms]
-        return check.vector("sizes", sizes, len(self.policy.arms))
-
-    def _new_fault(self, fault: float | None) -> float:
-        """Return the fault price of an arm to be added."""
-        if fault is not None:
-            return check.finite("fault", fault, low=0.0, high=LARGEST)
-        if self.paging is None:
-            return 0.0
-        try:
-            return float(self.paging.prices(len(self.policy.arms) + 1)[-1])
-        except ValueError as error:
-            raise ValueError(
-                "fault must be given where paging prices the arms one by one, got None"
-            ) from error
-
-    def _resized(self, keep: list[int | None], size: float = 1.0, fault: float = 0.0) -> None:
-        def carried(old: Floats, new: float) -> Floats:
-            return np.array([new if a is None else old[a] for a in keep])
-
-        self._carry(keep, size, fault)
-        self._offered = np.zeros(len(keep), dtype=np.bool_)
-        self._masked, self._planned = 0, self._index
-        self._offers = np.zeros(len(keep))
-        self._faults = carried(self._faults, fault)
-        self._loads = carried(self._loads, self.switching * fault)
-        if self.residency is None or self._resident is None or self.paging is None:
-            self._reprice()
-            return
-        old = self._resident
-        place = {a: i for i, a in enumerate(keep) if a is not None}
-        new = ResidentSet(
-            len(keep),
-            old.capacity,
-            sizes=[size if a is None else old.sizes[a] for a in keep],
-            pinned=[place[a] for a in old.pinned],
-        )
-        new.replace(place[a] for a in old if a in place)
-        new.page_ins, new.evictions = old.page_ins, old.evictions
-        self._resident = new
-        self.residency.resize(keep)
-        self._reprice()

@@ -1,0 +1,164 @@
+"""The price table: a row per standing term, folded into one vector when a row has changed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import inf
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from banditroute._core.typing import Floats, Mask
+from banditroute.policies import Policy
+from banditroute.records import Parts, PriceRow, Request, Term
+
+__all__ = ["PriceTable"]
+
+
+class PriceTable:
+    """Prices of every arm by term; the first row, "fault", is the Router's own.
+
+    Parameters
+    ----------
+    count : int
+        Number of arms k.
+
+    Notes
+    -----
+    A term rings when its row is out of date; that clears ``live``, from any thread and without a lock, and the next
+    fold has it write. ``live`` is set before rows are read: a ring in between is not lost. ``effective`` (k,) is None
+    where nothing is priced and nothing closed, which chooses the plain kernel.
+
+    Examples
+    --------
+    >>> table = PriceTable(2)
+    >>> table.fault.values[1] = 0.1
+    >>> table.live = False
+    >>> table.fold(np.array([False, False]))
+    >>> table.effective
+    array([0. , 0.1])
+    """
+
+    __slots__ = ("_muted", "_rows", "_stale", "effective", "fault", "live", "moving", "relaxed", "terms")
+
+    def __init__(self, count: int) -> None:
+        self.terms: tuple[Term, ...] = ()
+        self.moving: tuple[Term, ...] = ()  # terms that price each request
+        self.relaxed: Counter[str] = Counter()  # by term: how often it was passed over
+        self.fault = PriceRow(np.zeros(count), lambda: None)
+        self._muted = np.zeros(count, dtype=np.bool_)
+        self._rows: list[tuple[Term, PriceRow]] = []
+        self._stale: dict[int, Term] = {}
+        self.live = False
+        self.effective: Floats | None = None
+
+    def bind(self, terms: Sequence[Term], names: tuple[str, ...]) -> None:
+        """Give each term a row for these arms; the fault row starts at zero."""
+        self.fault = PriceRow(np.zeros(len(names)), lambda: None)
+        self.terms = tuple(terms)
+        self.moving = tuple(term for term in terms if term.per_request)
+        self._rows, self._stale = [], {}
+        for at, term in enumerate(terms):
+            row = PriceRow(np.zeros(len(names)), lambda at=at, term=term: self._ring(at, term))  # type: ignore[misc]
+            self._rows.append((term, row))
+            self._stale[at] = term
+            term.bind(names, row)
+        self.live = False
+
+    def _ring(self, at: int, term: Term) -> None:
+        self._stale[at] = term
+        self.live = False
+
+    def fold(self, muted: Mask) -> None:
+        """Have stale rows written and add all up; a soft term that would leave no arm is passed over and counted.
+
+        Raises
+        ------
+        ValueError
+            No arm is left; the next request tries again.
+        """
+        self.live = True
+        while self._stale:
+            at, term = self._stale.popitem()
+            try:
+                term.write()
+            except BaseException:
+                self._ring(at, term)
+                raise
+        self._muted = muted
+        total = np.where(muted, inf, self.fault.values)
+        for term, row in self._rows:
+            both = total + row.values
+            if term.soft and both.min() == inf:
+                self.relaxed[term.name] += 1
+            else:
+                total = both
+        if total.min() == inf:
+            self.live = False
+            raise ValueError("terms and quarantine must leave an arm, got none")
+        self.effective = total if total.any() else None
+
+    def of_request(
+        self, policy: Policy, request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
+    ) -> Floats:
+        """Return what one request pays for each arm, (k,), infinite where it is closed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Wrong shape, dtype or value, a term that raises, or no arm left.
+        """
+        base = self.effective
+        for term in self.moving:
+            own = self._asked(term, request)
+            if own is not None:
+                base = own if base is None else base + own
+        try:
+            return policy.effective_prices(prices, eligible, base)
+        except ValueError:
+            if not any(term.soft for term in self.terms):
+                raise
+        return self._softened(policy, request, prices, eligible)
+
+    def _asked(self, term: Term, request: Request) -> Floats | None:
+        weights = None if request.extras is None else request.extras.weights
+        own = term.prices(request, weights=weights)
+        if own is None:
+            return None
+        count = len(self.fault.values)
+        values = np.asarray(own, dtype=np.float64)
+        if values.shape != (count,) or not (values > -inf).all():
+            raise ValueError(
+                f"prices of term {term.name!r} must be ({count},) numbers or inf, got {values!r}"
+            )
+        return values
+
+    def _softened(
+        self, policy: Policy, request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
+    ) -> Floats:
+        """As `of_request`, term by term, passing over the soft ones that would leave no arm."""
+        total = policy.effective_prices(prices, eligible, np.where(self._muted, inf, self.fault.values))
+        for term, row in self._rows:
+            both = total + row.values
+            if term.per_request:
+                own = self._asked(term, request)
+                both = both if own is None else both + own
+            if both.min() < inf:
+                total = both
+            elif term.soft:
+                self.relaxed[term.name] += 1
+            else:
+                raise ValueError(f"eligible must allow an arm that term {term.name!r} leaves open, got none")
+        return total
+
+    def parts(
+        self, names: tuple[str, ...], request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
+    ) -> Parts:
+        """Return copies of all rows by name, those of the caller included."""
+        rows = {"fault": self.fault.values.copy()}
+        for term, row in self._rows:
+            own = self._asked(term, request) if term.per_request else None
+            rows[term.name] = row.values.copy() if own is None else row.values + own
+        if prices is not None or eligible is not None:
+            caller = np.zeros(len(names)) if prices is None else np.array(prices, dtype=np.float64)
+            rows["caller"] = caller if eligible is None else np.where(np.asarray(eligible), caller, inf)
+        return Parts(names, rows)
