@@ -423,14 +423,6 @@ class LinearPolicy(LinearSums):
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
         derived.refresh(self.buffer)
 
-    can_widen = True
-
-    def known(self, arm):
-        return self.ridge + float(self.state.arm[arm, layout.A_WEIGHT])
-
-    def widen(self, arm, source, factor):
-        self.state.arm[arm, layout.A_SPREAD] = factor
-
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
         self.state.rebuild()

@@ -7,9 +7,10 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
+from banditroute.errors import UnknownArm
 from banditroute.policies import LARGEST
 from banditroute.residency import Controller, ResidentSet
-from banditroute.residency.paging import Paging, as_paging
+from banditroute.residency.paging import Paging, as_paging, fault_prices
 from banditroute.router.arms import Arms
 from banditroute.router.books import Books
 from banditroute.router.price_table import PriceTable
@@ -86,7 +87,7 @@ class Residence:
     def _pins(self) -> Iterable[str | int]:
         for pin in self.controller.pinned:
             if isinstance(pin, str) and pin not in self._arms.positions:
-                raise ValueError(f"pinned must name arms among {list(self._arms.names)}, got {pin!r}")
+                raise UnknownArm(f"arm must be one of {list(self._arms.names)}, got {pin!r}")
             yield pin
 
     def names(self) -> tuple[str, ...]:
@@ -133,7 +134,10 @@ class Residence:
         arm = self._arms.positions.get(name)
         if arm is None:
             return False
-        changed = self.actual.load(arm) if resident else self.actual.evict(arm)
+        if self.served:
+            changed = self.actual.follow(arm, resident)
+        else:
+            changed = self.actual.load(arm) if resident else self.actual.evict(arm)
         if changed:
             if resident:
                 self._books.load_price += float(self.loads[arm])
@@ -147,7 +151,7 @@ class Residence:
             return check.finite("fault", fault, low=0.0, high=LARGEST)
         sizes = np.append(self.desired.sizes, size)
         try:
-            return float(self.paging.prices(len(self._arms) + 1, sizes=sizes)[-1])
+            return float(fault_prices(self.paging, len(self._arms) + 1, sizes)[-1])
         except ValueError as error:
             raise ValueError(
                 "fault must be given where paging prices the arms one by one, got None"
@@ -164,7 +168,7 @@ class Residence:
         self.reprice()
 
     def _priced(self, sizes: Floats | None) -> Floats:
-        faults = self.paging.prices(len(self._arms), sizes=sizes)
+        faults = fault_prices(self.paging, len(self._arms), sizes)
         if not faults.max() <= LARGEST:
             raise ValueError(f"paging must price faults at {LARGEST:g} at most, got {faults.max():g}")
         return faults

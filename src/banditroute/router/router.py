@@ -320,7 +320,7 @@ class Router:
             books = self._books
             index = books.index
             if index >= books.due:
-                self._upkeep(index)
+                self._upkeep(index, x)
             table, extras, key = self._table, None, None
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
@@ -492,11 +492,12 @@ class Router:
 
     # What a request is made of; the lock is held.
 
-    def _upkeep(self, index: int) -> None:
-        """Do what is due before a decision: plan, next bucket of the policy, expiry."""
+    def _upkeep(self, index: int, x: ArrayLike) -> None:
+        """Do what is due before a decision: plan, next bucket of the policy, expiry; not for a bad context."""
         books, parts = self._books, self.parts
         if books.barred:
             books.refuse()
+        self.policy.check_context(x)
         if self._planner is not None:
             self._planner.upkeep()
         span, at = self.policy.span, index + books.others
@@ -508,7 +509,9 @@ class Router:
         if span:
             due = min(due, parts.boundary - books.others)
         if self._residence is not None:
-            due = min(due, max(self._residence.controller.next_plan, index + 1.0))
+            assert self._planner is not None
+            next_plan = 0.0 if self._planner.every_request else self._residence.controller.next_plan
+            due = min(due, max(next_plan, index + 1.0))
         books.due = due
 
     def _priced(
@@ -549,6 +552,8 @@ class Router:
             arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
             self._books.forced += forced
         hit = residence.actual.mask.item(arm)
+        if planner.reconciler is not None and planner.reconciler.follows_requests:
+            planner.reconciler.served(self._arms.names[arm])
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and residence.insert(arm):
             planner.wanted()
