@@ -170,7 +170,6 @@ class SharedDecisions:
         answer = Answered(key, **fields)
         with self.host.locked():
             self.host.check(answer.reward, None)
-            self.host.admit(answer, book=False)
             if key in self.me.waiting or key in self._claiming:
                 self.host.drop(key, None, "answered")
                 return False
@@ -183,6 +182,7 @@ class SharedDecisions:
         except OSError as error:
             log.warning("store down: %s", error)
             with self.host.locked():  # asked again later, so that serving goes on
+                self.host.refund(answer.source)
                 self._defer(key, answer, None, token=token)
             return True
         finally:
@@ -193,16 +193,13 @@ class SharedDecisions:
         found = self.store.look([answer.id])[0]
         with self.host.locked():
             if found is None:  # it may be on its way
+                self.host.refund(answer.source)
                 self._defer(answer.id, answer, None)
                 return True
             kept = self._opened(answer.id, found)
             if kept is None:
                 return False
             self.host.check(answer.reward, kept[0])
-            reward = self.host.admit(answer, book=True)
-            if reward is None:
-                return False
-            answer = answer._replace(reward=reward, source=None)
         taken = self.store.take([answer.id], token)[0]
         with self.host.locked():
             if not taken:
@@ -364,7 +361,7 @@ class SharedDecisions:
             return None
         try:
             self.host.check(answer.reward, kept[0])
-            reward = self.host.admit(answer, book=True)
+            reward = self.host.admit(answer)
         except (ValueError, TypeError) as error:
             log.warning("feedback dropped: %s", error)
             reward = None

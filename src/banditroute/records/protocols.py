@@ -126,6 +126,9 @@ class Listener(Protocol):
     def deferred(self, event: Deferred) -> None:
         """See an answer wait for the store; `learned` or `dropped` ends the wait."""
 
+    def flush(self) -> None:
+        """Make durable what was told so far, before a replica publishes it; without the lock, may raise ``OSError``."""
+
 
 class Host(Protocol):
     """What durability sees of a Router: its state in and out, events of elsewhere put into effect, and its lock.
@@ -161,11 +164,14 @@ class Host(Protocol):
     def check(self, reward: float, pending: Pending | None) -> None:
         """Raise ``ValueError`` for a reward that the policy would refuse. None: it is not known yet of what."""
 
-    def admit(self, answer: Answered, *, book: bool) -> float | None:
-        """Return the reward to learn by the rules of its source; None where that is above its rate.
+    def admit(self, answer: Answered) -> float | None:
+        """Return the reward to learn by the rules of its source, whose rate is charged; None where that is used up.
 
-        Raises ``ValueError`` outside its range. ``book`` False: only the range is looked at, the rate is left alone.
+        Raises ``ValueError`` outside its range.
         """
+
+    def refund(self, source: str | None) -> None:
+        """Take back what `admit` charged a source for an answer to a decision that is not known yet."""
 
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn the answer to a decision that is in the ledger no more, or never was; False where its arm is gone."""
@@ -201,8 +207,8 @@ class Claims(Protocol):
     def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
         """Learn the answer to a decision that another worker made; asks the store, so without the lock.
 
-        ``answer`` has the fields of `Answered` but the id: ``reward``, and ``cost``, ``seconds``, ``failed``
-        and ``source`` where given. False: it was answered before.
+        ``answer`` has the fields of `Answered` but the id: ``reward``, admitted by the rules of its source, and
+        ``cost``, ``seconds``, ``failed`` and ``source`` where given. False: it was answered before.
         """
 
 

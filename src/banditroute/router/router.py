@@ -185,7 +185,9 @@ class Router:
             )  # fmt: skip
             self.paging = self._residence.paging
             if residency.needs_utilities:
-                policy.utilities(np.zeros((1, policy.dim)))  # raises where the policy cannot say what it maximises
+                policy.utilities(
+                    np.zeros((1, policy.dim))
+                )  # raises where the policy cannot say what it maximises
         self.parts = RouterParts(
             self._lock,
             policy,
@@ -228,7 +230,7 @@ class Router:
                 raise TypeError(f"terms must hold Terms, got {term!r}")
             _unowned(f"term {term.name!r}", term)
         self._table.bind(terms, self._arms.names)
-        self._host = RouterHost(self.parts, self._feedback, self._named)
+        self._host = RouterHost(self.parts, self._feedback, self._named, self._limits)
         self.parts.rearm = self._feedback.collect
         for listener in listeners:
             self._listeners.add(listener)
@@ -445,7 +447,7 @@ class Router:
                 value = admitted
             if entry is not None:
                 return self._feedback.answer(key, entry, value, cost, seconds, failed)
-        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed}
+        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed, "source": source}
         return self._adopted(key, answer, source)
 
     def cancel(self, decision_id: int | str) -> bool:
@@ -1067,9 +1069,10 @@ class Router:
         """
         with self._lock:
             self._books.close()
-        for part in (self._replica, self._journal):
-            if part is not None:
-                part.close(timeout_s)
+        if self._replica is not None:
+            self._replica.stop(timeout_s)
+        if self._journal is not None:
+            self._journal.close(timeout_s)
         if self._planner is not None:
             self._planner.close(min(timeout_s, 2.0))
         for owned in (self.policy, *self._table.terms):
