@@ -8,7 +8,8 @@ import pytest
 
 from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router, simulate
 from banditroute.policies import Scores
-from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
+from banditroute.records import AdapterBackend, Capabilities
+from banditroute.servers.simulated import SimulatedBackend
 from banditroute.residency.paging import as_paging
 from banditroute.router.planner import frozen_utilities
 from banditroute.simulation import homes

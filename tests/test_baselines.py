@@ -339,7 +339,7 @@ def test_popularity_counts_a_prefix_and_pays_once():
     resident = ResidentSet(N, 2)
     controller.begin(resident)
     controller.observe_many(np.array(requests[:7]), np.zeros((7, 1)), np.zeros(7, dtype=bool))
-    view = View(7, lambda x: (x, x), 0.0, np.ones(N), np.ones(N), resident, np.zeros(N))
+    view = View(7, lambda x: (x, x), np.ones(N), np.ones(N), resident, np.zeros(N))
     assert controller.plan(view) == {4, 6}
     assert controller.next_plan == float("inf")
     controller.observe(0, NOTHING, True)

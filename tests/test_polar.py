@@ -10,12 +10,14 @@ from banditroute.residency import Reservoir, ResidentSet, View, Window
 from banditroute.simulation import best_static_set, churning, delayed, homes, sized
 
 
-def view(mean, std, faults, resident, *, clock=1000, loads=None, alpha=0.5, offered=None, counts=None):
+def view(mean, std, faults, resident, *, clock=1000, loads=None, alpha=0.5, eligible=None, counts=None, **more):
     count = len(faults)
     loads = np.zeros(count) if loads is None else np.asarray(loads, dtype=float)
     counts = np.zeros(count) if counts is None else counts
-    scores = lambda x: (mean(x), std(x))  # noqa: E731 - a function of the contexts, as a policy's is
-    return View(clock, scores, alpha, np.asarray(faults), loads, resident, np.zeros(count), counts, offered)
+    utilities = lambda x: (mean(x), alpha * std(x))  # noqa: E731 - a function of the contexts, as a policy's is
+    return View(
+        clock, utilities, np.asarray(faults, dtype=float), loads, resident, np.zeros(count), counts, eligible, **more
+    )
 
 
 def constant(rows):
@@ -120,10 +122,10 @@ def test_polar_respects_sizes_pins_and_what_is_offered():
     pinned.begin(resident)
     pinned.observe_many(np.zeros(9, dtype=int), np.ones((9, 2)), np.ones(9, dtype=bool))
     assert pinned.plan(view(different, constant([0] * 3), [0.5] * 3, resident)) == {0, 2}
-    offered = np.array([False, True, True])
+    eligible = np.array([False, True, True])
     controller = Polar(1)
     resident = started(controller, 3)
-    assert controller.plan(view(different, constant([9.0] * 3), [0.5] * 3, resident, offered=offered)) == {1}
+    assert controller.plan(view(different, constant([9.0] * 3), [0.5] * 3, resident, eligible=eligible)) == {1}
 
 
 @pytest.mark.parametrize("keep", ["recent", "all"])

@@ -205,9 +205,9 @@ def test_requests_in_the_short_look_are_not_scored_again():
     scored = []
     mean = lambda x: scored.append(len(x)) or x.copy()  # noqa: E731 - the rewards are the context
     shown = view(mean, lambda x: np.zeros_like(x), np.full(5, 0.3), resident)
-    fresh = deepcopy(controller)._earned(shown, np.empty((0, 5)))
+    fresh = deepcopy(controller)._earned(shown, Look(np.empty((0, 5)), shown.faults))
     assert scored == [40]
-    short = controller._look(shown, 0.125).utilities  # the last 80 of 640, each of them
+    short = controller._look(shown, 0.125)  # the last 80 of 640, each of them
     assert np.allclose(controller._earned(shown, short), fresh, atol=1e-12)
     assert scored == [40, 80]
 

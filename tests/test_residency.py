@@ -230,11 +230,11 @@ def test_static_never_changes():
 
 
 def view(resident, faults, loads, means, stds=0.0, alpha=0.5, clock=100):
-    def scores(contexts):
+    def utilities(contexts):
         rows = contexts[:, 0].astype(int)
-        return means[rows], np.broadcast_to(stds, means.shape)[rows]
+        return means[rows], alpha * np.broadcast_to(stds, means.shape)[rows]
 
-    return View(clock, scores, alpha, faults, loads, resident, np.zeros(len(faults)))
+    return View(clock, utilities, faults, loads, resident, np.zeros(len(faults)))
 
 
 def brute(utilities, faults, loads, old, capacity, epoch):
@@ -269,15 +269,25 @@ def test_polar_plans_the_best_set(index, seed):
     assert controller.next_plan == 120
 
 
-def test_polar_keeps_the_set_where_nothing_is_at_stake():
+def test_polar_keeps_everything_where_everything_fits():
     means = np.random.default_rng(0).random((10, 4))
-    for capacity, faults in ((4, np.full(4, 0.3)), (2, np.zeros(4))):
+    resident = ResidentSet(4, 4)
+    controller = Polar(4, epoch=5)
+    controller.begin(resident)
+    for row in range(10):
+        controller.observe(0, np.array([float(row)]), True)
+    assert controller.plan(view(resident, np.full(4, 0.3), np.zeros(4), means)) == set(resident)
+
+
+def test_where_no_fault_costs_anything_polar_loads_what_the_policy_plays():
+    means = np.array([[0.1, 0.9, 0.2, 0.3], [0.1, 0.2, 0.9, 0.3], [0.1, 0.9, 0.2, 0.3], [0.9, 0.1, 0.2, 0.1]])
+    for capacity, best in ((1, {1}), (2, {0, 1})):  # of arms 0 and 2, equally often best, 0 is there
         resident = ResidentSet(4, capacity)
         controller = Polar(capacity, epoch=5)
         controller.begin(resident)
-        for row in range(10):
+        for row in range(4):
             controller.observe(0, np.array([float(row)]), True)
-        assert controller.plan(view(resident, faults, np.zeros(4), means)) == set(resident)
+        assert controller.plan(view(resident, np.zeros(4), np.zeros(4), means)) == best
 
 
 def test_hysteresis_holds_small_gains():

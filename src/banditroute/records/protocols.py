@@ -218,7 +218,10 @@ State = Literal["gpu", "host", "disk", "unknown"]
 
 
 class Capabilities(NamedTuple):
-    """What a server can be asked to do, and whether a load stalls the requests it is serving.
+    """What a server can be asked to do, and what it does by itself.
+
+    ``unload`` False: it frees no place when asked. ``blocking``: a load stalls the requests it is serving.
+    ``displaces``: a request to an adapter that is not resident loads it in the place of another one.
 
     Examples
     --------
@@ -232,15 +235,20 @@ class Capabilities(NamedTuple):
     touch: bool = True
     observe: bool = True
     blocking: bool = True
+    displaces: bool = False
 
 
 @runtime_checkable
 class AdapterBackend(Protocol):
     """Handle of one replica's adapter memory: `ensure` and `evict`; everything else is optional.
 
-    Calls come from the thread that plans, one at a time, and may take long. Optional are the property
-    ``capabilities`` (`Capabilities`), ``pin(name, pinned=True) -> bool``, ``touch(name) -> bool`` (mark as just used)
-    and ``observe() -> dict`` of name to `State`, the server's own word of where every adapter is.
+    Calls come one at a time and may take long; one that takes longer than the Router waits goes on beside later ones,
+    so they must be safe under threads. They must not call the Router. Optional are the property ``capabilities``
+    (`Capabilities`); ``pin(name, pinned=True) -> bool``; ``touch(name) -> bool``, mark as just used; ``observe() ->
+    dict`` of name to `State`, the server's own word of where every adapter is ("gpu" is resident, a name that is
+    missing is nowhere, "unknown" leaves the belief as it was); ``forget(name) -> bool``, drop its weights altogether,
+    for a name that may come back with others (`evict` without it); and, where ``displaces``, ``served(name)``: a request
+    was sent there, answered from a model without I/O by the changes of what is resident, (name, resident) each.
 
     Examples
     --------

@@ -57,7 +57,7 @@ class Inserting(Controller):
         victims: list[int] = []
         if missing > SLACK:
             for victim in self.leaving(resident):
-                if victim not in pinned:
+                if victim not in pinned and victim in resident:
                     victims.append(victim)
                     missing -= sizes[victim]
                     if missing <= SLACK:
@@ -83,6 +83,13 @@ class Inserting(Controller):
     def removed(self, arm: int) -> None:
         """See `arm` leave."""
 
+    def confirmed(self, arm: int, resident: bool) -> None:
+        """Follow a server: what it took in is as one inserted now, what it displaced as one that left."""
+        if resident:
+            self.inserted(arm)
+        else:
+            self.removed(arm)
+
 
 class _Ordered(Inserting):
     """An order of the residents kept by a cachetools cache, which also names the victims; it never holds pins."""
@@ -94,11 +101,13 @@ class _Ordered(Inserting):
     def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
         super().__init__(capacity, pinned=pinned, rng=rng)
         self._order = self._cache()
+        self._fixed: frozenset[int] = frozenset()  # the pins, by index
 
     def begin(self, resident: ResidentSet) -> None:
         """Start from the first arms that fit, the first one next to leave."""
         Controller.begin(self, resident)
         self._order.clear()
+        self._fixed = resident.pinned
         for arm in resident:
             if arm not in resident.pinned:
                 self._order[arm] = True
@@ -111,20 +120,30 @@ class _Ordered(Inserting):
     def make_room(self, arm: int, resident: ResidentSet) -> list[int] | None:
         """Evict what the cache evicts until `arm` fits; None when it never could."""
         missing = resident.sizes[arm] - (resident.capacity - resident.used)
-        if missing > sum(resident.sizes[a] for a in self._order) + SLACK:
+        if missing > sum(resident.sizes[a] for a in self._order if a in resident) + SLACK:
             return None
         victims: list[int] = []
         while missing > SLACK:
             # Iterating over the cache would give the order of insertion, whatever its kind.
-            victims.append(self._order.popitem()[0])
-            missing -= resident.sizes[victims[-1]]
+            victim = self._order.popitem()[0]
+            if victim in resident:
+                victims.append(victim)
+                missing -= resident.sizes[victim]
         self._order[arm] = True
         return victims
+
+    def confirmed(self, arm: int, resident: bool) -> None:
+        """Follow a server: what it took in is as one inserted now, unless it was here; what it displaced is not."""
+        if not resident:
+            self._order.pop(arm, None)
+        elif arm not in self._order and arm not in self._fixed:
+            self._order[arm] = True
 
     def resize(self, keep: list[int | None]) -> None:
         """Carry the order over to the new indices."""
         self._resize_needs(keep)
         new = {a: i for i, a in enumerate(keep) if a is not None}
+        self._fixed = frozenset(new[a] for a in self._fixed)
         order = [self._order.popitem()[0] for _ in range(len(self._order))]
         for arm in order:
             if arm in new:
@@ -237,10 +256,13 @@ class SIEVE(Inserting):
 
     def inserted(self, arm: int) -> None:
         """Join the queue as its newest, behind the hand when that starts over."""
-        self._queue.append(arm)
+        if arm not in self._queue:
+            self._queue.append(arm)
 
     def removed(self, arm: int) -> None:
         """Leave the queue; the hand stays on the same neighbour."""
+        if arm not in self._queue:
+            return
         at = self._queue.index(arm)
         del self._queue[at]
         self._marked.discard(arm)

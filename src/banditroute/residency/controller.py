@@ -7,11 +7,10 @@ from functools import lru_cache
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.kernels.loop import forced_arm, forced_share
-from banditroute._core.typing import Floats, Ints, Rng
+from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Controller", "View", "Window"]
@@ -27,42 +26,78 @@ class View:
     ----------
     clock : int
         Decisions made so far.
-    scores : callable
-        ``scores(contexts (n, d)) -> (mean, std)``, two (n, N) arrays, std unscaled.
-    alpha : float
-        Exploration width of the policy, reward units per unit of std.
+    utilities : callable
+        ``utilities(contexts (n, d)) -> (mean, bonus)``, two (n, N) arrays in reward units: the policy plays the largest
+        ``mean + bonus`` less prices. Raises TypeError for a policy that cannot say what it maximises.
     faults, loads : (N,) arrays
         Price of serving through a non-resident arm and of making one resident, reward units.
     resident : ResidentSet
-        The current set; read it, do not change it.
+        What is resident in fact, with capacity, sizes and pins; read it, do not change it. With a backend it is what
+        the server confirmed.
     pending : (N,) array
         Decisions awaiting feedback, per arm.
     counts : (N,) array
         Rewards learned, per arm.
-    offered : (N,) bool array, optional
+    eligible_since_plan : (N,) bool array, optional
         Arms that were eligible on some request since the last plan; None for all. The others are not worth loading.
+    desired : (N,) bool array, optional
+        The last plan, which the server may not have reached; None where it is what is resident.
+    blocked : (N,) bool array, optional
+        Arms that will not load now; None for none.
 
     Examples
     --------
     >>> resident = ResidentSet(2, 1)
-    >>> View(0, lambda x: (x, x), 0.3, np.ones(2), np.ones(2), resident, np.zeros(2)).clock
+    >>> View(0, lambda x: (x, x), np.ones(2), np.ones(2), resident, np.zeros(2)).clock
     0
     """
 
     clock: int
-    scores: Callable[[Floats], tuple[Floats, Floats]]
-    alpha: float
+    utilities: Callable[[Floats], tuple[Floats, Floats]]
     faults: Floats
     loads: Floats
     resident: ResidentSet
     pending: Floats
     counts: Floats | Ints | None = None
-    offered: NDArray[np.bool_] | None = None
+    eligible_since_plan: Mask | None = None
+    desired: Mask | None = None
+    blocked: Mask | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything fits."""
+        return bool(self.resident.sizes.sum() <= self.resident.capacity * (1.0 + 1e-12))
 
     @property
     def moot(self) -> bool:
         """Whether nothing is at stake: everything fits, or no fault costs anything."""
-        return bool(self.resident.sizes.sum() <= self.resident.capacity or (self.faults <= 0).all())
+        return self.fits or bool((self.faults <= 0.0).all())
+
+    @property
+    def standing(self) -> Mask:
+        """The last plan, with the pins and without what will not load, (N,): what stays where nothing is better."""
+        mask = self.resident.mask.copy() if self.desired is None else self.desired.copy()
+        if self.blocked is not None:
+            mask &= ~self.blocked
+        mask[list(self.resident.pinned)] = True
+        return mask
+
+    @property
+    def barred(self) -> Mask | None:
+        """Arms not worth loading, (N,): no request could go there, or they will not load; None for none."""
+        barred = None if self.eligible_since_plan is None else ~self.eligible_since_plan
+        if self.blocked is not None and self.blocked.any():
+            absent = self.blocked & ~self.resident.mask
+            barred = absent if barred is None else barred | absent
+        return barred
+
+    def kept(self) -> set[int]:
+        """Return the set to keep where there is nothing to plan: everything that loads where everything fits."""
+        if not self.fits:
+            return set(np.flatnonzero(self.standing).tolist())
+        mask = self.standing
+        mask |= True if self.blocked is None else ~self.blocked
+        return set(np.flatnonzero(mask).tolist())
 
 
 class Window:
@@ -154,6 +189,7 @@ class Controller(ABC):
     """
 
     inserts: bool = False  # whether faults insert; may change at a plan
+    needs_utilities: bool = False  # whether plans ask what the policy maximises
 
     def __init__(self, capacity: float, *, pinned: Iterable[str | int] = (), rng: Rng = None) -> None:
         self.capacity = check.finite("capacity", capacity, low=0.0)
@@ -167,14 +203,17 @@ class Controller(ABC):
         self._rng = np.random.default_rng(rng)
 
     def begin(self, resident: ResidentSet) -> None:
-        """Fill the set where the run starts, free of charge, and size whatever is kept per arm."""
+        """Fill the set where the run starts, free of charge, and size whatever is kept per arm.
+
+        With a backend it is the first set to ask for: what comes of it is told by `confirmed`.
+        """
         self.needs = np.zeros(len(resident.mask))
         resident.fill()
 
     def observe(self, arm: int, x: Floats, hit: bool) -> None:  # noqa: B027 - nothing to remember is fine
         """See one served request."""
 
-    def observe_many(self, arms: Ints, contexts: Floats, hits: NDArray[np.bool_]) -> None:
+    def observe_many(self, arms: Ints, contexts: Floats, hits: Mask) -> None:
         """See many served requests in order, as `observe` of each would."""
         for arm, x, hit in zip(arms.tolist(), contexts, hits.tolist(), strict=True):
             self.observe(arm, x, hit)
@@ -216,9 +255,16 @@ class Controller(ABC):
         """Return whom to evict so that `arm` fits after a fault, or None to pass the request through."""
         return None
 
+    def confirmed(self, arm: int, resident: bool) -> None:  # noqa: B027 - nothing to follow is fine
+        """See that an arm is resident, or is not, in fact: a change that this controller did not make itself.
+
+        A server displaced it, or took it in; or did not load what a plan or an insertion wanted. Saying again what is
+        known already changes nothing.
+        """
+
     def plan(self, view: View) -> set[int]:
-        """Return the set for the next epoch and move `next_plan`."""
-        return set(view.resident)
+        """Return the set for the next epoch, without ``view.blocked``, and move `next_plan`."""
+        return view.kept()
 
     @abstractmethod
     def resize(self, keep: list[int | None]) -> None:

@@ -182,6 +182,13 @@ class GDSF(Inserting):
             self.observe(arm, np.zeros(0), True)
         return victims
 
+    def confirmed(self, arm: int, resident: bool) -> None:
+        """Follow a server: its loads count as a first use, what it displaces is forgotten; neither makes older."""
+        if not resident:
+            self._uses[arm] = self._score[arm] = 0.0
+        elif not self._uses[arm]:
+            self.observe(arm, np.zeros(0), True)
+
     def removed(self, arm: int) -> None:
         """Grow older by what left; its uses are forgotten."""
         self._age = max(self._age, float(self._score[arm]))

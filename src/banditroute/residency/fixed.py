@@ -5,10 +5,10 @@ from dataclasses import replace
 from math import inf
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats, Ints, Rng
+from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.residency.controller import Controller, View
 from banditroute.residency.resident_set import ResidentSet
 
@@ -136,14 +136,15 @@ class Popularity(Controller):
         """Count a use."""
         self._uses[arm] += 1
 
-    def observe_many(self, arms: Ints, contexts: Floats, hits: NDArray[np.bool_]) -> None:
+    def observe_many(self, arms: Ints, contexts: Floats, hits: Mask) -> None:
         """Count many uses."""
         self._uses += np.bincount(arms, minlength=self._uses.size)
 
     def plan(self, view: View) -> set[int]:
-        """Choose the most used arms, for good."""
-        self.next_plan = inf
-        return _leaders(self._uses.astype(np.float64), view.resident)
+        """Choose the most used arms, for good once all of them load."""
+        blocked = view.blocked if view.blocked is not None and view.blocked.any() else None
+        self.next_plan = inf if blocked is None else view.clock + self.prefix
+        return _leaders(self._uses.astype(np.float64), view.resident, blocked)
 
     def resize(self, keep: list[int | None]) -> None:
         """Carry the counts over to the new indices."""
@@ -151,12 +152,12 @@ class Popularity(Controller):
         self._uses = np.array([0 if a is None else self._uses[a] for a in keep], dtype=np.int64)
 
 
-def _leaders(shares: Floats, resident: ResidentSet) -> set[int]:
-    """Return the pins and the most popular arms per size that fit beside them; ties by index."""
+def _leaders(shares: Floats, resident: ResidentSet, blocked: Mask | None = None) -> set[int]:
+    """Return the pins and the most popular arms per size that fit beside them and load; ties by index."""
     chosen = set(resident.pinned)
     room = resident.capacity * (1.0 + 1e-12) - resident.sizes[sorted(chosen)].sum()
     for arm in np.argsort(-shares / resident.sizes, kind="stable").tolist():
-        if arm not in chosen and resident.sizes[arm] <= room:
+        if arm not in chosen and resident.sizes[arm] <= room and (blocked is None or not blocked[arm]):
             chosen.add(arm)
             room -= resident.sizes[arm]
     return chosen
@@ -194,6 +195,7 @@ class ResidentOnly(Controller):
             raise TypeError(f"inner must be a controller that plans, got {inner!r}")
         super().__init__(inner.capacity, pinned=inner.pinned)
         self.inner = inner
+        self.needs_utilities = inner.needs_utilities
         self.surcharge = check.finite("surcharge", surcharge, low=0.0, open_low=True)
         self.next_plan = inner.next_plan
 
@@ -207,9 +209,13 @@ class ResidentOnly(Controller):
         """Pass on."""
         self.inner.observe(arm, x, hit)
 
-    def observe_many(self, arms: Ints, contexts: Floats, hits: NDArray[np.bool_]) -> None:
+    def observe_many(self, arms: Ints, contexts: Floats, hits: Mask) -> None:
         """Pass on."""
         self.inner.observe_many(arms, contexts, hits)
+
+    def confirmed(self, arm: int, resident: bool) -> None:
+        """Pass on."""
+        self.inner.confirmed(arm, resident)
 
     def plan(self, view: View) -> set[int]:
         """Let `inner` plan with faults that nobody would pay."""

@@ -5,7 +5,6 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Ints, Mask, Rng
@@ -15,6 +14,7 @@ from banditroute.residency.reservoir import Reservoir
 
 __all__ = ["Polar"]
 
+SLIGHT = 1e-4  # of the largest utility: the price of a fault where none costs anything
 Index = Literal["mean", "optimistic", "pessimistic"]
 
 
@@ -32,8 +32,9 @@ class Polar(Controller):
     epoch : int
         Decisions between plans.
     index : "optimistic", "mean" or "pessimistic"
-        u = mean + alpha std, mean, or mean - alpha std, with the router's own alpha. Optimistic is the default:
-        with the mean, an adapter that is not resident pays faults, is not tried, looks bad and never gets in.
+        u = mean + bonus, mean, or mean - bonus, with the policy's own bonus (`Policy.utilities`; a policy that cannot
+        say what it maximises is refused). Optimistic is the default: with the mean, an adapter that is not resident
+        pays faults, is not tried, looks bad and never gets in.
     window : int
         Contexts kept.
     keep : "recent" or "all"
@@ -62,6 +63,8 @@ class Polar(Controller):
     >>> router.resident
     ('0', '1')
     """
+
+    needs_utilities = True
 
     def __init__(
         self,
@@ -92,20 +95,19 @@ class Polar(Controller):
         """Keep the context."""
         self.contexts.append(x)
 
-    def observe_many(self, arms: Ints, contexts: Floats, hits: NDArray[np.bool_]) -> None:
+    def observe_many(self, arms: Ints, contexts: Floats, hits: Mask) -> None:
         """Keep the contexts."""
         self.contexts.extend(contexts)
 
     def plan(self, view: View) -> set[int]:
         """Return the best set for the next epoch; O(sample N dim^2)."""
         self.next_plan = view.clock + self.epoch
-        old = set(view.resident)
         contexts = self.contexts.sample(self.sample)
-        if not len(contexts) or view.moot:
-            return old
-        mean, std = view.scores(contexts)
-        width = {"mean": 0.0, "optimistic": view.alpha, "pessimistic": -view.alpha}[self.index]
-        look = Look(bar_unoffered(mean + width * std, view), view.faults)
+        if not len(contexts) or view.fits:
+            return view.kept()
+        mean, bonus = view.utilities(contexts)
+        utilities = {"mean": mean.copy, "optimistic": lambda: mean + bonus, "pessimistic": lambda: mean - bonus}
+        look = looked(utilities[self.index](), view)
         return set(np.flatnonzero(planned(look, view, self.epoch, self.hysteresis)).tolist())
 
     def resize(self, keep: list[int | None]) -> None:
@@ -113,11 +115,26 @@ class Polar(Controller):
         self._resize_needs(keep)
 
 
-def bar_unoffered(utilities: Floats, view: View) -> Floats:
-    """Make arms that no recent request was offered worse than every other one; changes and returns `utilities`."""
-    if view.offered is not None:
-        utilities[:, ~view.offered] = utilities.min() - view.faults.max() - 1.0
-    return utilities
+def looked(utilities: Floats, view: View) -> Look:
+    """Return the search over these utilities, (n, N), which are changed: arms not worth loading are below all others.
+
+    An infinite bonus, of an arm never tried, is more than any fault is worth.
+
+    Where no fault costs anything all sets are worth the same; then the one that serves most requests is looked for, as
+    if a fault cost very little.
+    """
+    faults = view.faults
+    finite = np.isfinite(utilities)
+    if not finite.all():
+        known = utilities[finite] if finite.any() else np.zeros(1)
+        beyond = float(faults.max()) + 1.0
+        np.clip(utilities, known.min() - beyond, known.max() + beyond, out=utilities)
+    if not (faults > 0.0).any():
+        faults = np.full(faults.size, SLIGHT * max(1.0, float(np.abs(utilities).max())))
+    barred = view.barred
+    if barred is not None and not barred.all():
+        utilities[:, barred] = utilities.min() - faults.max() - 1.0
+    return Look(utilities, faults)
 
 
 def planned(
@@ -137,7 +154,7 @@ def planned(
     """
     resident = view.resident
     loaded = resident.mask if previous is None else previous
-    old = resident.mask.copy() if incumbent is None else incumbent
+    old = view.standing if incumbent is None else incumbent
     room = resident.capacity if capacity is None else capacity
     pins = np.zeros_like(old)
     pins[list(resident.pinned)] = True

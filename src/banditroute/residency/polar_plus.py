@@ -5,14 +5,12 @@ from math import ceil, log
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats, Ints, Rng
+from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.residency.controller import Controller, View
-from banditroute.residency.look import Look
 from banditroute.residency.objectives import gains
-from banditroute.residency.polar import bar_unoffered, planned
+from banditroute.residency.polar import looked, planned
 from banditroute.residency.reservoir import Reservoir
 from banditroute.residency.resident_set import ResidentSet
 
@@ -71,6 +69,8 @@ class PolarPlus(Controller):
     ('0', '1')
     """
 
+    needs_utilities = True
+
     def __init__(
         self,
         capacity: float,
@@ -115,7 +115,7 @@ class PolarPlus(Controller):
         """Keep the context, perhaps."""
         self.contexts.append(x)
 
-    def observe_many(self, arms: Ints, contexts: Floats, hits: NDArray[np.bool_]) -> None:
+    def observe_many(self, arms: Ints, contexts: Floats, hits: Mask) -> None:
         """Keep some of the contexts."""
         self.contexts.extend(contexts)
 
@@ -126,16 +126,15 @@ class PolarPlus(Controller):
         self.rate, self.needs, self._asked = 0.0, np.zeros_like(self.needs), np.zeros_like(self.needs)
         contexts = self.contexts.sample(self.sample)
         if not len(contexts) or view.moot:
-            return set(view.resident)
-        mean, std = view.scores(contexts)
-        bar_unoffered(mean, view)
-        look = Look(mean, view.faults)
+            return view.kept()
+        mean, bonus = view.utilities(contexts)
+        look = looked(np.array(mean), view)
         best = planned(look, view, max(view.clock, 1), self.hysteresis)
         chosen = set(np.flatnonzero(best).tolist())
-        self._force(view, mean, std, chosen, contexts.shape[1])
+        self._force(view, look.utilities, bonus, chosen, contexts.shape[1])
         return chosen
 
-    def _force(self, view: View, mean: Floats, std: Floats, chosen: set[int], dim: int) -> None:
+    def _force(self, view: View, mean: Floats, bonus: Floats, chosen: set[int], dim: int) -> None:
         count = len(self.needs)
         if self.growth == "log":
             target = ceil(self.quota * dim * log(max(count * view.clock, 2)))
@@ -148,10 +147,10 @@ class PolarPlus(Controller):
         else:
             have = self._forced
         needs = np.maximum(target - have, 0.0)
-        if view.offered is not None:
-            needs[~view.offered] = 0.0
+        if view.barred is not None:
+            needs[view.barred] = 0.0
         if self.eliminate:
-            needs[_hopeless(view, mean, std, chosen)] = 0.0
+            needs[_hopeless(view, mean, bonus, chosen)] = 0.0
         self.needs, self._asked = needs, needs.copy()
         self.rate = self.probability if needs.any() else 0.0
 
@@ -162,7 +161,7 @@ class PolarPlus(Controller):
         self._forced = np.array([0.0 if a is None else self._forced[a] for a in keep])
 
 
-def _hopeless(view: View, mean: Floats, std: Floats, chosen: set[int]) -> Ints:
+def _hopeless(view: View, mean: Floats, bonus: Floats, chosen: set[int]) -> Ints:
     """Return the arms outside `chosen` that, however good they may be, gain less there than its least member."""
     members = sorted(chosen)
     outside = np.setdiff1d(np.arange(mean.shape[1]), members)
@@ -171,6 +170,6 @@ def _hopeless(view: View, mean: Floats, std: Floats, chosen: set[int]) -> Ints:
         (float((total - gains(mean, view.faults, sorted(chosen - {a}))).mean()) for a in members), default=0.0
     )
     value = (total + (mean - view.faults).max(axis=1))[:, None]
-    most = np.maximum(mean[:, outside] + view.alpha * std[:, outside] - value, 0.0).mean(axis=0)
+    most = np.maximum(mean[:, outside] + bonus[:, outside] - value, 0.0).mean(axis=0)
     hopeless: Ints = outside[most < least]
     return hopeless

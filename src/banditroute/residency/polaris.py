@@ -11,7 +11,7 @@ from banditroute._core.kernels.shadow import replay
 from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.residency.controller import Controller, View, Window
 from banditroute.residency.look import Look
-from banditroute.residency.polar import bar_unoffered, planned
+from banditroute.residency.polar import looked, planned
 from banditroute.residency.resident_set import ResidentSet
 
 __all__ = ["Polaris"]
@@ -36,7 +36,7 @@ class Polaris(Controller):
     """The recommended controller: short optimistic epochs, with as many slots following the faults as pays.
 
     Every plan finds, for each of five rules, the set that serves a sample of contexts best by the router's own index
-    ``u_a(x) = mean_a(x) + alpha std_a(x)`` (as `Polar` does, load prices spread over the epoch, the old set kept
+    ``u_a(x) = mean_a(x) + bonus_a(x)`` (as `Polar` does, load prices spread over the epoch, the old set kept
     unless the gain clears `hysteresis`). The rules differ in how far back they look and in how much of the capacity
     they leave to arms that fault, the least recently used leaving first: none, a quarter, a half, or all of it (LRU).
     A member whose place is hardly worth its load price is not held either.
@@ -68,7 +68,7 @@ class Polaris(Controller):
     Notes
     -----
     Ours, not the paper's (arXiv 2604.16583); no theory covers it. No constant is in reward units: the noise enters
-    through the router's alpha and through the scatter of the shadows' earnings. Forced requests, which POLAR+ needs
+    through the policy's bonus and through the scatter of the shadows' earnings. Forced requests, which POLAR+ needs
     because it plans on means, did not pay here: the optimistic plan loads what is uncertain, and what is resident is
     tried. Utilities that change are the policy's part (`discount`). A plan costs O((2 sample + epoch) N dim^2).
 
@@ -82,6 +82,8 @@ class Polaris(Controller):
     >>> "3" in router.resident
     True
     """
+
+    needs_utilities = True
 
     def __init__(
         self,
@@ -148,9 +150,9 @@ class Polaris(Controller):
         self.next_plan = view.clock + length
         if view.moot or self.window.seen == 0:
             self.inserts = False
-            return set(view.resident)
+            return view.kept()
         looks = {recent: self._look(view, recent) for recent in {rule.recent for rule in RULES}}
-        earned = self._earned(view, looks[min(looks)].utilities)
+        earned = self._earned(view, looks[min(looks)])
         for k, rule in enumerate(RULES):
             self._replan(k, looks[rule.recent], view, length)
         before = self.rule
@@ -168,14 +170,9 @@ class Polaris(Controller):
         return set(np.flatnonzero(held | guests).tolist())
 
     def _look(self, view: View, recent: float) -> Look:
-        contexts = self.window.sample(self.sample, last=ceil(recent * self.window.size))
-        return Look(self._values(view, contexts), view.faults)
+        return _looked(view, self.window.sample(self.sample, last=ceil(recent * self.window.size)))
 
-    def _values(self, view: View, contexts: Floats) -> Floats:
-        mean, std = view.scores(contexts)
-        return bar_unoffered(mean + view.alpha * std, view)
-
-    def _earned(self, view: View, latest: Floats) -> Floats:
+    def _earned(self, view: View, latest: Look) -> Floats:
         """Return what each rule would have earned on the requests since the last plan."""
         fresh = min(self.window.seen - self._replayed, self.window.size)
         self._replayed = self.window.seen
@@ -183,11 +180,10 @@ class Polaris(Controller):
         if fresh == 0:
             return earned
         span = min(ceil(min(rule.recent for rule in RULES) * self.window.size), self.window.seen)
-        if fresh <= len(latest) == span:  # the sample holds the last requests one by one
-            values = latest[-fresh:]
-        else:
-            values = self._values(view, self.window.tail(fresh))
-        sizes, faults = view.resident.sizes, np.array(view.faults)
+        # Where the sample holds the last requests one by one it will do.
+        exact = fresh <= len(latest.utilities) == span
+        look = latest if exact else _looked(view, self.window.tail(fresh))
+        values, sizes, faults = look.utilities[-fresh:], view.resident.sizes, look.faults
         for k in range(len(RULES)):
             room = view.resident.capacity - float(sizes[self._held[k]].sum())
             earned[k] += replay(
@@ -232,6 +228,10 @@ class Polaris(Controller):
         if ahead[best] > 0.0:
             self.rule = best
 
+    def confirmed(self, arm: int, resident: bool) -> None:
+        """Have the shadow of the rule in force follow what is resident beside what the plan holds."""
+        self._guests[self.rule][arm] = resident and not self._held[self.rule][arm]
+
     def make_room(self, arm: int, resident: ResidentSet) -> list[int] | None:
         """Return the guests used longest ago that make room for `arm`; None when held arms leave it no room."""
         sizes, held = resident.sizes, self._kept
@@ -255,6 +255,11 @@ class Polaris(Controller):
         self._stamps = np.where(new, -1.0, self._stamps[:, index])
         self._used = np.where(new, -1.0, self._used[index])
         self._kept = self._kept[index] & ~new
+
+
+def _looked(view: View, contexts: Floats) -> Look:
+    mean, bonus = view.utilities(contexts)
+    return looked(mean + bonus, view)
 
 
 def _mask(arms: Iterable[int], count: int) -> Mask:

@@ -11,7 +11,7 @@ __all__ = ["ResidentSet"]
 
 
 class ResidentSet:
-    """A set of arm indices that fits a capacity.
+    """A set of arm indices that fits a capacity, unless it follows a server that says otherwise.
 
     Parameters
     ----------
@@ -80,6 +80,18 @@ class ResidentSet:
         self.mask[arm] = False
         self.used = self._filled(-float(self.sizes[arm]))
         self.evictions += 1
+        return True
+
+    def follow(self, arm: int, resident: bool) -> bool:
+        """Take over what a server says of `arm`, fitting or not, pinned or not; returns whether that is a change."""
+        if bool(self.mask[arm]) == resident:
+            return False
+        self.mask[arm] = resident
+        self.used = self._filled(float(self.sizes[arm]) if resident else -float(self.sizes[arm]))
+        if resident:
+            self.page_ins += 1
+        else:
+            self.evictions += 1
         return True
 
     def _filled(self, change: float) -> float:

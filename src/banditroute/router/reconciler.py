@@ -1,12 +1,501 @@
-"""Brings the server to the desired set (stand-in)."""
+"""Brings a server to the set that is wanted, one adapter at a time, and tells what is true there."""
 
-from typing import Any
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Any, get_args
+
+from banditroute._core import validation as check
+from banditroute._core.background import Background
+from banditroute._core.calls import LimitedCalls, Outcome
+from banditroute._core.typing import Clock
+from banditroute.records import AdapterBackend, Capabilities, State
+from banditroute.router.adapters import Action, Adapters, Pause, Progress
+from banditroute.router.backends import CarryOut, as_backend
 
 __all__ = ["Reconciler"]
 
+STATES = frozenset(get_args(State))
+FRESH = 0.1  # of the period: a new plan starts from an answer of the server that is no older
+TRIES = 5  # at dropping a forgotten adapter of a server that cannot tell what it holds
+COUNTS = (
+    "loads", "load_failures", "evictions", "eviction_failures", "pin_failures", "touch_failures", "observations",
+    "observation_failures", "timeouts",
+)  # fmt: skip
+FAILURES = {
+    "ensure": "load_failures", "evict": "eviction_failures", "forget": "eviction_failures", "pin": "pin_failures",
+    "unpin": "pin_failures",
+}  # fmt: skip
+
 
 class Reconciler:
-    """Stand-in."""
+    """Brings a server to the wanted set step by step, and tells what the server confirmed.
 
-    def __init__(self, backend: Any, *, confirm: Any, clock: Any) -> None:
-        self.backend = backend
+    Every call of the backend is made on a thread of its own within a time limit; whatever it raises is counted and
+    logged once per kind. An adapter that does not load is tried again after pauses that double, and is `blocked`
+    meanwhile; the place it was to have stays with what was there. An eviction is repeated until it is confirmed. The
+    server is asked what it holds at the start, after `invalidate`, once a period, after a failure, after loads, and
+    before a plan is carried out on older news. Where that fails too the server is away: it is tried again after pauses
+    of a period at most, and no adapter is blamed.
+
+    Parameters
+    ----------
+    backend : AdapterBackend or callable
+        Not called before the first `step`.
+    confirm : callable
+        ``confirm(name, resident)``: what the server confirmed, and that a load failed. Called without a lock of ours.
+    clock : callable
+        Seconds; for pauses and the period.
+    period_s : float
+        Seconds between two looks at what the server holds.
+    call_timeout_s : float
+        Real seconds after which a call is left behind. Its answer counts when it comes after all.
+    retry_s : float
+        The first pause after a failure.
+    log : logging.Logger, optional
+        Where failures go.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The backend cannot load and evict, or a time is not positive.
+
+    Notes
+    -----
+    `want`, `forget`, `own`, `served` and `invalidate` return at once and may come from any thread; `step` from one
+    at a time, others return at once. A `step` with nothing to do costs a look at the clock and a comparison.
+
+    Examples
+    --------
+    >>> reconciler = Reconciler(lambda exchange: print(exchange.load, exchange.evict), confirm=print)
+    >>> reconciler.want(["a"])
+    >>> reconciler.step(), sorted(reconciler.actual)
+    ('a',) ()
+    a True
+    (True, ['a'])
+    >>> reconciler.want(["b"])
+    >>> reconciler.step()
+    () ('a',)
+    a False
+    ('b',) ()
+    b True
+    True
+    """
+
+    def __init__(
+        self,
+        backend: AdapterBackend | CarryOut,
+        *,
+        confirm: Callable[[str, bool], object],
+        clock: Clock = time.monotonic,
+        period_s: float = 10.0,
+        call_timeout_s: float = 30.0,
+        retry_s: float = 1.0,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.backend = as_backend(backend)
+        self.period_s = check.finite("period_s", period_s, low=0.0, open_low=True)
+        self.call_timeout_s = check.finite("call_timeout_s", call_timeout_s, low=0.0, open_low=True)
+        self.retry_s = check.finite("retry_s", retry_s, low=0.0, open_low=True)
+        self._confirm, self._clock = confirm, clock
+        self._log = logging.getLogger("banditroute") if log is None else log
+        self._adapters = Adapters()
+        self._able: Capabilities | None = None  # asked in the first step
+        self._away = Pause()  # of the server as a whole
+        self._counts: Counter[str] = Counter()
+        self._late: deque[tuple[Action, Outcome]] = deque()
+        self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
+        self._due = -inf
+        self._news = self._closed = False
+        self._fresh_locks()
+
+    def _fresh_locks(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # of the state; never held while the backend or `confirm` is called
+        self._turn = threading.Lock()
+        self._calls = LimitedCalls("backend", log=self._log)
+
+    def __repr__(self) -> str:
+        """Show what is wanted and what is there."""
+        own = self._adapters
+        return f"Reconciler({type(self.backend).__name__}, desired={list(own.desired)}, actual={list(own.actual)})"
+
+    # From any thread.
+
+    def want(self, names: Iterable[str], pinned: Iterable[str] = ()) -> None:
+        """Want these adapters, those `pinned` first; nothing is done before the next `step`."""
+        now = self._clock()
+        with self._lock:
+            news = self._adapters.want(names, pinned)
+            if now - self._answered_s >= FRESH * self.period_s:
+                self._asked_s, news = -inf, True
+            if news:
+                self._wake()
+
+    def own(self, names: Iterable[str]) -> None:
+        """Say which adapters are ours: the server is rid of those that are not wanted; all others are left alone."""
+        with self._lock:
+            self._adapters.known.update(names)
+
+    def forget(self, name: str) -> None:
+        """Have the server drop an adapter; should one of that name be wanted again, it is loaded anew."""
+        with self._lock:
+            self._adapters.forget(name)
+            self._wake()
+
+    def invalidate(self) -> None:
+        """Ask the server what is true before anything else: what is known may be wrong (recovery, a fork)."""
+        if os.getpid() != self._pid:  # in the child of a fork no thread lives and a lock may be held for ever
+            self._fresh_locks()
+            self._adapters.loading.clear()
+        with self._lock:
+            self._asked_s = self._answered_s = -inf
+            self._away = Pause()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the next step do something, unless the server is away; the lock is held."""
+        self._news, self._due = True, self._away.until
+
+    @property
+    def actual(self) -> frozenset[str]:
+        """What the server confirmed last."""
+        with self._lock:
+            return frozenset(self._adapters.actual)
+
+    @property
+    def due(self) -> float:
+        """When `step` has something to do, on the clock; infinite where never."""
+        return self._due
+
+    @property
+    def follows_requests(self) -> bool:
+        """Whether `served` must be told of every request: the server displaces by them. Known after the first step."""
+        able = self._able
+        return able is not None and able.displaces and hasattr(self.backend, "served")
+
+    def blocked(self) -> frozenset[str]:
+        """Return the adapters that will not load now: they failed and are in their pause, or their load hangs."""
+        own = self._adapters
+        if not own.pauses and not own.loading:
+            return frozenset()
+        now = self._clock()
+        with self._lock:
+            return own.blocked(now)
+
+    def served(self, name: str) -> None:
+        """See a request sent to an adapter at a server that displaces: what it changed there is confirmed."""
+        if not self.follows_requests:
+            return
+        try:
+            for other, resident in self.backend.served(name):  # type: ignore[attr-defined]
+                if self._set(other, resident) and resident:
+                    self._counts["loads"] += 1
+        except (Exception, SystemExit) as error:
+            self._note("served", error)
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Do nothing any more; False where the step under way did not end in time. A call that hangs is left behind."""
+        self._closed, self._due = True, inf
+        self._calls.close()
+        if not self._turn.acquire(timeout=timeout_s):
+            return False
+        self._turn.release()
+        return True
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters: loads, evictions, failures of each, and what is wanted, there, blocked or hangs."""
+        blocked = len(self.blocked())
+        with self._lock:
+            counts = {name: self._counts[name] for name in COUNTS}
+            wanted, there = len(self._adapters.desired), len(self._adapters.actual)
+        hanging = self._calls.hanging
+        return {**counts, "desired": wanted, "actual": there, "blocked": blocked, "hanging_calls": hanging}
+
+    def begin_soon(self, delay_s: float = 0.02) -> None:
+        """Make the first step on a thread of its own, unless somebody else has made it by then: adapters load before
+        the first request comes, and who made this object waits for nothing."""
+
+        def begin() -> None:
+            if self._able is None:
+                self.step()
+            starter.close(0.0)
+
+        starter = Background("first-loads", begin, period_s=delay_s, log=self._log)
+        starter.start()
+
+    # From the thread that plans.
+
+    def step(self) -> bool:
+        """Do what is due: ask, evict, load and pin, one adapter at a time; whether the actual set changed."""
+        if self._clock() < self._due or self._closed or not self._turn.acquire(blocking=False):
+            return False
+        changes = self._counts["changes"]
+        try:
+            self._round()
+        except (Exception, SystemExit) as error:  # of the clock, of the log
+            self._note("step", error)
+        finally:
+            self._schedule()
+            self._calls.rest()
+            self._turn.release()
+        return self._counts["changes"] != changes
+
+    def _round(self) -> None:
+        with self._lock:
+            self._news = False
+        able = self._capabilities()
+        self._take_late(able)
+        now = self._clock()
+        if able.observe and now - self._asked_s >= self.period_s:
+            self._look()  # where that fails, the first call that fails too shows that the server is away
+        with self._lock:
+            did = Progress(n for n in self._adapters.desired if n in self._adapters.actual)
+        while not (did.stop or self._closed):
+            with self._lock:
+                action = self._adapters.next(self._clock(), did, able)
+            if action is None:
+                break
+            self._act(action, did, able)
+        if did.loaded and able.observe and not did.stop and self._look():
+            self._verify(did)
+
+    def _schedule(self) -> None:
+        with self._lock:
+            if self._closed:
+                self._due = inf
+            elif self._away.failures:
+                self._due = self._away.until
+            elif self._news or self._late:
+                self._due = -inf
+            else:
+                look = self._able is not None and self._able.observe and self._adapters.known
+                self._due = min(self._adapters.retry_at(), self._asked_s + self.period_s if look else inf)
+
+    # One thing at a time.
+
+    def _act(self, action: Action, did: Progress, able: Capabilities) -> None:
+        what, name = action
+        backend: Any = self.backend
+        if what == "ensure":
+            self._touch(did, able)
+            with self._lock:
+                self._adapters.asked.add(name)
+        calls = {
+            "ensure": lambda: backend.ensure(name),
+            "evict": lambda: backend.evict(name),
+            "forget": lambda: getattr(backend, "forget", backend.evict)(name),
+            "pin": lambda: backend.pin(name),
+            "unpin": lambda: backend.pin(name, False),
+        }
+        outcome = self._call(action, calls[what])
+        if outcome.error is None and not isinstance(outcome.value, bool):
+            outcome = Outcome(error=TypeError(f"{what} must return True or False, got {outcome.value!r}"))
+        if outcome.value is True:
+            self._done(action, did, able)
+            return
+        lacks_room = what == "ensure" and outcome.error is None
+        with self._lock:
+            if lacks_room and self._adapters.evictable(self._clock(), did, able):
+                did.crowded.add(name)
+                return
+        did.tried.add(action)
+        self._counts[FAILURES[what]] += 1
+        if outcome.error is not None:
+            self._note(what, outcome.error)
+        self._failed(action, outcome, did, able)
+
+    def _done(self, action: Action, did: Progress, able: Capabilities) -> None:
+        what, name = action
+        with self._lock:
+            own = self._adapters
+            own.pauses.pop(action, None)
+            if what == "pin":
+                own.pinned.add(name)
+            elif what == "unpin":
+                own.pinned.discard(name)
+            elif what == "forget":
+                own.dropped(name)
+            # A server that neither unloads nor tells whom it displaced: the oldest that is not wanted, it is assumed.
+            blind = what == "ensure" and not able.unload and not able.observe
+            victim = next((n for n in own.actual if n not in own.desired), None) if blind else None
+        if what == "ensure":
+            did.loaded.append(name)
+            self._counts["loads"] += 1
+            if victim is not None:
+                self._set(victim, False)
+            self._set(name, True)
+        elif what in ("evict", "forget"):
+            self._counts["evictions"] += 1
+            if what == "evict":
+                did.evicted.append(name)
+            self._set(name, False)
+
+    def _failed(self, action: Action, outcome: Outcome, did: Progress, able: Capabilities) -> None:
+        """Find out what a failure means: the server is away, the answer got lost, or the adapter is to blame."""
+        what, name = action
+        hung = isinstance(outcome.error, TimeoutError)
+        if able.observe:
+            if not self._look():
+                self._stay_away(did)
+                return
+        elif hung:
+            self._stay_away(did)
+        with self._lock:
+            own = self._adapters
+            there, now = name in own.actual, self._clock()
+            if what == "ensure" and there:
+                own.pauses.pop(action, None)
+                did.loaded.append(name)
+                self._counts["loads"] += 1
+                return
+            if (what == "evict" and not there) or (what == "forget" and name not in own.forgotten):
+                return
+            if what == "ensure" and did.stubborn and outcome.error is None:
+                own.pauses.setdefault(action, Pause()).until = now + self.retry_s  # nobody made room for it
+            else:
+                pause = own.failed(action, now, self.retry_s)
+                if what == "forget" and not able.observe and pause.failures >= TRIES:
+                    own.dropped(name)
+            did.stubborn |= what == "evict"
+        if what in ("ensure", "evict") and not able.observe:
+            self._set(name, False)  # it may be there or not, and is not counted on
+        if what == "ensure":
+            self._tell(name, False)
+
+    def _stay_away(self, did: Progress) -> None:
+        """Leave the server alone for a while: nothing that is wanted will load."""
+        did.stop = True
+        with self._lock:
+            own = self._adapters
+            missing = own.desired.keys() - own.actual.keys() - {a.name for a in did.tried if a.what == "ensure"}
+            self._counts["load_failures"] += len(missing)
+            self._away.failed(self._clock(), self.retry_s, self.period_s)
+
+    def _touch(self, did: Progress, able: Capabilities) -> None:
+        """Mark what stays as just used, once before the loads of a step, so that a server displaces others."""
+        with self._lock:
+            own = self._adapters
+            full = len(own.actual) >= len(own.desired)
+            kept = [name for name in own.desired if name in own.actual]
+        if did.touched or not able.touch or not (full or able.displaces or not able.unload):
+            return
+        did.touched = True
+        backend: Any = self.backend
+        for name in kept:
+            outcome = self._calls.run(lambda name=name: backend.touch(name), self.call_timeout_s)
+            if outcome.value is not True:
+                self._counts["touch_failures"] += 1
+                self._asked_s = -inf  # it may not be there
+                if outcome.error is not None:
+                    self._note("touch", outcome.error)
+                    return
+
+    def _call(self, action: Action, work: Callable[[], object]) -> Outcome:
+        def late(outcome: Outcome) -> None:
+            self._late.append((action, outcome))
+            self._due = -inf
+
+        with self._lock:
+            if action.what == "ensure":
+                self._adapters.loading.add(action.name)
+        outcome = self._calls.run(work, self.call_timeout_s, late)
+        if not outcome.hung:
+            with self._lock:
+                self._adapters.loading.discard(action.name)
+        return outcome
+
+    def _take_late(self, able: Capabilities) -> None:
+        """Learn from answers of calls that were left behind."""
+        while self._late:
+            (what, name), outcome = self._late.popleft()
+            with self._lock:
+                if what == "ensure":
+                    self._adapters.loading.discard(name)
+            if able.observe:
+                self._asked_s = -inf
+            elif outcome.value is True and what in ("ensure", "evict"):
+                self._set(name, what == "ensure")
+
+    # What is true.
+
+    def _look(self) -> bool:
+        """Ask the server what it holds and believe it; False where it does not say."""
+        self._asked_s = self._clock()
+        backend: Any = self.backend
+        outcome = self._calls.run(lambda: _checked(backend.observe()), self.call_timeout_s)
+        if outcome.error is not None:
+            self._counts["observation_failures"] += 1
+            self._note("observe", outcome.error)
+            return False
+        states: Mapping[str, str] = outcome.value  # type: ignore[assignment]
+        with self._lock:
+            own = self._adapters
+            self._counts["observations"] += 1
+            self._answered_s = self._clock()
+            if self._away.failures:
+                self._away = Pause()
+                own.forgive()
+            changes = own.differences(states)
+            left = ("gpu", "unknown", "host") if hasattr(backend, "forget") else ("gpu", "unknown")
+            for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
+                own.dropped(name)
+        for name, resident in changes:
+            self._set(name, resident)
+        return True
+
+    def _verify(self, did: Progress) -> None:
+        """Blame loads that the server denies, and what own loads displaced: there is no room for all that is wanted."""
+        with self._lock:
+            own = self._adapters
+            lost = [n for n in {*did.loaded, *did.before} if n in own.desired and n not in own.actual]
+            for name in lost:
+                self._counts["load_failures"] += 1
+                own.failed(Action("ensure", name), self._clock(), self.retry_s)
+
+    def _capabilities(self) -> Capabilities:
+        """Return what the backend says that it can, as far as it has the methods for it."""
+        if self._able is None:
+            outcome = self._calls.run(lambda: getattr(self.backend, "capabilities", None), self.call_timeout_s)
+            if outcome.error is not None:
+                self._note("capabilities", outcome.error)
+            said = outcome.value if isinstance(outcome.value, Capabilities) else Capabilities()
+            has = {
+                name: getattr(said, name) and callable(getattr(self.backend, name, None))
+                for name in ("pin", "touch", "observe")
+            }
+            self._able = said._replace(**has)
+        return self._able
+
+    def _set(self, name: str, resident: bool) -> bool:
+        with self._lock:
+            changed = self._adapters.follow(name, resident)
+            self._counts["changes"] += changed
+        if changed:
+            self._tell(name, resident)
+        return changed
+
+    def _tell(self, name: str, resident: bool) -> None:
+        try:
+            self._confirm(name, resident)
+        except (Exception, SystemExit) as error:
+            self._note("confirm", error)
+
+    def _note(self, what: str, error: BaseException) -> None:
+        kind = f"{what}: {type(error).__name__}"
+        if isinstance(error, TimeoutError):
+            self._counts["timeouts"] += 1
+        self._counts[kind] += 1
+        if self._counts[kind] == 1:
+            self._log.warning("backend, %s: %s (further ones are counted)", kind, error, exc_info=error)
+
+
+def _checked(states: object) -> Mapping[str, str]:
+    """Return what `observe` answered; raises where that is no word of where adapters are."""
+    if not isinstance(states, Mapping) or any(state not in STATES for state in states.values()):
+        raise TypeError(f"observe must return a mapping of names to {sorted(STATES)}, got {check.shown(states)}")
+    return dict(states)

@@ -190,7 +190,7 @@ def _compiled(
             assert problem is not None and resident is not None
             _learn_due(policy, stream, run, order, due, cursors, pending, now)  # as a Router would have
             view = View(
-                now, policy.utilities, 1.0, faults, problem.loads, resident, pending, getattr(policy, "counts", None),
+                now, policy.utilities, faults, problem.loads, resident, pending, getattr(policy, "counts", None),
                 np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None,
             )  # fmt: skip
             loaded, evicted = resident.replace(controller.plan(view))

@@ -1,7 +1,7 @@
 """What a fault costs: models of the wait, measured samples, profiles of real servers."""
 
 from banditroute.residency.paging.measured import EmpiricalPaging, Measurement, load_times, measure_paging
-from banditroute.residency.paging.model import Link, Paging, PagingModel, as_paging
+from banditroute.residency.paging.model import Link, Paging, PagingModel, as_paging, fault_prices
 from banditroute.residency.paging.profiles import PROFILES, adapter_bytes
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "PagingModel",
     "adapter_bytes",
     "as_paging",
+    "fault_prices",
     "load_times",
     "measure_paging",
 ]

@@ -35,6 +35,7 @@ __all__ = [
     "PagingModel",
     "adapter_bytes",
     "as_paging",
+    "fault_prices",
     "load_times",
     "measure_paging",
 ]
@@ -42,6 +43,7 @@ __all__ = [
 
 _DEFAULT = PROFILES["llama-3.1-8b/disk"]
 _BYTES_PER_MS = 1e6  # of one GB/s
+_FEWEST_BYTES = 1024.0  # no adapter is smaller
 _NOMINAL = 2.0**-10  # reward units per nominal millisecond of a fixed price
 
 
@@ -343,6 +345,51 @@ def as_paging(value: Any, n_arms: int) -> Paging:
     waits = _per_arm("paging", prices, n_arms) / _NOMINAL
     ms = waits[:1] if isinstance(prices, float) else waits[:, None]
     return EmpiricalPaging(ms, ms_to_reward=_NOMINAL, max_price=max(MAX_PRICE, np.max(prices)))
+
+
+def fault_prices(paging: Paging, n_arms: int, sizes: ArrayLike | None = None) -> Floats:
+    """Return what a fault of each arm costs when the arms have the sizes that a Router knows.
+
+    Parameters
+    ----------
+    paging
+        The model.
+    n_arms
+        Number of arms, >= 1.
+    sizes
+        Shape (n_arms,), > 0, in the unit of the controller's capacity. They are bytes where all are at least 1,024.
+        Smaller ones cannot be: they count slots, or megabytes, and are multiples of their mean, which stands for the
+        model's ``size_bytes``.
+
+    Returns
+    -------
+    (n_arms,) array
+        Reward units. A model that has a size for each arm keeps its own, fixed prices and measured waits stay as they
+        are, and another model gets the sizes as they were given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the sizes are not positive, or model or sizes are for another number of arms.
+
+    Examples
+    --------
+    >>> model = PagingModel(base_ms=2.0, size_bytes=1e6, bandwidth_gb_s=0.1, jitter=0.0)
+    >>> fault_prices(model, 2, [1e6, 9e6]), fault_prices(model, 2, [1, 3])
+    (array([0.012, 0.092]), array([0.007, 0.017]))
+    """
+    if sizes is None:
+        return paging.prices(n_arms)
+    amounts = vector("sizes", sizes, integer("n_arms", n_arms, low=1))
+    if not (amounts > 0.0).all():
+        raise ValueError(f"sizes must be > 0, got {amounts.min()}")
+    if not isinstance(paging, PagingModel):
+        return paging.prices(n_arms, amounts)
+    if not isinstance(paging.size_bytes, float):
+        return paging.prices(n_arms)
+    if amounts.min() < _FEWEST_BYTES:
+        amounts = amounts / amounts.mean() * paging.size_bytes
+    return paging.prices(n_arms, amounts)
 
 
 class Link:

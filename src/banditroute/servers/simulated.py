@@ -1,142 +1,18 @@
-"""Backends: what really holds the adapters, what it can be asked to do, and a simulated one.
-
-A controller wants a set; a server has one. A backend is the handle of one replica: the Router hands it the difference
-(`Exchange`) off the request path and believes an arm resident when the backend has confirmed it. An arm that is
-removed from the Router is left to the server, which displaces it in time.
-"""
+"""A simulated server of adapters: slots, one link, loads that take time, fail or get lost."""
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from banditroute._core import validation as check
+from banditroute._core.typing import Clock, Rng
+from banditroute.records import Capabilities, State
 from banditroute.residency.paging import Link, Paging
 
-__all__ = ["AdapterBackend", "Capabilities", "Exchange", "SimulatedBackend", "State", "apply", "exchange"]
-
-State = Literal["gpu", "host", "disk", "unknown"]
-
-
-class Capabilities(NamedTuple):
-    """What a server can be asked to do, and whether a load stalls the requests it is serving.
-
-    Examples
-    --------
-    >>> Capabilities(unload=False).blocking
-    True
-    """
-
-    load: bool = True
-    unload: bool = True
-    pin: bool = True
-    touch: bool = True
-    observe: bool = True
-    blocking: bool = True
-
-
-class Exchange(NamedTuple):
-    """A plan, by names: what to load, what to evict and what stays.
-
-    Examples
-    --------
-    >>> exchange({"a", "b"}, {"b", "c"})
-    Exchange(load=('c',), evict=('a',), keep=('b',))
-    """
-
-    load: tuple[str, ...]
-    evict: tuple[str, ...]
-    keep: tuple[str, ...]
-
-
-@runtime_checkable
-class AdapterBackend(Protocol):
-    """Handle of one replica's adapter memory. Calls may come from a maintenance thread and may take long.
-
-    Examples
-    --------
-    >>> from banditroute.residency.paging import PagingModel
-    >>> isinstance(SimulatedBackend(["a"], PagingModel(), capacity=1), AdapterBackend)
-    True
-    """
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What this server can do."""
-
-    def ensure(self, name: str) -> bool:
-        """Make an adapter resident and wait for it; True when it is. Asking again is harmless."""
-
-    def evict(self, name: str) -> bool:
-        """Try to free an adapter's place; False when it could not be done."""
-
-    def pin(self, name: str, pinned: bool = True) -> bool:
-        """Keep an adapter from being displaced, or no longer; False when it could not be done."""
-
-    def touch(self, name: str) -> bool:
-        """Mark an adapter as just used, so that the server displaces others first; False when it is not there."""
-
-    def observe(self) -> Mapping[str, State]:
-        """Return where each adapter is, as far as the server tells: "unknown" where it does not."""
-
-
-def exchange(now: Iterable[str], wanted: Iterable[str]) -> Exchange:
-    """Return the difference between two sets of names: what `apply` would do, without doing it.
-
-    Examples
-    --------
-    >>> exchange(["a"], [])
-    Exchange(load=(), evict=('a',), keep=())
-    """
-    old, new = set(now), set(wanted)
-    return Exchange(tuple(sorted(new - old)), tuple(sorted(old - new)), tuple(sorted(old & new)))
-
-
-def apply(plan: Exchange, backend: AdapterBackend, confirm: Callable[[str, bool], object]) -> tuple[str, ...]:
-    """Carry out a plan: evict, touch what stays, load.
-
-    Parameters
-    ----------
-    plan : Exchange
-    backend : AdapterBackend
-    confirm : callable
-        Called with (name, whether resident) after each step that changed something.
-
-    Returns
-    -------
-    tuple of str
-        Adapters that did not load.
-
-    Notes
-    -----
-    An evicted arm is no longer counted on, whatever the server answers: where it lingers, requests to it are merely
-    faster than expected. Servers that only displace by age are led by touching what should stay before each load.
-
-    Examples
-    --------
-    >>> from banditroute.residency.paging import PagingModel
-    >>> backend = SimulatedBackend(["a", "b"], PagingModel(), capacity=1, wait=lambda seconds: None)
-    >>> apply(exchange([], ["b"]), backend, print)
-    b True
-    ()
-    """
-    for name in plan.evict:
-        if backend.capabilities.unload:
-            backend.evict(name)
-        confirm(name, False)
-    failed = []
-    for name in plan.load:
-        if backend.capabilities.touch:
-            for kept in plan.keep:
-                backend.touch(kept)
-        if backend.ensure(name):
-            confirm(name, True)
-        else:
-            failed.append(name)
-    return tuple(failed)
+__all__ = ["SimulatedBackend"]
 
 
 class SimulatedBackend:
@@ -184,9 +60,9 @@ class SimulatedBackend:
         blocking: bool = True,
         failures: float = 0.0,
         lost: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
         wait: Callable[[float], object] = time.sleep,
-        rng: int | np.random.SeedSequence | np.random.Generator | None = None,
+        rng: Rng = None,
     ) -> None:
         self._index = {name: i for i, name in enumerate(check.names("arms", tuple(arms)))}
         self.capacity = check.integer("capacity", capacity, low=1)
