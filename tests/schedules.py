@@ -113,7 +113,9 @@ class Member:
         """What of the log is in the store after this member has died: of each arm up to the version there."""
         kept = []
         for arm in range(ARMS):
-            seqs = {name: opened(row).parts.get(f"arm:{arm}", 0) for name, row in rows.items() if name != BASE}
+            seqs = {
+                name: opened(row).parts.get(f"arm:{arm}", 0) for name, row in rows.items() if name != BASE
+            }
             seqs |= opened(rows[BASE]).about.folded if BASE in rows else {}
             upto = max((n for (name, seq), n in self.prefix.items() if seqs.get(name) == seq), default=0)
             kept += [entry for entry in self.log[:upto] if entry[0] == arm]

@@ -63,6 +63,22 @@ class Patience(NamedTuple):
     pause: float
 
 
+class Ready(NamedTuple):
+    """A decision of another replica, and its answer, before it is taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Ready(Pending("a", np.ones(1), 1.0, 0.0, 0), "it", 0, Answered(7, 1.0)).owner
+    'it'
+    """
+
+    pending: Pending
+    owner: str
+    generation: int
+    answer: Answered
+
+
 class SharedDecisions:
     """The `Claims` of a replica.
 
@@ -171,7 +187,7 @@ class SharedDecisions:
         with self.host.locked():
             self.host.check(answer.reward, None)
             if key in self.me.waiting or key in self._claiming:
-                self.host.drop(key, None, "answered")
+                self.host.duplicate()
                 return False
             if len(self.patience) >= MOST_UNKNOWN:
                 raise UnknownDecision(f"decision_id must be one that awaits or had its feedback, got {key!r}")
@@ -196,6 +212,9 @@ class SharedDecisions:
                 self.host.refund(answer.source)
                 self._defer(answer.id, answer, None)
                 return True
+            if not found:
+                self.host.duplicate()
+                return False
             kept = self._opened(answer.id, found)
             if kept is None:
                 return False
@@ -203,22 +222,18 @@ class SharedDecisions:
         taken = self.store.take([answer.id], token)[0]
         with self.host.locked():
             if not taken:
-                self.host.drop(answer.id, None, "answered")
+                self.host.duplicate()
                 return False
             return self._learned(answer, *kept)
 
     def _opened(self, key: int, data: bytes) -> tuple[Pending, str, int] | None:
-        """Return what a store keeps of a decision, or None, counted, where it was taken or is none."""
-        if data:
-            try:
-                return unpacked(data)
-            except SnapshotError as error:
-                self.refused += 1
-                log.warning("decision %d refused: %s", key, error)
-                self.host.drop(key, None, "unknown")
-                return None
-        self.host.drop(key, None, "answered")
-        return None
+        """Return what a store keeps of a decision, or None, counted, where it is none."""
+        try:
+            return unpacked(data)
+        except SnapshotError as error:
+            self.refused += 1
+            log.warning("decision %d refused: %s", key, error)
+            return None
 
     def _learned(self, answer: Answered, pending: Pending, owner: str, generation: int) -> bool:
         """Learn an answer that is this replica's, to a decision that another made, and write to that one."""
@@ -301,12 +316,15 @@ class SharedDecisions:
             self._take(events, self._resolve)
         for events in batches(event for event in due if event.pending is None):
             found = self.store.look([event.id for event in events])
+            ready: dict[int, Ready | None] = {}
             with self.host.locked():
-                ready = {
-                    event.id: kept
-                    for event, data in zip(events, found, strict=True)
-                    if (kept := self._seen(event, data, now)) is not None
-                }
+                for event, data in zip(events, found, strict=True):
+                    if data is None:
+                        self._wait(event, now)
+                    elif not data:  # taken: by this very question, perhaps, whose reply was lost
+                        ready[event.id] = None
+                    elif (kept := self._ready(event, data)) is not None:
+                        ready[event.id] = kept
             self._take([e for e in events if e.id in ready], partial(self._adopted, ready))
 
     def _take(self, events: list[Deferred], resolve: Callable[[Deferred, bytes | None], None]) -> None:
@@ -337,47 +355,42 @@ class SharedDecisions:
             log.warning("feedback dropped: %s", error)
             self._end(event, "removed")
 
-    def _seen(
-        self, event: Deferred, data: bytes | None, now: float
-    ) -> tuple[Pending, str, int, Answered] | None:
-        """Return the decision that an answer waited for, once it is in the store."""
+    def _wait(self, event: Deferred, now: float) -> None:
+        """See that the decision is not in the store: not yet, or nobody made it."""
+        patience = self.patience.get(event.id, Patience(now + PATIENCE_S, now, SHORTEST_S / 2.0))
+        if now < patience.until:
+            pause = min(2.0 * patience.pause, LONGEST_S)
+            self.patience[event.id] = Patience(patience.until, now + pause, pause)
+            return
+        self.unknown += 1
+        if self.unknown == 1:
+            log.warning("an answer came for a decision that nobody made: %d", event.id)
+        self._end(event, "unknown")
+
+    def _ready(self, event: Deferred, data: bytes) -> Ready | None:
+        """Return the decision that an answer waited for, and the answer as admitted; None where it ends here."""
         answer = event.answer
         assert answer is not None
-        if data is None:
-            patience = self.patience.get(event.id, Patience(now + PATIENCE_S, now, SHORTEST_S / 2.0))
-            if now >= patience.until:
-                self.unknown += 1
-                if self.unknown == 1:
-                    log.warning("an answer came for a decision that nobody made: %d", event.id)
-                self._end(event, "unknown")
-            else:
-                pause = min(2.0 * patience.pause, LONGEST_S)
-                self.patience[event.id] = Patience(patience.until, now + pause, pause)
-            return None
         self.patience.pop(event.id, None)
-        kept = self._opened(event.id, data)
-        if kept is None:
-            self.me.waiting.pop(event.id, None)
-            return None
-        try:
-            self.host.check(answer.reward, kept[0])
-            reward = self.host.admit(answer)
-        except (ValueError, TypeError) as error:
-            log.warning("feedback dropped: %s", error)
-            reward = None
-        if reward is None:  # the decision stays open
+        kept, reward = self._opened(event.id, data), None
+        if kept is not None:
+            try:
+                self.host.check(answer.reward, kept[0])
+                reward = self.host.admit(answer)
+            except (ValueError, TypeError) as error:
+                log.warning("feedback dropped: %s", error)
+        if kept is None or reward is None:  # the decision stays open
             self._end(event, "removed")
             return None
-        return *kept, answer._replace(reward=reward, source=None)
+        return Ready(*kept, answer._replace(reward=reward, source=None))
 
-    def _adopted(
-        self, ready: Mapping[int, tuple[Pending, str, int, Answered]], event: Deferred, data: bytes | None
-    ) -> None:
-        pending, owner, generation, answer = ready[event.id]
-        if data:
-            self._learned(answer, pending, owner, generation)
-        else:
+    def _adopted(self, ready: Mapping[int, Ready | None], event: Deferred, data: bytes | None) -> None:
+        if not data:
             self._end(event, "answered")
+            return
+        kept = ready[event.id] or self._ready(event, data)
+        if kept is not None:
+            self._learned(kept.answer, kept.pending, kept.owner, kept.generation)
 
 
 def _feedback(answer: Answered, pending: Pending, origin: Origin) -> Feedback:

@@ -176,6 +176,9 @@ class Host(Protocol):
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn the answer to a decision that is in the ledger no more, or never was; False where its arm is gone."""
 
+    def duplicate(self) -> None:
+        """Count an answer that came after another."""
+
     def drop(self, decision_id: int, pending: Pending | None, why: Why) -> None:
         """End an answer that waited for the store and teaches nothing: terms release, listeners are told."""
 

@@ -232,6 +232,10 @@ class RouterHost:
         """Learn an answer to a decision that is not, or no more, in this ledger; False when its arm is gone."""
         return self._feedback.absorb(pending, feedback)
 
+    def duplicate(self) -> None:
+        """Count an answer that came after another."""
+        self.parts.ledger.duplicates += 1
+
     def drop(self, decision_id: int, pending: Pending | None, why: Why) -> None:
         """End an answer that waited for the store and teaches nothing."""
         parts, ledger = self.parts, self.parts.ledger
