@@ -63,7 +63,11 @@ class Batches:
         """
         path = Path(folder)
         known = (".parquet", ".npz", ".csv", ".jsonl")
-        found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in known and p.is_file())
+        found = (
+            [path]
+            if path.is_file()
+            else sorted(p for p in path.rglob("*") if p.suffix in known and p.is_file())
+        )
         if not found:
             raise FileNotFoundError(f"no folder or file {path} with traces in it")
         return cls(tuple(found))
@@ -226,7 +230,14 @@ def _valued(
         arrays = {name: _fixed(log, name, target) for name, target in targets.items()}
         expected = None if model is None else model.expected(_table(log), at)
         own = value_sums(
-            log, known_propensities(log), arrays, ask.estimators, limit, expected=expected, seen=seen, groups=_GROUPS
+            log,
+            known_propensities(log),
+            arrays,
+            ask.estimators,
+            limit,
+            expected=expected,
+            seen=seen,
+            groups=_GROUPS,
         )
         found.append(own)
         at += len(log)
@@ -234,7 +245,11 @@ def _valued(
 
 
 def _fixed(log: Trace, name: str, target: Target) -> NDArray[Any]:
-    if isinstance(target, str | int | Mapping | Policy) or callable(target) or np.shape(target) == (len(log.names),):
+    if (
+        isinstance(target, str | int | Mapping | Policy)
+        or callable(target)
+        or np.shape(target) == (len(log.names),)
+    ):
         return target_array(log, target)
     raise TypeError(
         f"{name}: a log in batches takes an arm, probabilities of the {len(log.names)} arms, a function of the contexts "
@@ -280,7 +295,9 @@ def warm_start_batches(policy: Policy, batches: Batches | str | Path) -> int:
             raise ValueError("batches must hold contexts for a policy to learn, got none")
         unknown = sorted(set(log.names) - set(policy.arms))
         if unknown:
-            raise ValueError(f"policy must have the arms of the log, {log.names}, got none called {unknown[0]!r}")
+            raise ValueError(
+                f"policy must have the arms of the log, {log.names}, got none called {unknown[0]!r}"
+            )
         place = np.array([policy.arms.index(name) for name in log.names])
         policy.update_batch(log.contexts, place[log.arms], log.rewards)
         learned += len(log)

@@ -60,7 +60,9 @@ class ConfidenceSequence:
         forecast = np.minimum(before / (count + 1.0), 1.0)
         off = (given - forecast) ** 2
         spread = (self._spread + np.append(0.0, np.cumsum(off)[:-1])) / (count + 1.0)
-        bet = np.sqrt(2.0 * self._evidence / (np.maximum(spread, 1e-12) * (count + 1.0) * np.log(count + 2.0)))
+        bet = np.sqrt(
+            2.0 * self._evidence / (np.maximum(spread, 1e-12) * (count + 1.0) * np.log(count + 2.0))
+        )
         bet = np.minimum(bet, _LARGEST_BET)
         bets = self._bets + np.cumsum(bet)
         gained = self._gained + np.cumsum(bet * given)

@@ -148,11 +148,8 @@ def forgotten_arms_start_cold(factory: Factory) -> bool:
 def _estimates(policy: object) -> bool:
     """Tell whether scales are fitted: those follow an arm for a while after it was forgotten."""
     inner = getattr(policy, "base", policy)
-    return (
-        (inner is not policy
-        and _estimates(inner))
-        or (float(getattr(inner, "sigma", 0.0)) > 0.0
-        and hasattr(inner, "refresh"))
+    return (inner is not policy and _estimates(inner)) or (
+        float(getattr(inner, "sigma", 0.0)) > 0.0 and hasattr(inner, "refresh")
     )
 
 
