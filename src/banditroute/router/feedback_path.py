@@ -153,13 +153,13 @@ class FeedbackPath:
         parts = self._parts
         entry = parts.ledger.pending.get(key)
         if entry is not None:
-            name, context, _, _, at, held, weights, session = entry
+            name, held = entry[0], entry[5]
             parts.ledger.answer(key)
             self._off_play(parts.arms.positions.get(name))
             if feedback is None:
                 self.release(name, held)
             else:
-                feedback = feedback._replace(arm=name, request=_asked(context, at, weights, session))
+                feedback = feedback._replace(arm=name, request=self._request(entry))
                 for at, term in enumerate(parts.table.terms):
                     mine = None if held is None or at >= len(held) else held[at]
                     parts.books.guarded(term.name, term.settle, name, mine, feedback)
