@@ -22,7 +22,7 @@ from banditroute.records import (
     Why,
 )
 from banditroute.router import changes, state
-from banditroute.router.feedback_path import FeedbackPath, asked
+from banditroute.router.feedback_path import FeedbackPath, asked, spread
 from banditroute.router.ledger import ANSWERED, EXPIRED
 from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
@@ -310,4 +310,4 @@ class RouterHost:
     def respread(self, arm: int) -> None:
         """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
         if self.parts.spread_pending:
-            changes.spread(self.parts, arm)
+            spread(self.parts, arm)

@@ -35,7 +35,7 @@ from banditroute.residency.paging import Paging
 from banditroute.router import changes, forcing
 from banditroute.router.arms import Arms, Eligible, Priced
 from banditroute.router.books import Books
-from banditroute.router.feedback_path import FeedbackPath
+from banditroute.router.feedback_path import FeedbackPath, spread
 from banditroute.router.forks import follow_forks
 from banditroute.router.host import RouterHost
 from banditroute.router.ledger import Entry, Ledger, decision_key
@@ -619,7 +619,7 @@ class Router:
         own = key is not None
         key = self._ledger.open(entry, key)
         if self.parts.spread_pending:
-            changes.spread(self.parts, arm)
+            spread(self.parts, arm)
         decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
         if own:
             self._named[key] = decision
@@ -659,7 +659,7 @@ class Router:
         self._arms.pending = [0] * len(self._arms)
         if parts.spread_pending:
             for arm in range(len(self._arms)):
-                changes.spread(parts, arm)
+                spread(parts, arm)
         self.policy.reseed()
         if self._journal is not None:
             self._journal.abandon()
