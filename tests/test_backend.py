@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router, simulate
-from banditroute.policies import Scores
+from banditroute.policies import Scores, Utilities
 from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
 from banditroute.residency.paging import as_paging
 from banditroute.router.planner import frozen_utilities
@@ -415,13 +415,13 @@ def test_frozen_utilities_are_those_of_the_moment():
     contexts = rng.standard_normal((40, 3))
     for x in contexts:
         policy.update(int(rng.integers(5)), x, float(x[0]))
-    before = policy.scores_batch(contexts)
+    before = policy.utilities(contexts)
     frozen = frozen_utilities(policy, threading.RLock())
     for x in contexts:
         policy.update(int(rng.integers(5)), x, 5.0)
     after = frozen(contexts)
     np.testing.assert_array_equal(before.mean, after.mean)
-    np.testing.assert_array_equal(before.width, after.width)
+    np.testing.assert_array_equal(before.bonus, after.bonus)
     assert not np.allclose(before.mean, policy.scores_batch(contexts).mean)
 
 
@@ -429,45 +429,35 @@ def test_frozen_utilities_of_many_arms_are_copied_in_pieces(monkeypatch):
     policy = LinUCB(30, 6, rng=0)
     for i in range(60):
         policy.update(i % 30, np.eye(6)[i % 6], 1.0)
-    monkeypatch.setattr("banditroute.router.planner.HELD", 40)
+    monkeypatch.setattr("banditroute.policies.linear_evidence.HELD", 40)
     contexts = np.random.default_rng(1).standard_normal((7, 6))
+    assert len(list(policy.freeze())) > 10
     np.testing.assert_array_equal(
-        frozen_utilities(policy, threading.RLock())(contexts).width, policy.scores_batch(contexts).width
+        frozen_utilities(policy, threading.RLock())(contexts).bonus, policy.utilities(contexts).bonus
     )
 
 
-def test_other_policies_are_asked_a_few_contexts_at_a_time():
+def test_other_policies_are_copied():
     class Plain(Policy):
-        rows = ()
+        def __init__(self, arms, dim):
+            super().__init__(arms, dim)
+            self.gain = 1.0
 
         def scores(self, x):
-            return Scores(np.asarray(x)[:1].repeat(2), np.ones(2))
+            return Scores(self.gain * np.asarray(x)[:1].repeat(2), np.ones(2))
 
-        def scores_batch(self, contexts):
-            self.rows = (*self.rows, len(contexts))
-            return super().scores_batch(contexts)
-
-        def propensities(self, x, *, prices=None, eligible=None):
-            return np.array([1.0, 0.0])
+        def utilities(self, contexts):
+            return Utilities(*self.scores_batch(contexts))
 
         def update(self, arm, x, reward, *, weight=1.0, at=None):
-            raise NotImplementedError
-
-        def to_state(self):
-            return {}, {}
-
-        def load_state(self, header, arrays):
-            raise NotImplementedError
-
-        def resize(self, keep):
-            raise NotImplementedError
+            self.gain = reward
 
     policy = Plain(2, 3)
     contexts = np.arange(60.0).reshape(20, 3)
-    scores = frozen_utilities(policy, threading.RLock())
-    np.testing.assert_array_equal(scores(contexts).mean[:, 0], contexts[:, 0])
-    assert policy.rows == (8, 8, 4)
-    assert scores(np.empty((0, 3))).mean.shape == (0, 2)
+    frozen = frozen_utilities(policy, threading.RLock())
+    policy.update(0, contexts[0], 5.0)
+    np.testing.assert_array_equal(frozen(contexts).mean[:, 0], contexts[:, 0])
+    assert frozen(np.empty((0, 3))).mean.shape == (0, 2)
 
 
 def test_waits_follow_the_model():

@@ -84,7 +84,14 @@ class Utilities(NamedTuple):
 
 
 class Compiled(Protocol):
-    """What the compiled loop of a simulation drives: the buffer of the kernels, and noise when it is used up."""
+    """What the compiled loop of a simulation drives: the buffer of the kernels, and noise when it is used up.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB
+    >>> LinUCB(2, 1).compiled().buffer.dtype
+    dtype('float64')
+    """
 
     @property
     def buffer(self) -> Floats:

@@ -126,6 +126,7 @@ class Router(Durable):
         most = check.integer("pending_limit", pending_limit, low=1)
         self._ledger = Ledger(time_limit=limit_s, size_limit=most, on_expire=self._forget)
         self._fast = policy if isinstance(policy, LinearPolicy) else None
+        self._keeps_more = type(policy).kept is not Policy.kept
         self._sources = None if sources is None else Sources(sources)
         for name, given, methods in (
             ("recorder", recorder, ("decided", "answered")),
@@ -250,6 +251,8 @@ class Router(Durable):
                     if not hit and controller.inserts:
                         self._insert(arm)
             name = policy.arms[arm]
+            if self._keeps_more:  # features of the arm as they were now
+                context = policy.kept(context, arm)
             pending = _new(Pending, (name, context, propensity, now, at, None, None, None))
             key = self._ledger.open(pending)
             self._index = index + 1
