@@ -40,8 +40,8 @@ class View:
         Rewards learned, per arm.
     eligible_since_plan : (N,) bool array, optional
         Arms that were eligible on some request since the last plan; None for all. The others are not worth loading.
-    desired : (N,) bool array, optional
-        The last plan, which the server may not have reached; None where it is what is resident.
+    desired : ResidentSet, optional
+        The last plan, which a server may not have reached; what is resident where left out.
     blocked : (N,) bool array, optional
         Arms that will not load now; None for none.
 
@@ -60,7 +60,7 @@ class View:
     pending: Floats
     counts: Floats | Ints | None = None
     eligible_since_plan: Mask | None = None
-    desired: Mask | None = None
+    desired: ResidentSet | None = None
     blocked: Mask | None = None
 
     @property
@@ -76,7 +76,7 @@ class View:
     @property
     def standing(self) -> Mask:
         """The last plan, with the pins and without what will not load, (N,): what stays where nothing is better."""
-        mask = self.resident.mask.copy() if self.desired is None else self.desired.copy()
+        mask = (self.resident if self.desired is None else self.desired).mask.copy()
         if self.blocked is not None:
             mask &= ~self.blocked
         mask[list(self.resident.pinned)] = True

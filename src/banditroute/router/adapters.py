@@ -85,7 +85,7 @@ class Adapters:
     """
 
     __slots__ = (
-        "actual", "asked", "desired", "forgotten", "known", "loading", "pauses", "pinned", "pins",
+        "actual", "asked", "desired", "doubtful", "forgotten", "known", "loading", "pauses", "pinned", "pins",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -96,6 +96,7 @@ class Adapters:
         self.pinned: set[str] = set()  # at the server
         self.known: set[str] = set()  # ours: what else a server holds is left alone
         self.asked: set[str] = set()  # ever asked for: the server may have it, whatever it answered
+        self.doubtful: set[str] = set()  # the answer to a load or an eviction is missing and nobody can tell
         self.forgotten: set[str] = set()  # to be dropped before a load under the same name
         self.loading: set[str] = set()  # by calls that were left behind
         self.pauses: dict[Action, Pause] = {}
@@ -123,6 +124,7 @@ class Adapters:
     def dropped(self, name: str) -> None:
         """See that nothing of a forgotten adapter is left."""
         self.forgotten.discard(name)
+        self.doubtful.discard(name)
         self.asked.discard(name)
         if name not in self.desired:
             self.known.discard(name)
@@ -135,19 +137,20 @@ class Adapters:
             self.actual[name] = None
         else:
             del self.actual[name]
-            self.pinned.discard(name)
         return True
 
     def differences(self, states: Mapping[str, str]) -> list[tuple[str, bool]]:
         """Return what the server's own word changes, (name, resident) each."""
         gone = [name for name in self.actual if states.get(name, "disk") not in ("gpu", "unknown")]
-        new = [n for n, state in states.items() if state == "gpu" and n in self.known and n not in self.actual]
+        new = [
+            n for n, state in states.items() if state == "gpu" and n in self.known and n not in self.actual
+        ]
         return [*((name, False) for name in gone), *((name, True) for name in new)]
 
     def blocked(self, now: float) -> frozenset[str]:
         """Return what will not load now."""
         paused = (a.name for a, pause in self.pauses.items() if a.what == "ensure" and pause.until > now)
-        return frozenset((*paused, *self.loading))
+        return frozenset(name for name in (*paused, *self.loading) if name not in self.actual)
 
     def forgive(self) -> None:
         """Try again what did not load: the server is another one now."""
@@ -169,7 +172,7 @@ class Adapters:
         if action.what == "ensure":
             return name in self.desired and name not in self.actual and name not in self.loading
         if action.what == "evict":
-            return name in self.actual and name not in self.desired
+            return (name in self.actual or name in self.doubtful) and name not in self.desired
         return name in {"forget": self.forgotten, "pin": self.pins, "unpin": self.pinned}[action.what]
 
     def _ready(self, action: Action, now: float, did: Progress) -> bool:
@@ -205,14 +208,17 @@ class Adapters:
         yield from (Action("unpin", name) for name in sorted(self.pinned - self.pins))
         yield from (Action("pin", name) for name in sorted(self.pins - self.pinned) if name in self.actual)
 
-    def evictable(self, now: float, did: Progress, able: Capabilities, stuck: int | None = None) -> list[Action]:
+    def evictable(
+        self, now: float, did: Progress, able: Capabilities, stuck: int | None = None
+    ) -> list[Action]:
         """Return the evictions that can be asked for, all but as many as there are `stuck` adapters."""
         if not able.unload:
             return []
         if stuck is None:
             stuck = len(self.blocked(now) & self.desired.keys() - self.actual.keys())
         surplus = [n for n in self.actual if n not in self.desired and n not in self.forgotten]
-        leaving = [Action("evict", n) for n in surplus[: max(0, len(surplus) - stuck)]]
+        unseen = sorted(self.doubtful - self.desired.keys() - self.forgotten)
+        leaving = [Action("evict", n) for n in (*surplus[: max(0, len(surplus) - stuck)], *unseen)]
         return [action for action in leaving if self._ready(action, now, did)]
 
     def _brought_back(self, now: float, did: Progress) -> Action | None:
