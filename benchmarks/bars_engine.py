@@ -42,7 +42,7 @@ def blocks(pairs: dict, rounds: int = 15) -> dict[str, float]:
 def width_error(policy: LinUCB, arm: int, contexts: np.ndarray) -> float:
     """Largest relative error of the width against a fresh solve from the statistics."""
     fresh = np.sqrt(np.einsum("ni,in->n", contexts, np.linalg.solve(policy.precision(arm), contexts.T)))
-    mine = np.array([policy.scores(x).std[arm] for x in contexts])
+    mine = np.array([policy.scores(x).width[arm] for x in contexts])
     return float(np.max(np.abs(mine - fresh) / fresh))
 
 
@@ -70,7 +70,7 @@ def stability(updates: int) -> dict[str, float]:
     for _ in range(updates // 10_000):
         kernels.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, np.ones(10_000))
     eye = np.eye(8)
-    widths = np.array([policy.scores(e).std[0] for e in eye])
+    widths = np.array([policy.scores(e).width[0] for e in eye])
     out["windup: largest width off the excited axis less 1 / sqrt(ridge)"] = float(
         np.max(np.abs(widths[1:] - 1.0))
     )

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
 from banditroute import FileStore, LinUCB, Router, UnknownDecision
-from banditroute.router import Source
+from banditroute.router import RewardLimits
 from banditroute.servers.prometheus import export
 
 ARMS = ["small", "medium", "large"]
@@ -48,7 +48,7 @@ def store() -> Any:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Each worker has its own Router; threads and sockets are made here, after the fork."""
     policy = LinUCB(ARMS, dim=2, mix=0.05)
-    with Router(policy, sources={"*": Source(0.0, 1.0, clip=True)}) as router:
+    with Router(policy, sources={"*": RewardLimits(0.0, 1.0, clip=True)}) as router:
         app.state.router, app.state.registry = router, CollectorRegistry()
         app.state.replica = router.join(store(), sync_s=0.2, share_decisions=True)
         metrics = os.environ.get("BANDITROUTE_METRICS") or tempfile.mkdtemp()

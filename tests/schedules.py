@@ -84,7 +84,7 @@ class Member:
         self.steps += 1
         x, reward = rng.integers(-3, 4, size=DIM).astype(float), float(rng.integers(-3, 4))
         decision = self.router.select(x)
-        at = self.router._ledger.pending[decision.id].at
+        at = self.router.parts.ledger.pending[decision.id].at
         assert self.router.update(decision.id, reward)
         assert self.router.update(decision.id, reward) is False
         self.log.append((int(decision.arm), x, reward, at))

@@ -8,8 +8,7 @@ import pytest
 
 from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router, simulate
 from banditroute.policies import Scores
-from banditroute.records import AdapterBackend, Capabilities
-from banditroute.servers.simulated import SimulatedBackend
+from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
 from banditroute.residency.paging import as_paging
 from banditroute.router.planner import frozen_utilities
 from banditroute.simulation import homes
@@ -392,14 +391,13 @@ def test_background_without_traffic_meanwhile_plans_as_inline_does():
     # The thread is waited for at each boundary: then the plans, hence the decisions, are those of inline.
     problem = homes(900, 3)
     inline = simulate(LinUCB(15, 10, rng=1), problem, Polar(4, epoch=200), engine="router")
-    router = Router(LinUCB(15, 10, rng=1), Polar(4, epoch=200), problem.faults, maintenance="background")
-    router._loads = problem.loads
+    router = Router(LinUCB(15, 10, rng=1), Polar(4, epoch=200), problem.faults, loads=problem.loads, maintenance="background")
     arms = []
     with router:
         for t, x in enumerate(problem.stream.contexts):
             if t >= router.residency.next_plan:
                 epoch = router.stats()["epoch"]
-                router._worker.wake()
+                router.wake()
                 until(lambda epoch=epoch: router.stats()["epoch"] > epoch)
             decision = router.select(x)
             arms.append(int(decision.arm))
@@ -416,59 +414,24 @@ def test_frozen_utilities_are_those_of_the_moment():
     contexts = rng.standard_normal((40, 3))
     for x in contexts:
         policy.update(int(rng.integers(5)), x, float(x[0]))
-    before = policy.scores_batch(contexts)
+    before = policy.utilities(contexts)
     frozen = frozen_utilities(policy, threading.RLock())
     for x in contexts:
         policy.update(int(rng.integers(5)), x, 5.0)
     after = frozen(contexts)
     np.testing.assert_array_equal(before.mean, after.mean)
-    np.testing.assert_array_equal(before.std, after.std)
+    np.testing.assert_array_equal(before.bonus, after.bonus)
     assert not np.allclose(before.mean, policy.scores_batch(contexts).mean)
 
 
-def test_frozen_utilities_of_many_arms_are_copied_in_pieces(monkeypatch):
+def test_frozen_utilities_of_many_arms_are_copied_in_pieces():
     policy = LinUCB(30, 6, rng=0)
     for i in range(60):
         policy.update(i % 30, np.eye(6)[i % 6], 1.0)
-    monkeypatch.setattr("banditroute.router.planner.HELD", 40)
     contexts = np.random.default_rng(1).standard_normal((7, 6))
-    np.testing.assert_array_equal(
-        frozen_utilities(policy, threading.RLock())(contexts).std, policy.scores_batch(contexts).std
-    )
-
-
-def test_other_policies_are_asked_a_few_contexts_at_a_time():
-    class Plain(Policy):
-        rows = ()
-
-        def scores(self, x):
-            return Scores(np.asarray(x)[:1].repeat(2), np.ones(2))
-
-        def scores_batch(self, contexts):
-            self.rows = (*self.rows, len(contexts))
-            return super().scores_batch(contexts)
-
-        def propensities(self, x, *, prices=None, eligible=None):
-            return np.array([1.0, 0.0])
-
-        def update(self, arm, x, reward, *, weight=1.0, at=None):
-            raise NotImplementedError
-
-        def to_state(self):
-            return {}, {}
-
-        def load_state(self, header, arrays):
-            raise NotImplementedError
-
-        def resize(self, keep):
-            raise NotImplementedError
-
-    policy = Plain(2, 3)
-    contexts = np.arange(60.0).reshape(20, 3)
-    scores = frozen_utilities(policy, threading.RLock())
-    np.testing.assert_array_equal(scores(contexts).mean[:, 0], contexts[:, 0])
-    assert policy.rows == (8, 8, 4)
-    assert scores(np.empty((0, 3))).mean.shape == (0, 2)
+    frozen, live = frozen_utilities(policy, threading.RLock())(contexts), policy.utilities(contexts)
+    np.testing.assert_array_equal(frozen.mean, live.mean)
+    np.testing.assert_array_equal(frozen.bonus, live.bonus)
 
 
 def test_waits_follow_the_model():

@@ -18,7 +18,7 @@ from banditroute import (
     UnknownDecision,
 )
 from banditroute.policies import LogisticUCB
-from banditroute.router import Source
+from banditroute.router import RewardLimits
 from test_threads import in_child
 
 MULTI = "ignore:This process.*is multi-threaded:DeprecationWarning"
@@ -65,7 +65,7 @@ def test_scores_beside_a_change_of_arms_are_of_one_moment():
     old = object.__new__(LinUCB)
     old.__dict__.update(policy.__dict__)
     old.buffer = stale
-    assert old.scores(np.ones(4)).mean.shape == (2,) and old.scores_batch(np.eye(4)).std.shape == (4, 2)
+    assert old.scores(np.ones(4)).mean.shape == (2,) and old.scores_batch(np.eye(4)).width.shape == (4, 2)
 
 
 @pytest.mark.filterwarnings(MULTI)
@@ -99,7 +99,7 @@ def test_a_fork_waits_for_no_thread_that_waits_for_it():
     inside, forking = threading.Event(), threading.Event()
 
     def hold():
-        with two._lock:  # as in a callback of `two` that asks `one`
+        with two.parts.lock:  # as in a callback of `two` that asks `one`
             inside.set()
             forking.wait(0.3)
             one.select([1.0, 0.0])
@@ -157,7 +157,7 @@ def test_parts_are_checked_when_the_router_is_made():
 
 def test_a_source_does_not_pay_for_ids_that_nobody_awaits():
     now = [0.0]
-    router = Router(LinUCB(2, 2, rng=0), sources={"*": Source(per_s=2)}, clock=lambda: now[0])
+    router = Router(LinUCB(2, 2, rng=0), sources={"*": RewardLimits(per_s=2)}, clock=lambda: now[0])
     decision = router.select([1.0, 0.0])
     for junk in range(5):
         with pytest.raises(UnknownDecision):

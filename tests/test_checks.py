@@ -113,7 +113,7 @@ class LogsAnotherPropensity(LinUCB):
 
 class LearnsFromScoring(LinUCB):
     def scores(self, x):
-        self._state.arm[:, layout.A_COUNT] += 1.0
+        self.state.arm[:, layout.A_COUNT] += 1.0
         return super().scores(x)
 
 
@@ -127,8 +127,8 @@ class LearnsFromChoosing(LinUCB):  # counts a choice as if its reward were the m
 class StartsFromTheRidge(LinUCB):  # the classic slip: A^-1 starts at ridge I instead of I / ridge
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self._state.cov *= self.ridge**2
-        self._state.arm[:, layout.A_RADIUS] *= self.ridge
+        self.state.cov *= self.ridge**2
+        self.state.arm[:, layout.A_RADIUS] *= self.ridge
 
 
 class RegressesOnRewardLessPrice(LinUCB):
@@ -157,7 +157,7 @@ class LearnsTheLastContext(LinUCB):
 
 class CountsBeforeItChecks(LinUCB):
     def update(self, arm, x, reward, *, weight=1.0, at=None):
-        self._state.arm[0, layout.A_COUNT] += 1.0
+        self.state.arm[0, layout.A_COUNT] += 1.0
         super().update(arm, x, reward, weight=weight, at=at)
 
 
@@ -181,13 +181,13 @@ class RemovesTheWrongArm(LinUCB):
 class RemembersWhoLeft(LinUCB):
     def remove_arm(self, name):
         a = self.index(name)
-        self._left = name, self._state.theta[a].copy()
+        self._left = name, self.state.theta[a].copy()
         super().remove_arm(name)
 
     def add_arm(self, name):
         a = super().add_arm(name)
         if getattr(self, "_left", (None,))[0] == name:
-            self._state.theta[a] = self._left[1]
+            self.state.theta[a] = self._left[1]
         return a
 
 
@@ -199,7 +199,7 @@ class PrefersTheLast(LinUCB):
 class ForgetsItsGenerator(LinUCB):
     def load_state(self, header, arrays):
         super().load_state({**header, "rng": self._rng.bit_generator.state}, arrays)
-        self._state.buffer[layout.H_CURSOR] = self._state.buffer[layout.H_ROWS]
+        self.state.buffer[layout.H_CURSOR] = self.state.buffer[layout.H_ROWS]
 
 
 class SharesItsCopies(LinUCB):
@@ -253,7 +253,7 @@ class DrawsForResidency(LinUCB):
 class PrunesTooMuch(LinUCB):
     def update(self, arm, x, reward, *, weight=1.0, at=None):
         super().update(arm, x, reward, weight=weight, at=at)
-        self._state.arm[:, layout.A_RADIUS] *= 0.7
+        self.state.arm[:, layout.A_RADIUS] *= 0.7
 
 
 def made(broken, **options):

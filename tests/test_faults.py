@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from banditroute import LRU, LinUCB, Polar, Router, UnknownArm, UnknownDecision
-from banditroute.router import Source
+from banditroute.router import RewardLimits
 
 
 class Clock:
@@ -39,7 +39,7 @@ def test_a_reward_of_expiry_that_no_policy_would_learn_is_refused_at_once(stated
 def test_expired_decisions_are_forgotten_or_count_as_stated(stated, learned, moment):
     router = made(feedback_limit_s=10.0, expired_reward=stated)
     ids = [router.select(ONE).id for _ in range(3)]
-    router._clock.now = 10.5
+    router.parts.books.clock.now = 10.5
     stats = router.stats()
     assert (stats["expired"], stats["learned"], stats["pending"]) == (3, learned, 0)
     assert router.policy.state.moment.sum() == moment
@@ -51,19 +51,19 @@ def test_expiry_needs_no_one_to_ask():
     """Requests alone keep the books short: no call of stats, no late answer."""
     router = made(feedback_limit_s=10.0)
     for i in range(2000):
-        router._clock.now = float(i)
+        router.parts.books.clock.now = float(i)
         router.select(ONE)
-    assert len(router._ledger.pending) <= 10 + 64
+    assert len(router.parts.ledger.pending) <= 10 + 64
 
 
 def test_memory_is_bounded_under_a_client_that_never_answers():
-    router = made(pending_limit=100, sources={"judge": Source(0.0, 1.0)})
+    router = made(pending_limit=100, sources={"judge": RewardLimits(0.0, 1.0)})
     for i in range(5000):
         router.update(router.select(ONE).id, 0.5, source=f"made up {i}") if i % 10 == 0 else router.select(
             ONE
         )
-    assert len(router._ledger.pending) <= 100 and len(router._ledger.closed) <= 100
-    assert len(router._sources.counts) == 2 and sys.getsizeof(router._ledger._ids) < 10_000
+    assert len(router.parts.ledger.pending) <= 100 and len(router.parts.ledger.closed) <= 100
+    assert len(router._limits.counts) == 2 and sys.getsizeof(router.parts.ledger._ids) < 10_000
     assert router.stats()["sources"]["*"]["taken"] == 500
 
 
@@ -94,13 +94,17 @@ def test_a_spread_width_is_that_of_the_plays_as_observations():
     for n in range(1, 6):
         decision = router.select(ONE, eligible=np.array([True, False, False]))
         twin.update("a", ONE, 0.0)
-        std = router.policy.scores(ONE).std[0] * router.policy.state.arm[0, 4]
-        assert std == pytest.approx(twin.scores(ONE).std[0], rel=1e-12), n
+        std = router.policy.scores(ONE).width[0] * router.policy.state.arm[0, 4]
+        assert std == pytest.approx(twin.scores(ONE).width[0], rel=1e-12), n
         assert 0.0 < decision.propensity <= 1.0
 
 
 def test_sources_have_ranges_clips_and_rates():
-    rules = {"judge": Source(0.0, 1.0), "clicks": Source(0.0, 1.0, clip=True), "bot": Source(per_s=2.0)}
+    rules = {
+        "judge": RewardLimits(0.0, 1.0),
+        "clicks": RewardLimits(0.0, 1.0, clip=True),
+        "bot": RewardLimits(per_s=2.0),
+    }
     router = made(sources=rules)
     key = router.select(ONE).id
     with pytest.raises(ValueError, match=r"reward must be in \[0, 1\], got 3"):
@@ -109,7 +113,7 @@ def test_sources_have_ranges_clips_and_rates():
     assert router.policy.state.moment.sum() == 1.0
     ids = [router.select(ONE).id for _ in range(5)]
     assert [router.update(i, 1.0, source="bot") for i in ids] == [True, True, False, False, False]
-    router._clock.now += 1.0
+    router.parts.books.clock.now += 1.0
     assert [router.update(i, 1.0, source="bot") for i in ids[2:]] == [True, True, False]
     counts = router.stats()["sources"]
     assert (
@@ -124,7 +128,7 @@ def test_sources_have_ranges_clips_and_rates():
 )
 def test_rules_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError):
-        Source(*bad)
+        RewardLimits(*bad)
 
 
 def test_quarantine_stops_choice_and_learning_until_release():
@@ -183,7 +187,7 @@ class Books(RuleBasedStateMachine):
             0.1,
             feedback_limit_s=20.0,
             pending_limit=8,
-            sources={"low": Source(-1.0, 1.0), "cap": Source(per_s=0.5)},
+            sources={"low": RewardLimits(-1.0, 1.0), "cap": RewardLimits(per_s=0.5)},
             spread_pending=True,
             clock=self.clock,
         )
@@ -194,18 +198,18 @@ class Books(RuleBasedStateMachine):
         eligible = (
             None if mask > 7 else np.array([bool(mask & 1 << i) for i in range(len(self.router.policy.arms))])
         )
-        before = self.router._index, self.router._ledger.pending.copy()
+        before = self.router.parts.books.index, self.router.parts.ledger.pending.copy()
         try:
             decision = self.router.select(x, eligible=eligible)
         except (ValueError, TypeError):
-            assert (self.router._index, self.router._ledger.pending) == before
+            assert (self.router.parts.books.index, self.router.parts.ledger.pending) == before
             return
         self.selected += 1
         self.ids.append(decision.id)
         assert 0.0 < decision.propensity <= 1.0
         arm = self.router.policy.index(decision.arm)
         assert eligible is None or eligible[arm]
-        assert not self.router._quarantined[arm]
+        assert not self.router.parts.arms.muted[arm]
 
     @rule(
         pick=st.integers(0, 40),
@@ -214,14 +218,14 @@ class Books(RuleBasedStateMachine):
     )
     def update(self, pick, reward, source):
         key = self.ids[-1 - pick % len(self.ids)] if self.ids and pick < 35 else pick
-        before = self.router._learned, self.router.policy.state.gram.copy()
+        before = self.router.parts.books.learned, self.router.policy.state.gram.copy()
         try:
             learned = self.router.update(key, reward, source=source)
         except (ValueError, TypeError, UnknownDecision):
             learned = False
         self.learned += learned
         if not learned:
-            assert self.router._learned == before[0]
+            assert self.router.parts.books.learned == before[0]
             assert np.array_equal(self.router.policy.state.gram, before[1])
 
     @rule(seconds=st.floats(0.0, 15.0))
@@ -240,13 +244,13 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def books_are_straight(self):
-        router, ledger = self.router, self.router._ledger
+        router, ledger = self.router, self.router.parts.ledger
         stats = router.stats()
         assert stats["decisions"] == self.selected and stats["learned"] == self.learned
         assert len(ledger.pending) <= 8 and len(ledger.closed) <= 8
         pending = [sum(p.arm == a for p in ledger.pending.values()) for a in router.policy.arms]
-        assert router._pending == pending
-        assert not router._quarantined.all()
+        assert router.parts.arms.pending == pending
+        assert not router.parts.arms.muted.all()
         state = router.policy.state
         assert (
             np.isfinite(state.gram).all() and np.isfinite(state.cov).all() and np.isfinite(state.theta).all()

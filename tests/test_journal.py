@@ -40,7 +40,7 @@ def serve(router, steps, seed, ids=()):
     rng = np.random.default_rng(seed)
     waiting = list(ids)
     for _ in range(steps):
-        router._clock.now += 1.0
+        router.parts.books.clock.now += 1.0
         waiting.append(router.select(rng.normal(size=5)).id)
         if len(waiting) > 6:
             router.update(waiting.pop(int(rng.integers(len(waiting)))), float(rng.normal()))
@@ -110,7 +110,7 @@ def test_expiry_is_replayed_with_its_stated_reward(tmp_path):
     router.recover(tmp_path, flush_s=60.0)
     ids = [router.select(np.ones(5)).id for _ in range(3)]
     router.update(ids[0], 1.0)
-    router._clock.now += 10.0
+    router.parts.books.clock.now += 10.0
     assert router.stats()["expired"] == 2
     router._journal.flush()
     wanted = compared(router)
@@ -284,7 +284,7 @@ learned = base
 waiting = []
 def flusher():
     while True:
-        with router._lock:
+        with router.parts.lock:
             sure = router.stats()["learned"]
         router._journal.flush()
         shared[0:8] = struct.pack("<Q", sure)  # this much cannot be lost any more

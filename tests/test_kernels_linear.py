@@ -152,7 +152,7 @@ def test_nearly_collinear_contexts_of_norm_a_million(rng, tilt):
                 1.0 + 1e-12
             )
             # The squared width of one of t + 1 contexts is 1 / (t + 1) if they are collinear, 12 / (t + 1) on average.
-            assert 0.5 < (t + 1) * policy.scores(x).std[0] ** 2 < 50.0
+            assert 0.5 < (t + 1) * policy.scores(x).width[0] ** 2 < 50.0
 
 
 # -- statistics of a whole state ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from banditroute import LinUCB, Recorder, Router
 from banditroute.policies import UCB1
-from banditroute.router import Learner
+from banditroute.router import FeedbackQueue
 
 
 def served(policy, n=400, seed=0):
@@ -27,7 +27,7 @@ def test_the_queue_learns_what_learning_at_once_does():
     router, ids, rewards, rows = served(fixed())
     twin, twins, _, _ = served(fixed())
     order = np.random.default_rng(5).permutation(400)
-    with Learner(router) as learner:
+    with FeedbackQueue(router) as learner:
         shares = np.array_split(order, 4)
         threads = [
             threading.Thread(
@@ -51,7 +51,7 @@ def test_the_queue_learns_what_learning_at_once_does():
 def test_in_order_the_queue_is_synchronous_to_the_last_bit():
     router, ids, rewards, rows = served(LinUCB(4, 3, rng=1))
     twin, twins, _, _ = served(LinUCB(4, 3, rng=1))
-    with Learner(router) as learner:
+    with FeedbackQueue(router) as learner:
         for key, reward in zip(ids, rewards, strict=True):
             assert learner.put(key, reward)
     for key, reward in zip(twins, rewards, strict=True):
@@ -62,7 +62,7 @@ def test_in_order_the_queue_is_synchronous_to_the_last_bit():
 def test_the_gate_keeps_what_is_invalid_out_and_low_rewards_in():
     router, ids, _, _ = served(UCB1(2, 3, mix=1.0, rng=0))
     bad = set(ids[::3])
-    with Learner(router, gate=lambda key, reward: key not in bad) as learner:
+    with FeedbackQueue(router, gate=lambda key, reward: key not in bad) as learner:
         for key in ids:
             learner.put(key, 0.0 if key not in bad else 1.0)
     assert learner.stats()["invalid"] == len(bad)
@@ -78,7 +78,7 @@ def test_a_full_queue_refuses_at_once():
         entered.set()
         return release.wait(20.0)
 
-    with Learner(router, gate=gate, limit=10) as learner:
+    with FeedbackQueue(router, gate=gate, max_size=10) as learner:
         learner.put(ids[0], 0.5)
         assert entered.wait(20.0)
         accepted = [learner.put(key, 0.5) for key in ids[1:31]]
@@ -96,7 +96,7 @@ def test_sampling_leaves_out_at_random():
     counts = []
     for _ in range(2):
         router, ids, _, _ = served(UCB1(2, 3, rng=0), n=2000)
-        with Learner(router, share=0.3, rng=3) as learner:
+        with FeedbackQueue(router, sample_rate=0.3, rng=3) as learner:
             for key in ids:
                 learner.put(key, 1.0)
         stats = learner.stats()
@@ -113,7 +113,7 @@ def test_errors_are_counted_and_the_thread_goes_on():
             raise RuntimeError("the judge is out")
         return True
 
-    with Learner(router, gate=gate) as learner:
+    with FeedbackQueue(router, gate=gate) as learner:
         learner.put(12345, 1.0)  # never issued
         for key in (ids[0], ids[0], ids[1], ids[2]):
             learner.put(key, 1.0)
@@ -136,7 +136,7 @@ def test_a_forked_child_learns_too():
         return release.wait(20.0)
 
     read, write = os.pipe()
-    with Learner(router, gate=gate, share=0.5, rng=3) as learner, Learner(router) as closed:
+    with FeedbackQueue(router, gate=gate, sample_rate=0.5, rng=3) as learner, FeedbackQueue(router) as closed:
         while learner.stats()["waiting"] < 2:  # one being judged, one behind it
             learner.put(ids[0], 1.0)
         assert entered.wait(20.0)

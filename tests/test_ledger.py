@@ -84,13 +84,13 @@ def test_decisions_of_an_arm_that_left_belong_to_nobody():
     assert list(ledger.pending) == keys  # the order of time is kept
 
 
-def test_ids_are_distinct_random_and_fit_64_bits():
+def test_ids_are_distinct_random_and_fit_63_bits():
     ledger = Ledger(time_limit=10.0, size_limit=10_000)
     keys = [ledger.open(pending(i)) for i in range(2000)]
     assert len(set(keys)) == 2000
-    assert all(type(key) is int and 0 <= key < 2**64 for key in keys)
-    bits = np.array([[key >> b & 1 for b in range(64)] for key in keys])
-    # Each of 64 bits is set in half of 2,000 ids, six standard deviations: a fair source fails once in 1e7 runs.
+    assert all(type(key) is int and 0 <= key < 2**63 for key in keys)
+    bits = np.array([[key >> b & 1 for b in range(63)] for key in keys])
+    # Each of 63 bits is set in half of 2,000 ids, six standard deviations: a fair source fails once in 1e7 runs.
     assert (np.abs(bits.mean(axis=0) - 0.5) < 6 * 0.5 / np.sqrt(2000)).all()
     other = Ledger(time_limit=10.0, size_limit=10)
     assert other.open(pending(0)) not in keys

@@ -91,7 +91,7 @@ def test_scores_and_choices_equal_the_definition(prior, discount):
         mean, std = naive.scores(x)
         got = policy.scores(x)
         np.testing.assert_allclose(got.mean, mean, rtol=0, atol=1e-11)
-        np.testing.assert_allclose(got.std, std, rtol=1e-11)
+        np.testing.assert_allclose(got.width, std, rtol=1e-11)
         index = naive.index(x, prices)
         arm = policy.select(x, prices=prices).arm
         assert index[arm] >= index.max() - 1e-10
@@ -124,7 +124,7 @@ def test_batches_equal_the_loop(cls, options):
     both = many.scores_batch(rows[:70])
     each = [one.scores(x) for x in rows[:70]]
     assert np.array_equal(both.mean, [s.mean for s in each])
-    assert np.array_equal(both.std, [s.std for s in each])
+    assert np.array_equal(both.width, [s.width for s in each])
 
 
 @pytest.mark.parametrize("n", [10, 500])
@@ -262,7 +262,7 @@ def test_accepted_feedback_never_poisons(feedback, options):
     for x in ([1.0, -1.0, 0.5], [0.0, 0.0, 0.0], [5e5, 5e5, -5e5], [1e-200, 0.0, 0.0]):
         scores = policy.scores(x)
         assert np.isfinite(scores.mean).all()
-        assert np.isfinite(scores.std).all()
+        assert np.isfinite(scores.width).all()
         assert policy.propensities(x).sum() == pytest.approx(1.0)
         assert 0 <= policy.select(x).arm < 3
 
@@ -396,7 +396,7 @@ def test_far_future_forgets_everything_but_the_ridge():
     fed(policy, 200, 3)
     policy.advance(10**9)
     np.testing.assert_allclose(policy.precision(0), 2.0 * np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(policy.scores([1.0, 0.0, 0.0]).std, np.sqrt(0.5), rtol=1e-12)
+    np.testing.assert_allclose(policy.scores([1.0, 0.0, 0.0]).width, np.sqrt(0.5), rtol=1e-12)
     policy.update(0, [1.0, 0.0, 0.0], 1.0, at=0)  # a billion decisions late: weighs nothing, harms nothing
     np.testing.assert_allclose(policy.precision(0), 2.0 * np.eye(3), atol=1e-12)
 

@@ -11,12 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from banditroute import LRU, LinUCB, Router
-from banditroute.router import Source
+from banditroute.router import RewardLimits
 from banditroute.servers.prometheus import export
 
 
 def test_every_number_of_stats_is_exported_with_its_value(tmp_path):
-    router = Router(LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources={"judge": Source(0.0, 1.0, clip=True)})
+    router = Router(
+        LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources={"judge": RewardLimits(0.0, 1.0, clip=True)}
+    )
     router.recover(tmp_path)
     registry = CollectorRegistry()
     export(router, registry, service="chat")

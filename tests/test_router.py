@@ -18,16 +18,17 @@ def bits(router):
     """Return everything a Router keeps, but its store of unused ids, in a form that compares."""
     header, arrays = router.policy.to_state()
     found = [str(header), {name: array.tobytes() for name, array in arrays.items()}]
-    ledger = router._ledger
+    ledger = router.parts.ledger
     found += [list(ledger.pending.items()).__repr__(), dict(ledger.closed)]
-    found += [ledger.expired, ledger.late, ledger.duplicates, router._load_price]
-    for name in ("_index", "_epoch", "_hits", "_learned", "_dropped", "_forced", "_masked", "_planned"):
-        found.append(getattr(router, name))
-    found.append(list(router._pending))
-    for name in ("_offers", "_faults", "_loads", "_offered"):
-        found.append(getattr(router, name).tobytes())
+    found += [ledger.expired, ledger.late, ledger.duplicates, router.parts.books.load_price]
+    books, table, residence = router.parts.books, router.parts.table, router.parts.residence
+    found += [getattr(books, name) for name in books.COUNTERS]
+    found.append(list(router.parts.arms.pending))
+    found += [table.fault.values.tobytes(), router.parts.arms.offered.tobytes()]
+    if residence is not None:
+        found += [residence.faults.tobytes(), residence.loads.tobytes()]
     if router.residency is not None:
-        resident, controller = router._resident, router.residency
+        resident, controller = router.parts.residence.actual, router.residency
         found += [resident.mask.tobytes(), resident.used, resident.page_ins, resident.evictions]
         found += [
             controller.needs.tobytes(),
@@ -244,7 +245,7 @@ class Machine(RuleBasedStateMachine):
             key = data.draw(st.sampled_from(waiting))
             self.refused(lambda: self.router.update(key, reward), (ValueError, TypeError))
 
-    @rule(key=st.sampled_from([1.5, "7", None, True, (1,)]))
+    @rule(key=st.sampled_from([1.5, 7.0, None, True, (1,)]))
     def bad_id(self, key):
         self.refused(lambda: self.router.update(key, 1.0), TypeError)
 
@@ -286,9 +287,9 @@ class Machine(RuleBasedStateMachine):
         assert np.array_equal(policy.counts, self.twin.counts)
         assert np.array_equal(policy.theta, self.twin.theta)
         pending = [sum(e[1] == arm for e in self.books.pending) for arm in policy.arms]
-        assert self.router._pending == pending
+        assert self.router.parts.arms.pending == pending
         if self.router.residency is not None:
-            resident = self.router._resident
+            resident = self.router.parts.residence.actual
             assert len(resident) == len(self.router.resident) <= 2
             assert resident.used == resident.sizes[resident.mask].sum() <= resident.capacity
 
@@ -342,7 +343,7 @@ def test_forced_decisions_have_their_propensity():
     router = Router(policy, controller, [0.1, 0.2, 0.3, 0.4, 0.5], pending_limit=10)
     needs = np.array([3.0, 0.0, 1.0, 0.0, 6.0])
     mask = np.array([True, True, True, True, False])
-    pure = policy.propensities([1.0, 0.0], prices=router._offers, eligible=mask)
+    pure = policy.propensities([1.0, 0.0], prices=router.parts.table.fault.values, eligible=mask)
     wanted = 0.25 * needs * mask / (needs * mask).sum() + 0.75 * pure
     count, told = np.zeros(5), np.zeros(5)
     for _ in range(n):
@@ -416,7 +417,7 @@ def test_arms_under_prices_by_arm():
     assert router.policy.arms == ("a", "b", "c")
     router.add_arm("d", fault=0.4)
     router.remove_arm("a")
-    assert router._faults.tolist() == [0.2, 0.3, 0.4]
+    assert router.parts.residence.faults.tolist() == [0.2, 0.3, 0.4]
     assert router.resident == ()
     router.select(np.ones(DIM))
     assert len(router.resident) == 1
@@ -500,7 +501,7 @@ def test_threads_lose_and_repeat_nothing(maintenance):
     assert stats["expired"] == stats["late"] == stats["dropped"] == 0
     assert 0 < stats["duplicates"] <= total
     assert policy.counts.sum() == total
-    assert not any(router._pending)
+    assert not any(router.parts.arms.pending)
     theta = policy.theta  # no half-written matrix: the statistics give the same again
     policy.rebuild()
     np.testing.assert_allclose(policy.theta, theta, rtol=0, atol=1e-9)
@@ -525,7 +526,7 @@ def test_threads_lose_and_repeat_nothing(maintenance):
             "maintenance must be 'inline', 'background' or 'manual'",
         ),
         ((LRU(1), 0.1), {"sizes": {"0": 1.0}}, ValueError, "sizes must name every arm"),
-        ((LRU(1), 0.1), {"sizes": [1.0, -1.0, 1.0]}, ValueError, "sizes must be positive, got -1"),
+        ((LRU(1), 0.1), {"sizes": [1.0, -1.0, 1.0]}, ValueError, "sizes must be > 0, got -1"),
         ((LRU(1, pinned=["x"]), 0.1), {}, UnknownArm, "arm must be one of"),
         ((LRU(1, pinned=[0, 1]), 0.1), {}, ValueError, "pinned must fit capacity 1"),
         ((None,), {"feedback_limit_s": 0.0}, ValueError, "feedback_limit_s must be in"),

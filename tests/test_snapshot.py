@@ -77,7 +77,7 @@ def serve(router, steps, seed, ids=()):
     rng = np.random.default_rng(seed)
     trace, waiting = [], list(ids)
     for _ in range(steps):
-        router._clock.now += 1.0
+        router.parts.books.clock.now += 1.0
         decision = router.select(rng.normal(size=5))
         trace.append((decision.arm, decision.propensity, decision.hit, decision.epoch, decision.time))
         waiting.append(decision.id)
@@ -103,7 +103,7 @@ def test_save_load_continue_is_continue(tmp_path, policy, controller):
     first, mine = serve(one, 120, seed=2, ids=ids)
     again, theirs = serve(other, 120, seed=2, ids=ids)
     assert repr(first) == repr(again)
-    assert [i in one._ledger.pending for i in ids] == [i in other._ledger.pending for i in ids]
+    assert [i in one.parts.ledger.pending for i in ids] == [i in other.parts.ledger.pending for i in ids]
     assert one.stats() == other.stats() and len(mine) == len(theirs)
     for name, array in one.policy.to_state()[1].items():
         assert np.array_equal(array, other.policy.to_state()[1][name], equal_nan=True), name

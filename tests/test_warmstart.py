@@ -83,7 +83,7 @@ def test_a_phase_without_context_becomes_the_intercept():
         plain.update(arm, constant, r)
     from_averages(policy, first.counts, first.scores(constant).mean)
     np.testing.assert_allclose(policy.scores(constant), plain.scores(constant), rtol=1e-9)
-    assert policy.scores(constant).std[2] == pytest.approx(0.5**-0.5)
+    assert policy.scores(constant).width[2] == pytest.approx(0.5**-0.5)
 
 
 @pytest.mark.parametrize("make", [LinUCB, HybridLinUCB, UCB1])

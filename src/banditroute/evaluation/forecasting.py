@@ -83,7 +83,7 @@ def forecasts(trace: Trace, policy: Policy, *, burn_in: int = 20) -> Forecasts:
     arms, rewards = log.arms.tolist(), log.rewards.tolist()
     for i, x in enumerate(log.contexts):
         score = policy.scores(x)
-        means[i], widths[i] = score.mean[arms[i]], score.std[arms[i]]
+        means[i], widths[i] = score.mean[arms[i]], score.width[arms[i]]
         if policy.span:
             policy.advance(i)
         policy.update(arms[i], x, rewards[i], at=i)

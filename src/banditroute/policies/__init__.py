@@ -1,7 +1,8 @@
 """Routing policies, one file each."""
 
-from banditroute.policies.base import LARGEST, Choice, Policy, Scores
+from banditroute.policies.base import LARGEST, Choice, Compiled, Policy, Scores, Utilities
 from banditroute.policies.diag import DiagLinUCB
+from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, summed
 from banditroute.policies.graph.cluster_graph import ClusterGraph
 from banditroute.policies.graph.online_matching import GraphDiagLinUCB
 from banditroute.policies.greedy import EpsilonGreedy
@@ -21,11 +22,14 @@ __all__ = [
     "EMA",
     "LARGEST",
     "UCB1",
+    "ArmEvidence",
     "BetaThompson",
     "Choice",
     "ClusterGraph",
+    "Compiled",
     "DiagLinUCB",
     "EpsilonGreedy",
+    "EvidencePolicy",
     "Features",
     "Fixed",
     "GaussianThompson",
@@ -45,8 +49,10 @@ __all__ = [
     "SquareCB",
     "Stale",
     "Uniform",
+    "Utilities",
     "from_averages",
     "preference_prior",
     "quiz",
+    "summed",
     "warm_start",
 ]

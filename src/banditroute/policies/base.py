@@ -1,30 +1,39 @@
 """The abstract policy: contexts and rewards in, an arm and its propensity out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from math import hypot
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from banditroute._core import attributes
 from banditroute._core import validation as check
-from banditroute._core.kernels import layout, prepare
-from banditroute._core.kernels import linear as k
-from banditroute._core.typing import Floats, Rng
-from banditroute.errors import UnknownArm
+from banditroute._core.typing import Arrays, Floats, Header, Rng
+from banditroute.policies.border import LARGEST, Border
 
-__all__ = ["Choice", "Policy", "Scores"]
+__all__ = ["LARGEST", "Choice", "Compiled", "Policy", "Scores", "Settings", "Utilities"]
 
-
-LARGEST = layout.LARGEST  # rewards, weights and prices beyond it are refused: products of them would overflow
+Settings = Literal["strict", "own"]
 
 
-def compile_kernels() -> None:
-    """Compile what checks prices and masks; every policy does so when it is made."""
-    none = np.zeros(1)
-    prepare(k.fold, none, np.ones(1, dtype=np.bool_), none, none)
+DERIVED = ("arms", "dim", "positions", "_free", "_everyone")  # of the attributes, what `rename` makes
+
+
+def check_settings(settings: str) -> str:
+    """Return which settings hold after a load, or refuse the word."""
+    if settings not in ("strict", "own"):
+        raise ValueError(f"settings must be 'strict' or 'own', got {settings!r}")
+    return settings
+
+
+def check_generations(header: Mapping[str, Any]) -> dict[str, int]:
+    """Return the generations of a state; there are none in an old one."""
+    given = header.get("generations", {})
+    if not isinstance(given, Mapping):
+        raise ValueError(f"generations must map names to counts, got {check.shown(given)}")
+    return {str(name): check.integer("generations", value) for name, value in given.items()}
 
 
 class Choice(NamedTuple):
@@ -41,19 +50,49 @@ class Choice(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a policy believes of every arm: ``mean`` reward and ``std``, the width ``sqrt(x' A^-1 x)``, both (k,).
+    """What a policy believes of every arm: the ``mean`` of its reward, and the ``width`` of what is not known of it.
+
+    The width is one standard deviation of the estimated mean under the noise that the policy assumes of a reward: that
+    of a success or failure for `BetaThompson` and `LogisticUCB`, sigma for `GaussianThompson`, 1 for all others, whose
+    models are least squares and know of no scale (``sqrt(x' A^-1 x)``; times the noise scale it is in reward units).
+    What a policy adds to the mean before it compares arms is the bonus of `Policy.utilities`.
 
     Examples
     --------
-    >>> Scores(np.zeros(2), np.ones(2)).std.shape
+    >>> Scores(np.zeros(2), np.ones(2)).width.shape
     (2,)
     """
 
     mean: Floats
-    std: Floats
+    width: Floats
 
 
-class Policy(ABC):
+class Utilities(NamedTuple):
+    """What a policy maximises, less prices: ``mean`` and ``bonus``, both (n, k), a row per context, in reward units.
+
+    Examples
+    --------
+    >>> mean, bonus = Utilities(np.zeros((1, 2)), np.ones((1, 2)))
+    >>> (mean + bonus).shape
+    (1, 2)
+    """
+
+    mean: Floats
+    bonus: Floats
+
+
+class Compiled(Protocol):
+    """What the compiled loop of a simulation drives: the buffer of the kernels, and noise when it is used up."""
+
+    @property
+    def buffer(self) -> Floats:
+        """The buffer that the kernels read and write."""
+
+    def draw_noise(self) -> None:
+        """Fill the noise block again."""
+
+
+class Policy(Border, ABC):
     """What every policy is: it knows contexts and rewards, never time, memory or ids.
 
     Parameters
@@ -69,14 +108,28 @@ class Policy(ABC):
 
     Notes
     -----
-    A subclass writes `propensities`, `scores` and `update`; drawing, batches, names and checks are here.
-    Not safe for use from several threads at once: that is the Router's lock.
+    A subclass writes `update` and one of `scores` and `propensities`; that is all a simulation needs. From `scores`
+    alone it is greedy: `propensities` goes to the largest mean less price. What else it may write, once it is asked
+    for: `resize` before arms come and go, `utilities` before a residency controller plans optimistically with it, and
+    `to_state` with `load_state` where the default, all plain attributes, will not do. The hooks ``check_context``,
+    ``check_reward``, ``effective_prices`` and ``index`` are for writing these. Not safe for use from several threads at
+    once: that is the Router's lock.
 
     Examples
     --------
-    >>> from banditroute import LinUCB
-    >>> isinstance(LinUCB(arms=2, dim=3), Policy)
-    True
+    >>> class LastReward(Policy):
+    ...     def __init__(self, arms, dim, rng=None):
+    ...         super().__init__(arms, dim, rng=rng)
+    ...         self.last = np.ones(len(self.arms))
+    ...     def scores(self, x):
+    ...         self.check_context(x)
+    ...         return Scores(self.last, np.zeros(len(self.arms)))
+    ...     def update(self, arm, x, reward, *, weight=1.0, at=None):
+    ...         self.last[self.index(arm)] = self.check_reward(reward, weight)[0]
+    >>> policy = LastReward(2, 1, rng=0)
+    >>> policy.update(0, [1.0], 0.5)
+    >>> policy.select([1.0])
+    Choice(arm=1, propensity=1.0)
     """
 
     span: int = 0  # decisions per discount bucket; 0 where the policy does not forget by the clock
@@ -84,38 +137,74 @@ class Policy(ABC):
     def __init__(
         self, arms: int | Iterable[str], dim: int, *, max_norm: float = 1e6, rng: Rng = None
     ) -> None:
-        compile_kernels()
-        self.rename(check.names("arms", arms))
-        self.dim = check.integer("dim", dim, low=1)
-        self.max_norm = check.finite("max_norm", max_norm, low=0.0, high=LARGEST, open_low=True)
+        own = type(self)
+        if own.scores is Policy.scores and own.propensities is Policy.propensities:
+            raise TypeError(f"{own.__name__} must write scores or propensities")
+        super().__init__(arms, dim, max_norm=max_norm)
+        self.generations: dict[str, int] = {}  # how often an arm of this name was forgotten or removed
         self._rng = np.random.default_rng(rng)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take up what pickling left, as a process does that receives a policy."""
-        self.__dict__.update(state)
-        compile_kernels()
+    # What it believes and how it chooses.
 
-    def rename(self, arms: tuple[str, ...]) -> None:
-        """Take up the names of the arms, after `resize`."""
-        self.arms = arms
-        self._free, self._everyone = np.zeros(len(arms)), np.ones(len(arms), dtype=np.bool_)
-        self.positions = {name: i for i, name in enumerate(arms)}
-
-    @abstractmethod
     def scores(self, x: ArrayLike) -> Scores:
-        """Estimated reward and width of every arm for one context; reads only."""
+        """Return estimated mean and width of every arm for one context, both (k,); reads only.
 
-    @abstractmethod
+        Raises ``TypeError`` where a policy has written `propensities` alone.
+        """
+        raise TypeError(f"{type(self).__name__} tells propensities only: it has no scores")
+
+    def utilities(self, contexts: ArrayLike) -> Utilities:
+        """Return what the policy maximises before prices, for each row of ``contexts`` (n, dim); reads only.
+
+        Without uniform share the choice is an arm with the largest ``mean + bonus - price``. A policy that samples
+        gives one standard deviation of its posterior as the bonus. Residency controllers plan with it.
+
+        Raises
+        ------
+        TypeError
+            The policy has not written this method.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not say what it maximises: write utilities(contexts (n, dim)) -> Utilities"
+        )
+
+    def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
+        """Copy what `utilities` reads, a slice for each ``next()``; the last item is `utilities` of the copy.
+
+        For plans off the request path: call ``next()`` with the lock held, and release it in between. By default the
+        whole policy is one slice.
+        """
+        yield self.copy().utilities
+
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Floats:
-        """Probability of every arm, shape (k,), sums to 1, exactly 0 where not eligible; reads only."""
+        """Return the probability of every arm, (k,): sums to 1, exactly 0 where not eligible; reads only.
+
+        By default the largest mean less price gets it all; ties are split evenly.
+        """
+        offers = self.effective_prices(prices, eligible)
+        value = self.scores(x).mean - (offers - offers.min())
+        best = value == value.max()
+        return np.asarray(best / best.sum())
 
     @abstractmethod
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
     ) -> None:
-        """Learn one reward; the only writer of statistics."""
+        """Learn one reward; the only writer of statistics.
+
+        Parameters
+        ----------
+        arm : int or str
+            The arm that served the request.
+        x : array
+            Its context, (dim,), or what `kept` returned for it.
+        reward, weight : float
+            The reward, and how many equal ones it stands for.
+        at : int, optional
+            Index of the decision on the clock, for policies that forget; the next one when left out.
+        """
 
     def select(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -145,6 +234,23 @@ class Policy(ABC):
         total = np.cumsum(given)
         arm = int(np.searchsorted(total, self._rng.random() * total[-1], side="right"))
         return Choice(arm, float(given[arm]))
+
+    def select_priced(self, x: ArrayLike, effective: Floats) -> Choice:
+        """As `select`, with prices and mask folded into one (k,) array, infinite where closed: `effective_prices`."""
+        allowed = np.isfinite(effective)
+        return self.select(x, prices=np.where(allowed, effective, 0.0), eligible=allowed)
+
+    def kept(self, x: Floats, arm: int) -> Floats:
+        """Return what `update` shall learn from if this arm was the choice for ``x``; a Router keeps it instead of x.
+
+        Ask right after the choice. The context itself by default; a policy whose features of an arm may have changed
+        when the reward arrives returns a longer row that holds them.
+        """
+        return x
+
+    def check_kept(self, x: ArrayLike, arm: int) -> Floats:
+        """Return what `update` was given as `kept` would have returned it, or refuse it."""
+        return self.kept(self.check_context(x), arm)
 
     def select_batch(
         self, contexts: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -180,7 +286,7 @@ class Policy(ABC):
         each = [self.scores(x) for x in rows]
         shape = (len(rows), len(self.arms))
         return Scores(
-            np.array([s.mean for s in each]).reshape(shape), np.array([s.std for s in each]).reshape(shape)
+            np.array([s.mean for s in each]).reshape(shape), np.array([s.width for s in each]).reshape(shape)
         )
 
     def update_batch(self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike) -> None:
@@ -191,6 +297,8 @@ class Policy(ABC):
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
         for x, a, r in zip(rows, chosen, given, strict=True):
             self.update(int(a), x, float(r))
+
+    # Arms that come and go.
 
     def add_arm(self, name: str) -> int:
         """Add an arm that starts cold; returns its index. The others keep theirs."""
@@ -210,139 +318,132 @@ class Policy(ABC):
         self.resize(list(keep))
         self.rename(tuple(self.arms[i] for i in keep))
 
-    def index(self, arm: int | str) -> int:
-        """Return the index of an arm given by name (str) or index (int); raises ``UnknownArm``."""
-        if isinstance(arm, str):
-            if arm not in self.positions:
-                raise UnknownArm(f"arm must be one of {self._shown()}, got {arm!r}")
-            return self.positions[arm]
-        if isinstance(arm, bool) or not isinstance(arm, int | np.integer):
-            raise TypeError(f"arm must be a name (str) or an index (int), got {arm!r}")
-        if not 0 <= arm < len(self.arms):
-            raise UnknownArm(f"arm must be in [0, {len(self.arms) - 1}], got {check.shown(arm)}")
-        return int(arm)
+    def forget(self, arm: int | str) -> None:
+        """Make an arm start cold, as if it had never been tried, for every other arm too; raises its generation.
 
-    def advance(self, at: int) -> None:  # noqa: B027 - most policies do not forget
+        What it told a prior that arms share is forgotten with it. Evidence of an earlier generation counts nowhere any
+        more, on no replica (`EvidencePolicy`).
+        """
+        a = self.index(arm)
+        self.resize([None if i == a else i for i in range(len(self.arms))])
+        self.rename(self.arms)
+
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None: write it before arms come and go.
+
+        `add_arm`, `remove_arm` and `forget` call it, and then `rename`. Call ``raise_generations(keep)`` first where
+        statistics are shared between replicas.
+        """
+        raise TypeError(
+            f"the arms of {type(self).__name__} cannot come and go: write resize(keep), where arm i continues keep[i]"
+        )
+
+    def raise_generations(self, keep: list[int | None]) -> None:
+        """Count a generation for every arm that does not go on in ``keep``, which `resize` was given."""
+        for name in {self.arms[a] for a in set(range(len(self.arms))) - set(keep)}:
+            self.generations[name] = self.generations.get(name, 0) + 1
+
+    def generation(self, arm: str) -> int:
+        """Return how often an arm of this name was forgotten or removed, here or on a replica."""
+        return self.generations.get(arm, 0)
+
+    def set_generation(self, arm: str, generation: int) -> None:
+        """Take up the generation that others have seen."""
+        self.generations[arm] = check.integer("generation", generation)
+
+    def advance(self, at: int) -> None:
         """Tell the clock index of the decisions so far; policies that forget age their statistics here."""
 
-    def rewind(self) -> None:  # noqa: B027 - most policies have no clock
+    def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now.
 
         A Router and `simulate` do so when they take a policy over, for their decisions count from 0.
         """
 
-    # Stand-ins until the piece on policies lands.
-    can_widen = False
+    # What others may do with it.
 
-    def select_priced(self, x, effective):
-        allowed = np.isfinite(effective)
-        return self.select(x, prices=np.where(allowed, effective, 0.0), eligible=allowed)
+    @property
+    def can_widen(self) -> bool:
+        """Whether `widen` changes how it chooses."""
+        return False
 
-    def utilities(self, contexts):
-        from collections import namedtuple
+    def widen(self, arm: int, source: str, factor: float) -> None:
+        """Multiply the bonus of an arm by ``factor`` > 0; factors of different sources multiply, of one replace.
 
-        mean, std = self.scores_batch(contexts)
-        return namedtuple("Utilities", "mean bonus")(mean, getattr(self, "alpha", 0.0) * std)
+        Raises
+        ------
+        TypeError
+            The policy has no widths to change.
+        """
+        raise TypeError(f"{type(self).__name__} has no widths that could be widened")
 
-    def freeze(self):
-        yield self.copy().utilities
+    def mass(self, arm: int) -> float:
+        """Return the weight of what is known of an arm, prior included, in observations (where `can_widen`)."""
+        raise TypeError(f"{type(self).__name__} has no widths, hence no mass")
 
-    def reseed(self):
-        self._rng = np.random.default_rng()
+    def compiled(self) -> Compiled | None:
+        """Return the handle by which the compiled loop of a simulation runs the policy, or None where it cannot."""
+        return None
 
-    def forget(self, arm):
-        keep = list(range(len(self.arms)))
-        keep[self.index(arm)] = None
-        self.resize(keep)
-        self.rename(self.arms)
+    @property
+    def generator(self) -> np.random.Generator:
+        """The source of random numbers."""
+        return self._rng
+
+    def reseed(self) -> None:
+        """Take new random numbers from the system: two processes with one policy then draw apart."""
+        self._rng = np.random.Generator(type(self._rng.bit_generator)())
+
+    def continue_from(self, other: Self) -> None:
+        """Go on with the random numbers and the generations of a policy of the same kind, statistics apart."""
+        self._rng.bit_generator.state = other.generator.bit_generator.state
+        self.generations = dict(other.generations)
 
     def copy(self) -> Self:
         """Return an independent copy, generator included."""
         return deepcopy(self)
 
-    @abstractmethod
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """Return everything needed to continue: a JSON-able header and named arrays."""
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return everything needed to continue: a JSON-able header and named arrays.
 
-    @abstractmethod
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from `to_state` of a policy with the same settings; errors leave this one unchanged."""
+        By default all attributes that are plain data, arrays and generators; functions are left out.
+        """
+        arrays: Arrays = {}
+        members = {n: v for n, v in vars(self).items() if n not in DERIVED and not callable(v)}
+        kept = {name: attributes.flatten(value, name, arrays) for name, value in members.items()}
+        return {
+            "policy": type(self).__name__,
+            "arms": list(self.arms),
+            "dim": self.dim,
+            "members": kept,
+        }, arrays
 
-    @abstractmethod
-    def resize(self, keep: list[int | None]) -> None:
-        """Make arm i continue ``keep[i]``, or start cold where that is None."""
+    def load_state(
+        self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
+    ) -> None:
+        """Continue from `to_state`; raises ``ValueError`` and changes nothing where the two do not fit.
 
-    def _shown(self) -> str:
-        return repr(list(self.arms)) if len(self.arms) <= 8 else f"the {len(self.arms)} arms"
-
-    def check_context(self, x: ArrayLike) -> Floats:
-        """Return a context as the kernels want it: (dim,), float64, contiguous, finite, not too long."""
-        row = check.vector("x", x, self.dim)
-        norm = hypot(*row.tolist())  # never overflows on the way
-        if not norm <= self.max_norm:
-            raise ValueError(f"x must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
-        return row
-
-    def effective_prices(
-        self, prices: ArrayLike | None, eligible: ArrayLike | None, base: Floats | None = None
-    ) -> Floats:
-        """Fold prices and the mask into one new array: prices, infinite where not eligible, plus those of `base`."""
-        count = len(self.arms)
-        out = np.empty(count)
+        Parameters
+        ----------
+        header, arrays : mappings
+            As `to_state` returned them.
+        settings : "strict" or "own"
+            "strict" wants the settings of the state to be those of this policy, where the state tells them. "own" takes
+            the statistics and leaves the settings of this policy (width, ridge, prior, mix, discount) as they are. A
+            policy that does not tell one from the other, as by default, refuses "own".
+        """
+        if check_settings(settings) == "own":
+            raise ValueError(f"settings must be 'strict' for {type(self).__name__}: its state holds them")
+        wanted = (type(self).__name__, self.dim)
+        got = (check.entry("header", header, "policy"), check.entry("header", header, "dim"))
+        if got != wanted:
+            raise ValueError(f"state must be of {wanted}, got {got}")
+        names = check.names("arms", check.entry("header", header, "arms"))
+        spare = vars(self.copy())
+        given = check.entry("header", header, "members")
         try:
-            left = k.fold(
-                self._free if prices is None else prices,
-                self._everyone if eligible is None else eligible,
-                self._free if base is None else base,
-                out,
-            )
-        except (TypeError, ValueError):  # not arrays as the kernel takes them
-            left = layout.BAD_PRICES
-        if left > 0:
-            return out
-        offers = np.zeros(count) if prices is None else check.vector("prices", prices, count, limit=LARGEST)
-        if eligible is not None:
-            mask = np.asarray(eligible)
-            if mask.dtype != np.bool_:
-                raise TypeError(f"eligible must be a boolean mask, got dtype {mask.dtype}")
-            if mask.shape != (count,):
-                raise ValueError(f"eligible must have shape ({count},), got {mask.shape}")
-            if not mask.any():
-                raise ValueError("eligible must allow at least one arm, got none")
-            offers = np.where(mask, offers, np.inf)
-        if base is not None:
-            offers = offers + base
-            if offers.min() == np.inf:
-                raise ValueError("eligible must allow an arm that is not quarantined, got none")
-        return offers
-
-    def check_reward(self, reward: Any, weight: Any) -> tuple[float, float]:
-        """Return reward and weight as floats, or refuse them."""
-        return (
-            check.finite("reward", reward, low=-LARGEST, high=LARGEST),
-            check.finite("weight", weight, low=0.0, high=LARGEST, open_low=True),
-        )
-
-    def check_batch(
-        self, contexts: ArrayLike, arms: ArrayLike, rewards: ArrayLike
-    ) -> tuple[Floats, NDArray[Any], Floats]:
-        """Return contexts, indices of arms and rewards as arrays, or refuse all of them."""
-        rows = check.matrix("contexts", contexts, columns=self.dim)
-        chosen = np.asarray(arms)
-        if chosen.dtype.kind in "US":
-            chosen = np.array([self.index(str(a)) for a in chosen], dtype=np.int64)
-        if chosen.shape != (len(rows),) or chosen.dtype.kind not in "iu":
-            raise ValueError(f"arms must be {len(rows)} indices, got shape {chosen.shape} of {chosen.dtype}")
-        if len(rows) and not (chosen.min() >= 0 and chosen.max() < len(self.arms)):
-            raise UnknownArm(
-                f"arms must be in [0, {len(self.arms) - 1}], got {chosen.min()} .. {chosen.max()}"
-            )
-        self.check_norms(rows)
-        return rows, chosen.astype(np.int64), check.vector("rewards", rewards, len(rows), limit=LARGEST)
-
-    def check_norms(self, rows: Floats) -> None:
-        """Refuse contexts that are too long; the square roots of sums of squares must not overflow."""
-        with np.errstate(over="ignore"):
-            norm = float(np.sqrt(np.square(rows).sum(axis=1).max(initial=0.0)))
-        if not norm <= self.max_norm:
-            raise ValueError(f"contexts must have norm <= max_norm = {self.max_norm:g}, got {norm:g}")
+            filled = {n: attributes.fill(spare.get(n), value, dict(arrays)) for n, value in given.items()}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"members must be those of to_state, got {error!r}") from error
+        vars(self).update(filled)
+        self.rename(names)

@@ -1,16 +1,16 @@
 """Hybrid LinUCB: a part shared by all arms and a part of each arm's own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
-from banditroute.policies.shared import Features, featured
+from banditroute.policies.evidence import Sums
+from banditroute.policies.shared import FeaturedPolicy, Features, featured
 
 __all__ = ["HybridLinUCB"]
 
@@ -19,7 +19,7 @@ def _context_itself(name: str, x: Floats) -> Floats:
     return x
 
 
-class HybridLinUCB(ArrayPolicy):
+class HybridLinUCB(FeaturedPolicy):
     """LinUCB on ``E r = z'beta + x'theta_a``: what is common is learned from all arms, the rest from each alone.
 
     With ``A_a = ridge I + sum x x'``, ``B_a = sum x z'`` and ``b_a = sum r x`` of arm a, and ``A_0, b_0`` what is left
@@ -45,10 +45,11 @@ class HybridLinUCB(ArrayPolicy):
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation"
     (WWW 2010), Eq. 6 and Algorithm 2: coefficients as its lines 5 and 12, width as line 13, updates as lines 17 to 23,
     with a ridge that need not be 1. A new arm starts from the shared part. The paper gives no regret bound for the
-    hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and independent rewards. Removing an arm
-    keeps what it taught the shared part.
+    hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and independent rewards. A reward is learned
+    with the features that the arm had when it was chosen. Removing an arm keeps what it taught the shared part;
+    `forget` does not.
 
-    `select` costs O(k (d m + m^2 + d^2)), `update` O(d^3 + m^3 + d^2 m).
+    `select` costs O(k (d m + m^2 + d^2)), `update` O(d^3 + m^3 + d^2 m + k m^2).
 
     Examples
     --------
@@ -61,6 +62,8 @@ class HybridLinUCB(ArrayPolicy):
     0.4
     """
 
+    _sums = ("count", "gram", "cross", "moment", "shared_gram", "shared_moment")
+
     def __init__(
         self,
         arms: int | Iterable[str],
@@ -72,16 +75,14 @@ class HybridLinUCB(ArrayPolicy):
         shared_ridge: float = 1.0,
         **options: Any,
     ) -> None:
-        self.features = features
         self.alpha = check.finite("alpha", alpha, low=0.0, high=LARGEST)
         self.ridge = check.finite("ridge", ridge, low=1.0 / LARGEST, high=LARGEST)
         self.shared_ridge = check.finite("shared_ridge", shared_ridge, low=1.0 / LARGEST, high=LARGEST)
         dim = check.integer("dim", dim, low=1)
         first = check.names("arms", arms)
-        self._size = featured(features, first[:1], np.zeros(dim)).shape[1]
-        super().__init__(first, dim, **options)
-        self._common = {"gram0": np.zeros((self._size, self._size)), "moment0": np.zeros(self._size)}
-        self._solve()
+        size = featured(features, first[:1], np.zeros(dim)).shape[1]
+        self._cov = np.zeros((0, dim, dim))
+        super().__init__(first, dim, features=features, size=size, **options)
 
     def _cold(self) -> dict[str, Floats]:
         d, m = self.dim, self._size
@@ -90,52 +91,53 @@ class HybridLinUCB(ArrayPolicy):
             "gram": np.zeros((d, d)),
             "cross": np.zeros((d, m)),
             "moment": np.zeros(d),
-            "cov": np.eye(d) / self.ridge,
-            "link": np.zeros((d, m)),
-            "alone": np.zeros(d),
+            "shared_gram": np.zeros((m, m)),
+            "shared_moment": np.zeros(m),
         }
 
-    def _solve(self) -> None:
-        gram0 = self._common["gram0"]
-        self._cov0 = np.linalg.inv(self.shared_ridge * np.eye(self._size) + (gram0 + gram0.T) / 2.0)
-        self._beta = self._cov0 @ self._common["moment0"]
+    def _add(self, sums: Sums, x: Floats, reward: float, weight: float) -> None:
+        row, z = self._split(x)
+        sums["gram"] += weight * np.outer(row, row)
+        sums["cross"] += weight * np.outer(row, z)
+        sums["moment"] += weight * reward * row
+        sums["shared_gram"] += weight * np.outer(z, z)
+        sums["shared_moment"] += weight * reward * z
+        sums["count"] += 1.0
 
-    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
-        z = featured(self.features, [self.arms[a]], x, self._size)[0]
-        own, common = self._own, self._common
-        common["gram0"] += own["cross"][a].T @ own["link"][a] + weight * np.outer(z, z)
-        common["moment0"] += own["cross"][a].T @ own["alone"][a] + weight * reward * z
-        own["gram"][a] += weight * np.outer(x, x)
-        own["cross"][a] += weight * np.outer(x, z)
-        own["moment"][a] += weight * reward * x
-        own["count"][a] += 1.0
-        cov = np.linalg.inv(self.ridge * np.eye(self.dim) + own["gram"][a])
-        own["cov"][a] = cov
-        own["link"][a] = cov @ own["cross"][a]  # A^-1 B
-        own["alone"][a] = cov @ own["moment"][a]  # A^-1 b
-        common["gram0"] -= own["cross"][a].T @ own["link"][a]
-        common["moment0"] -= own["cross"][a].T @ own["alone"][a]
-        self._solve()
+    def _derive(self, arms: Sequence[int]) -> None:
+        own, left, count = self._own, self._common, len(self._own["count"])
+        if len(self._cov) != count or len(arms) == count:
+            d, m = self.dim, self._size
+            self._cov, self._link = np.zeros((count, d, d)), np.zeros((count, d, m))
+            self._alone = np.zeros((count, d))
+            self._gram, self._moment = np.zeros((count, m, m)), np.zeros((count, m))
+            arms = range(count)
+        for a in arms:
+            cov = np.linalg.inv(self.ridge * np.eye(self.dim) + own["gram"][a])
+            self._cov[a] = cov
+            self._link[a] = cov @ own["cross"][a]  # A^-1 B
+            self._alone[a] = cov @ own["moment"][a]  # A^-1 b
+            self._gram[a] = own["shared_gram"][a] - own["cross"][a].T @ self._link[a]
+            self._moment[a] = own["shared_moment"][a] - own["cross"][a].T @ self._alone[a]
+        gram = left["left_gram"] + self._gram.sum(axis=0)
+        self._cov0 = np.linalg.inv(self.shared_ridge * np.eye(self._size) + (gram + gram.T) / 2.0)
+        self._beta = self._cov0 @ (left["left_moment"] + self._moment.sum(axis=0))
+
+    def _leave(self, a: int) -> tuple[Floats, Floats]:
+        return self._gram[a], self._moment[a]
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
         row = self.check_context(x)
-        z = featured(self.features, self.arms, row, self._size)
-        u = z - np.einsum("i,aij->aj", row, self._own["link"])
-        mean = np.einsum("aj,j->a", u, self._beta) + np.einsum("ai,i->a", self._own["alone"], row)
-        width = np.einsum("i,aij,j->a", row, self._own["cov"], row) + np.einsum(
-            "ai,ij,aj->a", u, self._cov0, u
-        )
+        z = self._features(row)
+        u = z - np.einsum("i,aij->aj", row, self._link)
+        mean = np.einsum("aj,j->a", u, self._beta) + np.einsum("ai,i->a", self._alone, row)
+        width = np.einsum("i,aij,j->a", row, self._cov, row) + np.einsum("ai,ij,aj->a", u, self._cov0, u)
         return Scores(mean, np.sqrt(np.maximum(width, 0.0)))
 
-    def _indices(self, x: Floats) -> Floats:
-        mean, std = self.scores(x)
-        return np.asarray(mean + self.alpha * std)
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Rewards learned per arm, shape (k,)."""
-        return self._own["count"].astype(np.int64)
+    def _utility(self, x: Floats) -> tuple[Floats, Floats]:
+        mean, width = self.scores(x)
+        return mean, self.alpha * width
 
     @property
     def beta(self) -> Floats:
@@ -145,9 +147,20 @@ class HybridLinUCB(ArrayPolicy):
     @property
     def theta(self) -> Floats:
         """Coefficients of each arm's own part, (k, dim)."""
-        return np.asarray(self._own["alone"] - np.einsum("aij,j->ai", self._own["link"], self._beta))
+        return np.asarray(self._alone - np.einsum("aij,j->ai", self._link, self._beta))
 
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from `to_state`; errors leave this policy unchanged."""
-        super().load_state(header, arrays)
-        self._solve()
+    def _read(self, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
+        """The shared part once was kept for all arms together, less what their own parts explain."""
+        old = ("count", "cross", "link", "alone", "gram0", "moment0")
+        if "left_gram" in arrays or not set(old) <= set(arrays):
+            return arrays
+        cross, link, alone = (
+            np.asarray(arrays[name], dtype=np.float64) for name in ("cross", "link", "alone")
+        )
+        count, d, m = np.size(arrays["count"]), self.dim, self._size
+        if (cross.shape, link.shape, alone.shape) != ((count, d, m), (count, d, m), (count, d)):
+            raise ValueError(f"cross must have shape {(count, d, m)} as link has, got {cross.shape}")
+        gram = arrays["gram0"] + np.einsum("adi,adj->ij", cross, link)
+        moment = arrays["moment0"] + np.einsum("adi,ad->i", cross, alone)
+        blank = {"shared_gram": np.zeros((count, m, m)), "shared_moment": np.zeros((count, m))}
+        return {**arrays, **blank, "left_gram": gram, "left_moment": moment}

@@ -11,7 +11,15 @@ from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout, prepare
 from banditroute._core.kernels import linear as k
 from banditroute._core.typing import Floats, Rng
-from banditroute.policies.base import LARGEST, Choice, Policy, Scores
+from banditroute.policies.base import (
+    LARGEST,
+    Choice,
+    Scores,
+    Settings,
+    check_generations,
+    check_settings,
+)
+from banditroute.policies.linear_evidence import LinearSums
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
@@ -59,7 +67,7 @@ def compile_kernels() -> None:
     prepare(derived.rebuild, s, 0)
 
 
-class LinearPolicy(Policy):
+class LinearPolicy(LinearSums):
     """Linear arms on one packed state; subclasses fix the bonus of an arm. Parameters: see `LinUCB`.
 
     Examples
@@ -128,6 +136,7 @@ class LinearPolicy(Policy):
                 raise ValueError(f"prior must be in [-{LARGEST:g}, {LARGEST:g}], got {np.abs(means).max():g}")
             self.state.prior[:, : self.dim] = means
             self.state.theta[:] = self.state.prior
+        self.factors: dict[str, list[float]] = {}
         self._bind()
         self.draw_noise()
 
@@ -141,6 +150,8 @@ class LinearPolicy(Policy):
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
         new.state = LinearState.from_arrays(self.state.to_arrays())
+        new.generations = dict(self.generations)
+        new.factors = {source: list(given) for source, given in self.factors.items()}
         new._rng = np.random.Generator(type(self._rng.bit_generator)())
         new._rng.bit_generator.state = self._rng.bit_generator.state
         new._bind()
@@ -270,7 +281,7 @@ class LinearPolicy(Policy):
         Returns
         -------
         Scores
-            ``mean`` (k,) in reward units, ``std`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
+            ``mean`` (k,) in reward units, ``width`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
         """
         s = self.buffer  # once: another thread may add an arm, which makes a new one
         mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
@@ -412,14 +423,6 @@ class LinearPolicy(Policy):
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
         derived.refresh(self.buffer)
 
-    can_widen = True
-
-    def known(self, arm):
-        return self.ridge + float(self.state.arm[arm, layout.A_WEIGHT])
-
-    def widen(self, arm, source, factor):
-        self.state.arm[arm, layout.A_SPREAD] = factor
-
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
         self.state.rebuild()
@@ -468,16 +471,6 @@ class LinearPolicy(Policy):
         gram = self.state.full(self.state.gram[self.index(arm)])
         return gram + self.ridge * np.eye(self.dim)
 
-    def resize(self, keep: list[int | None]) -> None:
-        """Make arm i continue ``keep[i]``, or start cold where that is None."""
-        width = 1 + len(keep) if self._sampling else 1
-        new = self.state.resized(keep, width=width)
-        if self.buffer[layout.H_POOLED] > 0.0:
-            for i, a in enumerate(keep):
-                if a is None:
-                    new.prior[i] = new.theta[i] = self.state.prior[0]
-        self.state = new
-
     def rename(self, arms: tuple[str, ...]) -> None:
         """Take up the names of the arms, after `resize`."""
         super().rename(arms)
@@ -487,10 +480,19 @@ class LinearPolicy(Policy):
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays."""
         header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
-        return {**header, "rng": self._rng.bit_generator.state}, self.state.to_arrays()
+        header |= {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
+        return header, self.state.to_arrays()
 
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
+    def load_state(
+        self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
+    ) -> None:
+        """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit.
+
+        With ``settings="own"`` the sums are taken and everything else follows from the settings of this policy: width,
+        ridge (fitted ones go on from where they were), prior, mix, longest context and discount. Under another discount
+        the sums count as learned just now.
+        """
+        check_settings(settings)
         wanted = (type(self).__name__, self.dim)
         got = (check.entry("header", header, "policy"), check.entry("header", header, "dim"))
         if got != wanted:
@@ -503,6 +505,16 @@ class LinearPolicy(Policy):
             raise ValueError(
                 f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
             )
+        generations = check_generations(header)
+        if settings == "strict":
+            self._agree(state)
+        rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
+        self.state, self._rng = state if settings == "strict" else self._own(state, names), rng
+        self.factors, self.generations = {}, generations
+        self.rename(names)
+
+    def _agree(self, state: LinearState) -> None:
+        """Refuse a state of other settings."""
         for name, slot in SETTINGS.items():
             if name in ("alpha", "ridge") and self.buffer[SETTINGS[f"automatic {name}"]] > 0.0:
                 continue  # fitted, not set
@@ -510,6 +522,3 @@ class LinearPolicy(Policy):
                 raise ValueError(
                     f"{name} must be {self.buffer[slot]:g} in the state too, got {state.buffer[slot]:g}"
                 )
-        rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
-        self.state, self._rng = state, rng
-        self.rename(names)

@@ -11,7 +11,7 @@ from banditroute._core.kernels import logistic as k
 from banditroute._core.kernels import prepare
 from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
-from banditroute.policies.base import LARGEST, Scores
+from banditroute.policies.base import LARGEST, Scores, Settings
 
 __all__ = ["LogisticUCB"]
 
@@ -78,6 +78,8 @@ class LogisticUCB(ArrayPolicy):
     >>> policy.arms[policy.select([1.0], prices=[0.0, 0.2]).arm]
     'small'
     """
+
+    _unshared = "the curvature of rewards that it no longer holds was taken at its own coefficients"
 
     def __init__(
         self,
@@ -155,15 +157,17 @@ class LogisticUCB(ArrayPolicy):
         self._clock += len(rows)
 
     def scores(self, x: ArrayLike) -> Scores:
-        """Return the chance of a success and the width of every arm, both (k,): mean + alpha std is the bound."""
-        row = self.check_context(x)
-        mean, std = np.empty(len(self.arms)), np.empty(len(self.arms))
-        k.predict(self._own["theta"], self._own["cov"], self.alpha, row, mean, std)
-        return Scores(mean, std)
+        """Return the chance of a success and its standard deviation for every arm, both (k,)."""
+        return Scores(*self._predicted(self.check_context(x), 0.0))
 
-    def _indices(self, x: Floats) -> Floats:
-        mean, std = self.scores(x)
-        return np.asarray(mean + self.alpha * std)
+    def _predicted(self, x: Floats, alpha: float) -> tuple[Floats, Floats]:
+        mean, width = np.empty(len(self.arms)), np.empty(len(self.arms))
+        k.predict(self._own["theta"], self._own["cov"], alpha, x, mean, width)
+        return mean, width
+
+    def _utility(self, x: Floats) -> tuple[Floats, Floats]:
+        mean, reach = self._predicted(x, self.alpha)
+        return mean, self.alpha * reach
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -190,14 +194,19 @@ class LogisticUCB(ArrayPolicy):
             if not np.abs(own[name]).max(initial=0.0) <= HUGE:
                 raise ValueError(f"{name} must be in [-{HUGE:g}, {HUGE:g}], got {np.abs(own[name]).max():g}")
 
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from `to_state`; errors leave this policy unchanged."""
+    def load_state(
+        self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
+    ) -> None:
+        """Continue from `to_state`; errors leave this policy unchanged. With "own" every arm is fitted anew."""
         mine, shape = self._own, np.shape(arrays.get("rows", ()))
         if len(shape) == 3:  # there is room for as many rows as are given, up to `memory`
             self._own = {**mine, "rows": np.zeros((0, shape[1], self.dim + 2))}
         try:
-            super().load_state(header, arrays)
+            super().load_state(header, arrays, settings=settings)
         except BaseException:
             self._own = mine
             raise
         self._room = self._own["rows"].shape[1]
+        if settings == "own":
+            for a in range(len(self.arms)):
+                self._fit(a)

@@ -1,11 +1,13 @@
 """Change detection that restarts one arm."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.policies.base import Policy
-from banditroute.policies.wrapper import Wrapper, moved, restart
+from banditroute.policies.wrapper import Wrapper, moved, whole
 
 __all__ = ["Restarting"]
 
@@ -14,7 +16,7 @@ class Restarting(Wrapper):
     """Any policy, with a detector per arm that restarts it when its rewards stop being what was predicted.
 
     Per arm two cumulative sums of standardised surprises
-    ``z = ((r - mean) / sqrt(1 + std^2) - their average so far) / scale``, clipped to [-4, 4]:
+    ``z = ((r - mean) / sqrt(1 + width^2) - their average so far) / scale``, clipped to [-4, 4]:
     ``up <- max(0, up + z - drift)`` and ``down <- max(0, down - z - drift)``. When one exceeds `threshold` the arm
     starts cold, and learns again from the feedback since that sum was last zero.
 
@@ -36,7 +38,8 @@ class Restarting(Wrapper):
     square surprise over all arms, which a change inflates, hence the clipping. In 20,000 rewards of five stationary
     arms, normal or 0 / 1, the defaults made no mistake. The bounds assume piecewise constant rewards, forced uniform
     exploration and changes far enough apart; estimated predictions, contexts and late feedback are not covered, and
-    restarts depend on the order in which feedback arrives.
+    restarts depend on the order in which feedback arrives. With shared evidence a restart counts on all replicas: what
+    they had learned of the arm before is forgotten by its generation.
 
     Examples
     --------
@@ -49,6 +52,7 @@ class Restarting(Wrapper):
     """
 
     _kept = ("sums", "seen", "bias", "surprise", "restarts", "recent")
+    _settings = ("threshold", "drift", "warm")
 
     def __init__(self, base: Policy, threshold: float = 10.0, drift: float = 0.5, warm: int = 20) -> None:
         super().__init__(base)
@@ -61,11 +65,11 @@ class Restarting(Wrapper):
         self.bias = np.zeros(count)  # sum of surprises since the start of the arm
         self.restarts = np.zeros(count)
         self.surprise = np.zeros(2)  # decayed weight and sum of squares over all arms
-        self.recent = np.zeros((0, self.dim + 5))  # side, arm, reward, weight, clock index, context
+        self.recent = np.zeros((0, self._width + 5))  # side, arm, reward, weight, clock index, context
 
     def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
-        mean, std = self.base.scores(x)
-        error = (reward - float(mean[a])) / float(np.sqrt(1.0 + std[a] ** 2))
+        mean, width = self.base.scores(x[: self.dim])
+        error = (reward - float(mean[a])) / float(np.sqrt(1.0 + width[a] ** 2))
         super()._learn(a, x, reward, weight, at)
         bias = self.bias[a] / max(self.seen[a], 1.0)  # of a model that does not fit: no change, however large
         self.bias[a] += error
@@ -89,13 +93,21 @@ class Restarting(Wrapper):
 
     def _restart(self, a: int, side: int) -> None:
         rows = self.recent[(self.recent[:, 0] == side) & (self.recent[:, 1] == a)]
-        restart(self.base, a)
+        self.base.forget(a)
         for row in rows:
             super()._learn(a, row[5:], float(row[2]), float(row[3]), int(row[4]))
         self.recent = self.recent[self.recent[:, 1] != a]
         self.sums[a] = 0.0
         self.seen[a] = self.bias[a] = 0.0
         self.restarts[a] += 1.0
+
+    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
+        return super()._shapes(count) | {"surprise": (2,), "recent": (-1, self._width + 5)}
+
+    def _sound(self, own: Mapping[str, Floats], count: int) -> None:
+        whole("recent", own["recent"][:, 0], 2)
+        whole("recent", own["recent"][:, 1], count)
+        whole("recent", own["recent"][:, 4], 2.0**53)
 
     def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None."""

@@ -1,6 +1,7 @@
 """LinUCB with one set of coefficients for all arms, over features of arm and request."""
 
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
+from banditroute.policies.evidence import Sums
 
 __all__ = ["Features", "SharedLinUCB"]
 
@@ -22,7 +24,84 @@ def featured(features: Features, arms: Iterable[str], x: Floats, size: int | Non
     return check.matrix("features", np.array(rows), columns=size)
 
 
-class SharedLinUCB(ArrayPolicy):
+class FeaturedPolicy(ArrayPolicy):
+    """What the policies with features of arm and request share: features are those that the arm had when it was chosen.
+
+    A decision keeps the context followed by the features of its arm (`kept`), and `update` takes that row. Given a
+    context alone it asks for the features as they are then. Sums are kept per arm; ``left_gram`` and ``left_moment``
+    are what arms that were removed told the others.
+    """
+
+    _size: int  # of the features
+
+    def __init__(
+        self, arms: int | Iterable[str], dim: int, *, features: Features, size: int, **options: Any
+    ) -> None:
+        self.features, self._size = features, size
+        self._seen: tuple[Floats, Floats] | None = None  # the last context scored, and the features then
+        super().__init__(arms, dim, **options)
+        self._common = {"left_gram": np.zeros((size, size)), "left_moment": np.zeros(size)}
+        self._derive(range(len(self.arms)))
+
+    def _features(self, x: Floats) -> Floats:
+        """Return the features of all arms, (k, m)."""
+        z = featured(self.features, self.arms, x, self._size)
+        self._seen = x.copy(), z
+        return z
+
+    def kept(self, x: Floats, arm: int) -> Floats:
+        """Return the context followed by the features of the arm, as they were when the choice was made."""
+        seen, self._seen = self._seen, None
+        if seen is not None and len(seen[1]) == len(self.arms) and np.array_equal(seen[0], x):
+            return np.concatenate([x, seen[1][arm]])
+        return np.concatenate([x, featured(self.features, [self.arms[arm]], x, self._size)[0]])
+
+    def check_kept(self, x: ArrayLike, arm: int) -> Floats:
+        """Return context and features, those of now where a context came alone."""
+        if self._size and np.shape(x) == (self.dim + self._size,):
+            row = check.vector("x", x, self.dim + self._size)
+            self.check_context(row[: self.dim])
+            return row
+        row = self.check_context(x)
+        return np.concatenate([row, featured(self.features, [self.arms[arm]], row, self._size)[0]])
+
+    def _split(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return context and features of a row that a decision kept."""
+        if len(x) != self.dim + self._size:
+            raise ValueError(
+                f"x must be what kept() returned, {self.dim} + {self._size} numbers, got {len(x)}"
+            )
+        return x[: self.dim], x[self.dim :]
+
+    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
+        self._add({name: self._own[name][a, ...] for name in self._sums}, x, reward, weight)
+        self._derive([a])
+
+    @abstractmethod
+    def _leave(self, a: int) -> tuple[Floats, Floats]:
+        """Return what an arm that is removed has told the others: a gram and a moment of the features."""
+
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None.
+
+        What a removed arm told of the features stays; what an arm told that starts cold in its place (`forget`) goes.
+        """
+        for a in set(range(len(self.arms))) - set(keep):
+            if a < len(keep) and keep[a] is None:
+                continue
+            gram, moment = self._leave(a)
+            self._common["left_gram"] = self._common["left_gram"] + gram
+            self._common["left_moment"] = self._common["left_moment"] + moment
+        self._seen = None
+        super().resize(keep)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rewards learned per arm, shape (k,)."""
+        return self._own["count"].astype(np.int64)
+
+
+class SharedLinUCB(FeaturedPolicy):
     """LinUCB whose arms differ by their features only: plays the largest ``z'beta + alpha sqrt(z' A^-1 z) - price``.
 
     Here ``z = features(arm, x)``, ``A = ridge I + sum z z'`` and ``beta = A^-1 sum r z`` over the feedback of all arms.
@@ -48,7 +127,10 @@ class SharedLinUCB(ArrayPolicy):
     two arms beyond them is never learned and costs regret for ever. It holds for immediate feedback and a width of its
     own, neither of which applies here.
 
-    `select` costs O(k m^2), `update` O(m^3).
+    A reward is learned with the features that the arm had when it was chosen. Removing an arm keeps what it taught,
+    which is about features; `forget` does not.
+
+    `select` costs O(k m^2), `update` O(k m^2 + m^3).
 
     Examples
     --------
@@ -60,6 +142,8 @@ class SharedLinUCB(ArrayPolicy):
     'far'
     """
 
+    _sums = ("count", "gram", "moment")
+
     def __init__(
         self,
         arms: int | Iterable[str],
@@ -70,51 +154,52 @@ class SharedLinUCB(ArrayPolicy):
         ridge: float = 1.0,
         **options: Any,
     ) -> None:
-        super().__init__(arms, dim, **options)
-        self.features = features
         self.alpha = check.finite("alpha", alpha, low=0.0, high=LARGEST)
         self.ridge = check.finite("ridge", ridge, low=1.0 / LARGEST, high=LARGEST)
-        size = featured(features, self.arms[:1], np.zeros(self.dim)).shape[1]
-        self._common = {"gram": np.zeros((size, size)), "moment": np.zeros(size)}
-        self._solve()
+        names, dim = check.names("arms", arms), check.integer("dim", dim, low=1)
+        size = featured(features, names[:1], np.zeros(dim)).shape[1]
+        super().__init__(names, dim, features=features, size=size, **options)
 
     def _cold(self) -> dict[str, Floats]:
-        return {"count": np.array(0.0)}
+        m = self._size
+        return {"count": np.array(0.0), "gram": np.zeros((m, m)), "moment": np.zeros(m)}
 
-    def _solve(self) -> None:
-        gram = self._common["gram"]
-        self._cov = np.linalg.inv(self.ridge * np.eye(len(gram)) + gram)
-        self._beta = self._cov @ self._common["moment"]
+    def _add(self, sums: Sums, x: Floats, reward: float, weight: float) -> None:
+        _, z = self._split(x)
+        sums["gram"] += weight * np.outer(z, z)
+        sums["moment"] += weight * reward * z
+        sums["count"] += 1.0
 
-    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
-        z = featured(self.features, [self.arms[a]], x, len(self._beta))[0]
-        self._common["gram"] += weight * np.outer(z, z)
-        self._common["moment"] += weight * reward * z
-        self._own["count"][a] += 1.0
-        self._solve()
+    def _derive(self, arms: Sequence[int]) -> None:
+        own, left = self._own, self._common
+        gram = left["left_gram"] + own["gram"].sum(axis=0)
+        self._cov = np.linalg.inv(self.ridge * np.eye(self._size) + gram)
+        self._beta = self._cov @ (left["left_moment"] + own["moment"].sum(axis=0))
+
+    def _leave(self, a: int) -> tuple[Floats, Floats]:
+        return self._own["gram"][a], self._own["moment"][a]
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
-        z = featured(self.features, self.arms, self.check_context(x), len(self._beta))
+        z = self._features(self.check_context(x))
         # One arm at a time by the same sums, so that arms with equal features score equal to the last bit.
         width = np.einsum("ai,ij,aj->a", z, self._cov, z)
         return Scores(np.einsum("ai,i->a", z, self._beta), np.sqrt(np.maximum(width, 0.0)))
 
-    def _indices(self, x: Floats) -> Floats:
-        mean, std = self.scores(x)
-        return np.asarray(mean + self.alpha * std)
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Rewards learned per arm, shape (k,)."""
-        return self._own["count"].astype(np.int64)
+    def _utility(self, x: Floats) -> tuple[Floats, Floats]:
+        mean, width = self.scores(x)
+        return mean, self.alpha * width
 
     @property
     def beta(self) -> Floats:
         """Coefficients, an (m,) copy."""
         return self._beta.copy()
 
-    def load_state(self, header: Any, arrays: Any) -> None:
-        """Continue from `to_state`; errors leave this policy unchanged."""
-        super().load_state(header, arrays)
-        self._solve()
+    def _read(self, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
+        """Sums once were of all arms together: they count as those of arms that left."""
+        if "left_gram" in arrays or not {"count", "gram", "moment"} <= set(arrays):
+            return arrays
+        count = np.size(arrays["count"])
+        gram, moment = np.zeros((count, self._size, self._size)), np.zeros((count, self._size))
+        left = {"left_gram": arrays["gram"], "left_moment": arrays["moment"]}
+        return {"count": arrays["count"], "gram": gram, "moment": moment, **left}

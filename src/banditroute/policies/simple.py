@@ -10,6 +10,7 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Scores
+from banditroute.policies.evidence import Sums
 
 __all__ = ["EMA", "UCB1", "BetaThompson", "Fixed", "GaussianThompson", "RoundRobin", "Uniform"]
 
@@ -24,13 +25,19 @@ _LEVELS = np.append(_LEVELS, 1.0 - _LEVELS[-2::-1])
 class _Tally(ArrayPolicy):
     """Weight, sum and sum of squares of the rewards of each arm; `scores` are running means."""
 
+    _sums = ("weight", "total", "square")
+    _blind = True
+
     def _cold(self) -> dict[str, Floats]:
         return {"weight": np.array(0.0), "total": np.array(0.0), "square": np.array(0.0)}
 
     def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
-        self._own["weight"][a] += weight
-        self._own["total"][a] += weight * reward
-        self._own["square"][a] += weight * reward * reward
+        self._add({name: array[a, ...] for name, array in self._own.items()}, x, reward, weight)
+
+    def _add(self, sums: Sums, x: Floats, reward: float, weight: float) -> None:
+        sums["weight"] += weight
+        sums["total"] += weight * reward
+        sums["square"] += weight * reward * reward
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -166,11 +173,11 @@ class UCB1(_Tally):
         super().__init__(arms, dim, **options)
         self.alpha = check.finite("alpha", alpha, low=0.0, high=LARGEST)
 
-    def _indices(self, x: Floats) -> Floats:
+    def _utility(self, x: Floats) -> tuple[Floats, Floats]:
         weight = self._own["weight"]
         t = max(float(weight.sum()), 1.0)
-        bound = self.scores(x).mean + self.alpha * np.sqrt(2.0 * np.log(t) / np.maximum(weight, 1e-12))
-        return np.where(weight > 0.0, bound, UNTRIED)
+        bonus = self.alpha * np.sqrt(2.0 * np.log(t) / np.maximum(weight, 1e-12))
+        return self.scores(x).mean, np.where(weight > 0.0, bonus, UNTRIED)  # the mean of an untried arm is 0
 
 
 def _chances(edges: Floats, density: Curve, below: Curve) -> Floats:
@@ -192,6 +199,9 @@ class _Thompson(_Tally):
 
     def _drawn(self, which: NDArray[np.int64], prices: Floats) -> Floats:
         raise NotImplementedError
+
+    def _utility(self, x: Floats) -> tuple[Floats, Floats]:
+        return self.scores(x)
 
     def _best(self, index: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
@@ -224,8 +234,9 @@ class BetaThompson(_Thompson):
     array([0.666667, 0.333333])
     """
 
-    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
-        super()._learn(a, x, check.unit("reward", reward), weight, at)
+    def check_reward(self, reward: Any, weight: Any) -> tuple[float, float]:
+        """Return reward and weight as floats, or refuse them: rewards are in [0, 1]."""
+        return check.unit("reward", reward), super().check_reward(0.0, weight)[1]
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and standard deviation of the posterior of every arm, both (k,)."""
@@ -285,10 +296,10 @@ class GaussianThompson(_Thompson):
         self.prior = check.finite("prior", prior, low=-LARGEST, high=LARGEST)
 
     def scores(self, x: ArrayLike) -> Scores:
-        """Return mean of the posterior and its standard deviation over sigma, both (k,)."""
+        """Return mean and standard deviation of the posterior of every arm, both (k,)."""
         self.check_context(x)
         weight = 1.0 + self._own["weight"]
-        return Scores((self._own["total"] + self.prior) / weight, 1.0 / np.sqrt(weight))
+        return Scores((self._own["total"] + self.prior) / weight, self.sigma / np.sqrt(weight))
 
     def _drawn(self, which: NDArray[np.int64], prices: Floats) -> Floats:
         from scipy.special import ndtr, ndtri
@@ -350,6 +361,9 @@ class EMA(ArrayPolicy):
         self.rate = check.finite("rate", rate, low=0.0, high=1.0, open_low=True)
         self.prior = check.finite("prior", prior, low=-LARGEST, high=LARGEST)
         super().__init__(arms, dim, mix=mix, **options)
+
+    _blind = True
+    _unshared = "what an arm starts from fades with its clock, and would count once for each replica"
 
     def _cold(self) -> dict[str, Floats]:
         # A steadily played arm has weight 1 / rate: that of the prior makes the recursion exact from the first reward.

@@ -1,11 +1,15 @@
 """SquareCB: probabilities that fall with the inverse of the estimated gap."""
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.policies.base import Choice, Policy
+from banditroute.policies.base import Choice, Policy, Utilities
+from banditroute.policies.evidence import ArmEvidence
 from banditroute.policies.wrapper import Wrapper
 
 __all__ = ["SquareCB"]
@@ -39,6 +43,7 @@ class SquareCB(Wrapper):
     """
 
     _kept = ("learned",)
+    _settings = ("scale",)
 
     def __init__(self, base: Policy, scale: float = 2.0) -> None:
         super().__init__(base)
@@ -68,3 +73,48 @@ class SquareCB(Wrapper):
     ) -> Choice:
         """Draw an arm; see `Policy.select`."""
         return Policy.select(self, x, prices=prices, eligible=eligible)
+
+    def select_priced(self, x: ArrayLike, effective: Floats) -> Choice:
+        """As `select`, for a caller that has folded prices and mask already."""
+        return Policy.select_priced(self, x, effective)
+
+    def utilities(self, contexts: ArrayLike) -> Utilities:
+        """Return the means of the base, of which the largest less price is the likeliest choice, and no bonus."""
+        mean = self.base.scores_batch(contexts).mean
+        return Utilities(mean, np.zeros_like(mean))
+
+    def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
+        """Copy the base as for its own utilities; the bonus is left out."""
+        if type(self.base).utilities is Policy.utilities:  # its means are enough here
+            yield from Policy.freeze(self)
+            return
+        for found in self.base.freeze():
+            yield None if found is None else partial(_means, found)
+
+    @property
+    def can_widen(self) -> bool:
+        """False: widths are not asked for."""
+        return False
+
+    def set_evidence(self, arm: str, total: ArmEvidence) -> None:
+        """Put sums in the place of those of one arm; the learning rate follows the number of rewards."""
+        before = np.sum(self.base_counts())
+        super().set_evidence(arm, total)
+        self.learned = np.maximum(self.learned + (np.sum(self.base_counts()) - before), 0.0)
+
+    def base_counts(self) -> Floats:
+        """Return rewards learned by the base per arm, (k,)."""
+        counts = self.counts
+        return np.zeros(len(self.arms)) if counts is None else counts.astype(np.float64)
+
+    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
+        return {"learned": ()}
+
+    def _sound(self, own: Mapping[str, Floats], count: int) -> None:
+        if own["learned"] < 0.0:
+            raise ValueError(f"learned must be >= 0, got {own['learned']:g}")
+
+
+def _means(utilities: Callable[[ArrayLike], Utilities], contexts: ArrayLike) -> Utilities:
+    mean, bonus = utilities(contexts)
+    return Utilities(mean, np.zeros_like(bonus))

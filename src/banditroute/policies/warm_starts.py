@@ -1,7 +1,6 @@
 """Ways to give a linear policy a start: a preference prior, offline statistics, a phase without context, a quiz."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,7 +8,7 @@ from numpy.typing import ArrayLike
 from banditroute._core import validation as check
 from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
-from banditroute.policies.base import LARGEST
+from banditroute.policies.base import LARGEST, Policy
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["from_averages", "preference_prior", "quiz", "warm_start"]
@@ -173,7 +172,7 @@ def from_averages(
 
 
 def quiz(
-    policy: Any,
+    policy: Policy,
     arm: str,
     contexts: ArrayLike,
     ask: Callable[[int], float],
@@ -248,9 +247,9 @@ def _add(
     squares: Floats | Sequence[float] = (),
 ) -> None:
     """Add statistics (k, dim, dim), (k, dim), (k,), (k,) to those of a policy and derive everything afresh."""
-    if policy._diagonal:
-        raise ValueError("policy must keep whole matrices, got a diagonal one")
     state = policy.state
+    if state.pack == state.pad:
+        raise ValueError("policy must keep whole matrices, got a diagonal one")
     state.gram[:] += np.array([state.packed(gram) for gram in grams])
     state.moment[:, : policy.dim] += moments
     state.arm[:, layout.A_COUNT] += np.floor(weights)

@@ -40,7 +40,7 @@ class View:
         Rewards learned, per arm.
     eligible_since_plan : (N,) bool array, optional
         Arms that were eligible on some request since the last plan; None for all. The others are not worth loading.
-    desired : ResidentSet, optional
+    desired : (N,) bool array, optional
         The last plan, which a server may not have reached; what is resident where left out.
     blocked : (N,) bool array, optional
         Arms that will not load now; None for none.
@@ -60,7 +60,7 @@ class View:
     pending: Floats
     counts: Floats | Ints | None = None
     eligible_since_plan: Mask | None = None
-    desired: ResidentSet | None = None
+    desired: Mask | None = None
     blocked: Mask | None = None
 
     @property
@@ -76,7 +76,7 @@ class View:
     @property
     def standing(self) -> Mask:
         """The last plan, with the pins and without what will not load, (N,): what stays where nothing is better."""
-        mask = (self.resident if self.desired is None else self.desired).mask.copy()
+        mask = (self.resident.mask if self.desired is None else self.desired).copy()
         if self.blocked is not None:
             mask &= ~self.blocked
         mask[list(self.resident.pinned)] = True

@@ -108,7 +108,7 @@ def spread(parts: RouterParts, arm: int) -> None:
     Exact where contexts are unit vectors along one direction: the width there is (ridge + n)^-1/2, and p plays
     more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
     """
-    known = parts.policy.known(arm)
+    known = parts.policy.mass(arm)
     parts.policy.widen(arm, "pending", (known / (known + max(0.0, parts.arms.pending[arm]))) ** 0.5)
 
 

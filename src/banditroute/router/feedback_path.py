@@ -61,15 +61,14 @@ class FeedbackPath:
             arms.reward_sums[arm] += reward
             parts.books.learned += 1
             return True
-        name, context, _, _, at, _, weights, session = entry
-        feedback = Feedback(key, name, _asked(context, at, weights, session), reward, cost, seconds, failed)
+        feedback = Feedback(key, entry[0], self._request(entry), reward, cost, seconds, failed)
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             parts.ledger.answer(key)
             self._off_play(arm)
             return True
         parts.ledger.learning = key
         try:
-            learned = self._learn(arm, context, feedback)
+            learned = self._learn(arm, entry[1], feedback)
         except Exception:
             parts.ledger.learning = -1
             raise
@@ -119,7 +118,7 @@ class FeedbackPath:
     def expired(self, key: int, entry: Entry) -> None:
         """See a decision expire: the reward stated for that is learned, or nothing is."""
         parts = self._parts
-        name, context, _, _, at, held, weights, session = entry
+        name, held = entry[0], entry[5]
         arm = parts.arms.positions.get(name)
         self._off_play(arm)
         if self.plain and parts.expired_reward is None:
@@ -128,11 +127,11 @@ class FeedbackPath:
         origin: Origin = "expired"
         feedback = None
         if reward is not None:
-            feedback = Feedback(key, name, _asked(context, at, weights, session), reward, origin=origin)
+            feedback = Feedback(key, name, self._request(entry), reward, origin=origin)
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             return
         self.release(name, held)
-        learned = feedback is not None and self._learn(arm, context, feedback)
+        learned = feedback is not None and self._learn(arm, entry[1], feedback)
         if learned and feedback is not None:
             parts.listeners.learned(feedback)
         else:
@@ -176,8 +175,9 @@ class FeedbackPath:
             if self._parts.spread_pending:
                 self._spread(arm)
 
-
-def _asked(context: Any, at: int, weights: Any, session: str | None) -> Request:
-    if weights is None and session is None:
-        return Request(context, at)
-    return Request(context, at, Extras(weights=weights, session=session))
+    def _request(self, entry: Entry) -> Request:
+        """Return the request that a decision answered, as far as it is kept."""
+        _, kept, _, _, at, _, weights, session = entry
+        dim = self._parts.policy.dim
+        extras = None if weights is None and session is None else Extras(weights=weights, session=session)
+        return Request(kept if kept.size == dim else kept[:dim], at, extras)

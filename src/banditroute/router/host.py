@@ -15,6 +15,7 @@ from banditroute.records import (
     Decision,
     Dropped,
     Event,
+    Extras,
     Feedback,
     Pending,
     Request,
@@ -119,15 +120,15 @@ class RouterHost:
         arm = parts.arms.positions.get(pending.arm)
         if arm is None or event.id in ledger.pending or event.id in ledger.closed:
             return False
-        policy.check_context(pending.context)
+        context = policy.check_context(pending.context[: policy.dim])
         policy.advance(pending.at)
-        policy.select(pending.context)  # for the random numbers that the decision used
+        policy.select(context)  # for the random numbers that the decision used
         if parts.residence is not None:
             controller = parts.residence.controller
             if event.forced and controller.needs[arm] > 0.0:
                 controller.needs[arm] -= 1.0
                 books.forced += 1
-            controller.observe(arm, pending.context, event.hit)
+            controller.observe(arm, context, event.hit)
             if not event.hit and controller.inserts:
                 parts.residence.insert(arm)
         books.index += 1
@@ -137,7 +138,8 @@ class RouterHost:
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
         if parts.table.terms:
-            request = Request(pending.context, pending.at)
+            extras = Extras(weights=pending.weights, session=pending.session)
+            request = Request(context, pending.at, extras)
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -155,13 +157,14 @@ class RouterHost:
         self._feedback.answer(event.id, entry, event.reward, event.cost, event.seconds, event.failed)
         return True
 
-    @staticmethod
-    def feedback(decision_id: int, pending: Pending, answer: Answered, *, elsewhere: bool = True) -> Feedback:
+    def feedback(
+        self, decision_id: int, pending: Pending, answer: Answered, *, elsewhere: bool = True
+    ) -> Feedback:
         """Return an answer as `Feedback` on the decision it answers."""
         return Feedback(
             decision_id,
             pending.arm,
-            Request(pending.context, pending.at),
+            Request(pending.context[: self.parts.policy.dim], pending.at),
             answer.reward,
             answer.cost,
             answer.seconds,

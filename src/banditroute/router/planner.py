@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
 from banditroute.policies import Policy
-from banditroute.residency import View
+from banditroute.residency import ResidentSet, View
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
 from banditroute.router.residence import Residence
@@ -132,6 +132,11 @@ class Planner:
         if self.reconciler is not None:
             self.reconciler.step()
 
+    @property
+    def every_request(self) -> bool:
+        """Whether each request has to look whether the reconciler is due: in line, with a server."""
+        return self.reconciler is not None and self.where == "inline"
+
     def reconcile(self) -> None:
         """Go a step towards the desired set; whatever a backend does, nothing is raised."""
         if self.reconciler is not None:
@@ -161,6 +166,11 @@ class Planner:
         if self.reconciler is not None:
             self.reconciler.forget(name)
             self.wanted()
+
+    def wake(self) -> None:
+        """Have the thread look, where there is one."""
+        if self.where == "background":
+            self._thread.wake()
 
     def wanted(self) -> None:
         """Tell the reconciler that the desired set has changed."""
@@ -198,9 +208,6 @@ class Planner:
             if parts.books.index < controller.next_plan:
                 return False
             view = self._view()
-            resident = copy(view.resident)  # a deep copy takes ten times as long, and the lock is held
-            resident.mask = resident.mask.copy()
-            view = replace(view, resident=resident)
             self.waiting = []
         try:
             utilities = frozen_utilities(parts.policy, parts.lock)
@@ -233,8 +240,8 @@ class Planner:
             utilities=parts.policy.utilities,
             faults=residence.faults,
             loads=residence.loads,
-            resident=residence.actual,
-            desired=residence.desired,
+            resident=_copied(residence.actual),
+            desired=residence.desired.mask.copy(),
             pending=np.array(parts.arms.pending, dtype=np.float64),
             counts=getattr(parts.policy, "counts", None),
             eligible_since_plan=offered,
@@ -281,6 +288,12 @@ class Planner:
         if missed:
             arms, contexts, hits = zip(*missed, strict=True)
             self._residence.controller.observe_many(np.array(arms), np.array(contexts), np.array(hits))
+
+
+def _copied(resident: ResidentSet) -> ResidentSet:
+    new = copy(resident)  # a deep copy takes ten times as long, and the lock is held
+    new.mask = resident.mask.copy()
+    return new
 
 
 def frozen_utilities(policy: Policy, lock: threading.RLock) -> Callable[[ArrayLike], Any]:

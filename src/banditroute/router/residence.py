@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
+from banditroute.errors import UnknownArm
 from banditroute.policies import LARGEST
 from banditroute.residency import Controller, ResidentSet
 from banditroute.residency.paging import Paging, as_paging, fault_prices
@@ -87,7 +88,7 @@ class Residence:
     def _pins(self) -> Iterable[str | int]:
         for pin in self.controller.pinned:
             if isinstance(pin, str) and pin not in self._arms.positions:
-                raise ValueError(f"pinned must name arms among {list(self._arms.names)}, got {pin!r}")
+                raise UnknownArm(f"arm must be one of {list(self._arms.names)}, got {pin!r}")
             yield pin
 
     def names(self) -> tuple[str, ...]:

@@ -126,9 +126,34 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_feedback", "_host", "_journal", "_ledger", "_limits",
-        "_listeners", "_lock", "_named", "_planner", "_replica", "_residence", "_select", "_select_priced", "_table",
-        "_watched", "backend", "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
+        "__weakref__",
+        "_arms",
+        "_books",
+        "_clock",
+        "_feedback",
+        "_host",
+        "_journal",
+        "_kept",
+        "_ledger",
+        "_limits",
+        "_listeners",
+        "_lock",
+        "_named",
+        "_planner",
+        "_replica",
+        "_residence",
+        "_select",
+        "_select_priced",
+        "_table",
+        "_watched",
+        "backend",
+        "maintenance",
+        "paging",
+        "parts",
+        "policy",
+        "recorder",
+        "residency",
+        "switching",
     )  # fmt: skip
 
     def __init__(
@@ -251,6 +276,8 @@ class Router:
     def _rearm(self) -> None:
         """Collect what the request path uses of the parts, once per change of terms or listeners."""
         self._select, self._select_priced = self.policy.select, self.policy.select_priced
+        plain = type(self.policy).kept is Policy.kept
+        self._kept = None if plain else self.policy.kept
         self._feedback.collect()
         self._watched = bool(self._table.terms or self._listeners.deciding or self.parts.spread_pending)
 
@@ -322,7 +349,7 @@ class Router:
             books = self._books
             index = books.index
             if index >= books.due:
-                self._upkeep(index)
+                self._upkeep(index, x)
             table, extras, key = self._table, None, None
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
@@ -359,6 +386,7 @@ class Router:
             hit, forced = True, False
             if self._residence is not None:
                 arm, propensity, hit, forced = self._served(context, effective, choice, protected)
+            kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
             books.index = index + 1
@@ -367,9 +395,9 @@ class Router:
             arms.pending[arm] += 1
             arms.plays[arm] += 1
             if self._watched or key is not None:
-                entry = (name, context, propensity, now, at, None, weights, session)
-                return self._told(entry, extras, arm, hit, forced, key)
-            key = self._ledger.open((name, context, propensity, now, at, None, weights, session))
+                entry = (name, kept, propensity, now, at, None, weights, session)
+                return self._told(entry, context, extras, arm, hit, forced, key)
+            key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
     def update(
@@ -494,11 +522,12 @@ class Router:
 
     # What a request is made of; the lock is held.
 
-    def _upkeep(self, index: int) -> None:
-        """Do what is due before a decision: plan, next bucket of the policy, expiry."""
+    def _upkeep(self, index: int, x: ArrayLike) -> None:
+        """Do what is due before a decision: plan, next bucket of the policy, expiry; not for a bad context."""
         books, parts = self._books, self.parts
         if books.barred:
             books.refuse()
+        self.policy.check_context(x)
         if self._planner is not None:
             self._planner.upkeep()
         span, at = self.policy.span, index + books.others
@@ -510,7 +539,9 @@ class Router:
         if span:
             due = min(due, parts.boundary - books.others)
         if self._residence is not None:
-            due = min(due, max(self._residence.controller.next_plan, index + 1.0))
+            assert self._planner is not None
+            next_plan = 0.0 if self._planner.every_request else self._residence.controller.next_plan
+            due = min(due, max(next_plan, index + 1.0))
         books.due = due
 
     def _priced(
@@ -551,6 +582,8 @@ class Router:
             arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
             self._books.forced += forced
         hit = residence.actual.mask.item(arm)
+        if planner.reconciler is not None and planner.reconciler.follows_requests:
+            planner.reconciler.served(self._arms.names[arm])
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
@@ -560,11 +593,18 @@ class Router:
         return arm, propensity, hit, forced
 
     def _told(
-        self, entry: Entry, extras: Extras | None, arm: int, hit: bool, forced: bool, key: int | None
+        self,
+        entry: Entry,
+        context: Floats,
+        extras: Extras | None,
+        arm: int,
+        hit: bool,
+        forced: bool,
+        key: int | None,
     ) -> Decision:
         """Book a decision that terms or listeners are told of, or that has an id of the caller."""
         books, table, listeners = self._books, self._table, self._listeners
-        name, context, propensity, now, at = entry[:5]
+        name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras)
         parts = None
         if listeners.keeps_parts:
@@ -656,6 +696,11 @@ class Router:
         The plan is computed without the lock, so `select` goes on in other threads meanwhile; it waits for the server.
         """
         return self._planner is not None and self._planner.run()
+
+    def wake(self) -> None:
+        """Have the thread of ``maintenance="background"`` make the plan that is due, before a request does so."""
+        if self._planner is not None:
+            self._planner.wake()
 
     def confirm(self, name: str, resident: bool) -> bool:
         """Learn from outside that an arm has become resident, or has left; from any thread.

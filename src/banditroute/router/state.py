@@ -87,13 +87,11 @@ def _ledger_state(parts: RouterParts) -> tuple[Header, Arrays]:
     ids, entries = list(ledger.pending), list(ledger.pending.values())
     names = sorted({entry[0] for entry in entries})
     place = {name: i for i, name in enumerate(names)}
-    dim = parts.policy.dim
+    width = entries[0][1].size if entries else parts.policy.dim  # of what the policy keeps of a context
     arrays: Arrays = {
         "pending.id": np.array(ids, dtype=np.uint64),
         "pending.arm": np.array([place[e[0]] for e in entries], dtype=np.int64),
-        "pending.context": np.array([e[1] for e in entries], dtype=np.float64).reshape(
-            len(entries), -1 if entries else dim
-        ),
+        "pending.context": np.array([e[1] for e in entries], dtype=np.float64).reshape(len(entries), width),
         "pending.propensity": np.array([e[2] for e in entries], dtype=np.float64),
         "pending.time": np.array([e[3] for e in entries], dtype=np.float64),
         "pending.at": np.array([e[4] for e in entries], dtype=np.int64),
@@ -178,8 +176,8 @@ def _prepared(
     steps: list[Callable[[], object]] = []
     terms = [(term, _term_state(header, arrays, term.name)) for term in parts.table.terms]
     residence = _residence(parts, header, arrays, names, keep, report)
-    old_terms = [(term, term.to_state()) for term, _ in terms]
     state = policy.to_state()
+    old_terms = [(term, term.to_state()) for term, _ in terms]
 
     def take_policy() -> None:
         parts.policy.load_state(*state)
@@ -218,7 +216,12 @@ def _policy(
 ) -> Policy:
     spare = policy.copy()
     own = {k.removeprefix("policy."): v for k, v in arrays.items() if k.startswith("policy.")}
-    spare.load_state(header["policy"], own)
+    try:
+        spare.load_state(header["policy"], own, settings="own")
+    except (
+        ValueError
+    ):  # a policy that does not tell settings from statistics; or the state does not fit at all
+        spare.load_state(header["policy"], own)
     if keep != list(range(len(spare.arms))):
         spare.resize(keep)
         spare.rename(names)
@@ -278,8 +281,9 @@ def _pending(parts: RouterParts, header: Header, arrays: Arrays, known: set[str]
     named = [str(name) for name in header["pending_arms"]]
     contexts = np.ascontiguousarray(arrays["pending.context"], dtype=np.float64)
     count = len(arrays["pending.id"])
-    if len(contexts) != count or (count and contexts.shape[1] != parts.policy.dim):
-        raise ValueError(f"pending contexts must be ({count}, {parts.policy.dim}), got {contexts.shape}")
+    width = parts.policy.kept(np.zeros(parts.policy.dim), 0).size
+    if contexts.ndim != 2 or len(contexts) != count or (count and contexts.shape[1] != width):
+        raise ValueError(f"pending contexts must be ({count}, {width}), got {contexts.shape}")
     for name in ("context", "propensity", "time"):
         if not np.isfinite(arrays[f"pending.{name}"]).all():
             raise ValueError(f"pending {name} must be finite")

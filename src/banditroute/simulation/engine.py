@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
-from banditroute.policies import LARGEST, LinearPolicy, Policy
+from banditroute.policies import LARGEST, Compiled, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
 from banditroute.simulation.stream import Problem, Stream
@@ -91,7 +91,7 @@ def simulate(
     residency : Controller, optional
         A fresh controller. Without it every request is a hit and costs nothing.
     engine : "auto", "compiled" or "router"
-        The compiled loop (linear policies only) or a real `Router`, request by request; both give the same run,
+        The compiled loop (linear policies, unwrapped) or a real `Router`, request by request; both give the same run,
         decision for decision. "auto" takes the compiled loop where it can.
     protected : (T,) bool array, optional
         Requests on which nothing may be forced.
@@ -127,15 +127,17 @@ def simulate(
         raise ValueError("problem must be a Problem with residency: a Stream has no fault prices")
     if engine not in ("auto", "compiled", "router"):
         raise ValueError(f"engine must be 'auto', 'compiled' or 'router', got {engine!r}")
-    compiled = isinstance(policy, LinearPolicy)
-    if engine == "compiled" and not compiled:
-        raise ValueError(f"engine 'compiled' needs a linear policy, got {type(policy).__name__}")
+    handle = None if engine == "router" else policy.compiled()
+    if engine == "compiled" and handle is None:
+        raise ValueError(
+            f"engine 'compiled' needs a policy that can run compiled, got {type(policy).__name__}"
+        )
     guard = np.zeros(0, dtype=np.bool_) if protected is None else np.array(protected, dtype=np.bool_)
     if protected is not None and guard.shape != (len(stream),):
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
-    if isinstance(policy, LinearPolicy) and engine != "router":
-        return _compiled(policy, stream, full, residency, guard)
+    if handle is not None:
+        return _compiled(policy, handle, stream, full, residency, guard)
     return _routed(policy, stream, full, residency, guard)
 
 
@@ -147,7 +149,8 @@ def _feedback(stream: Stream) -> tuple[Ints, Ints]:
 
 
 def _compiled(
-    policy: LinearPolicy,
+    policy: Policy,
+    handle: Compiled,
     stream: Stream,
     problem: Problem | None,
     controller: Controller | None,
@@ -186,9 +189,12 @@ def _compiled(
         if controller is not None and now >= controller.next_plan:
             assert problem is not None and resident is not None
             _learn_due(policy, stream, run, order, due, cursors, pending, now)  # as a Router would have
+            offered = (
+                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None
+            )
             view = View(
-                now, policy.utilities, faults, problem.loads, resident, pending, policy.counts,
-                np.asarray(available[planned:now].any(axis=0)) if len(available) and now > planned else None,
+                clock=now, utilities=policy.utilities, faults=faults, loads=problem.loads, resident=resident,
+                pending=pending, counts=getattr(policy, "counts", None), eligible_since_plan=offered,
             )  # fmt: skip
             loaded, evicted = resident.replace(controller.plan(view))
             planned = now
@@ -206,7 +212,7 @@ def _compiled(
         rate = controller.rate if controller is not None and forcing else 0.0
         cursors[loop.C_NOISE] = controller.used if controller is not None else 0
         reached = loop.run(
-            policy.buffer, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
+            handle.buffer, contexts, rewards, routing, mask, available, order, due, needs, rate, noise,
             protected, cursors, pending, offers, run.arms, run.propensities, run.hits, now, stop,
             controller is not None and controller.inserts,
         )  # fmt: skip
@@ -225,7 +231,7 @@ def _compiled(
                 if reached < length:
                     run.epochs.append((reached, frozenset(resident)))
         elif code == loop.NO_POLICY_NOISE:
-            policy.draw_noise()
+            handle.draw_noise()
         elif code == loop.NO_CONTROLLER_NOISE:
             assert controller is not None
             controller.draw()
@@ -239,7 +245,7 @@ def _compiled(
 
 
 def _learn_due(
-    policy: LinearPolicy,
+    policy: Policy,
     stream: Stream,
     run: Run,
     order: Ints,
@@ -267,30 +273,34 @@ def _routed(
     protected: NDArray[np.bool_],
 ) -> Run:
     length = len(stream)
-    run = Run(length)
+    limits = {"feedback_limit_s": 1e18, "pending_limit": length + 1}
     if controller is None:
-        router = Router(policy, feedback_limit_s=1e18, pending_limit=length + 1)
+        router = Router(policy, **limits)
     else:
         assert problem is not None
         router = Router(
-            policy,
-            controller,
-            problem.faults,
-            sizes=problem.sizes,
-            maintenance="manual",
-            feedback_limit_s=1e18,
-            pending_limit=length + 1,
-        )
-        router._loads = problem.loads
+            policy, controller, problem.faults,
+            sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
+        )  # fmt: skip
+    with router:
+        return _served(router, stream, protected)
+
+
+def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run:
+    """Serve the stream, request by request, each reward learned when it is due."""
+    length = len(stream)
+    run = Run(length)
     order, due = _feedback(stream)
     ids = [0] * length
     learned = 0
     paid = 0.0
-    everything = frozenset(range(len(policy.arms)))
+    place = router.policy.positions
     for t in range(length):
         learned = _answer(router, stream, run, ids, order, due, learned, t)
         router.maintain()
-        serving = _residents(router, everything)  # an insertion serves from the next request on
+        serving = frozenset(
+            place[name] for name in router.resident
+        )  # an insertion serves from the next request on
         decision = router.select(
             stream.contexts[t],
             eligible=None if stream.available is None else stream.available[t],
@@ -298,21 +308,18 @@ def _routed(
         )
         if not run.epochs or serving != run.epochs[-1][1]:
             run.epochs.append((t, serving))
-        if router._load_price != paid:
-            run.loads.append((t, router._load_price - paid))
-            paid = router._load_price
+        cost = router.parts.books.load_price
+        if cost != paid:
+            run.loads.append((t, cost - paid))
+            paid = cost
         ids[t] = decision.id
-        run.arms[t] = policy.index(decision.arm)
+        run.arms[t] = place[decision.arm]
         run.propensities[t] = decision.propensity
         run.hits[t] = decision.hit
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)
     stats = router.stats()
     run.page_ins, run.forced = int(stats["page_ins"]), int(stats["forced"])
     return run
-
-
-def _residents(router: Router, everything: frozenset[int]) -> frozenset[int]:
-    return everything if router._resident is None else frozenset(router._resident)
 
 
 def _answer(

@@ -113,7 +113,7 @@ def cheapest_above(scores: Scores, target: float, costs: ArrayLike, *, width: fl
     array([False, False,  True])
     """
     target = check.finite("target", target, low=-LARGEST, high=LARGEST)
-    bounds = scores.mean + check.finite("width", width, low=-LARGEST, high=LARGEST) * scores.std
+    bounds = scores.mean + check.finite("width", width, low=-LARGEST, high=LARGEST) * scores.width
     prices = check.vector("costs", costs, len(bounds), limit=LARGEST)
     good = bounds >= target
     if not good.any():

@@ -217,7 +217,4 @@ class ArmHealth:
         policy = self._router.policy
         with self._router._lock:
             self._router._settle()
-            keep: list[int | None] = list(range(len(policy.arms)))
-            keep[index] = None
-            policy.resize(keep)
-            policy.rename(policy.arms)
+            policy.forget(index)

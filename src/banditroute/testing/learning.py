@@ -49,7 +49,7 @@ def cold_start_is_exact(factory: Factory) -> bool:
         for arm in range(len(policy.arms)):
             same(f"cov @ precision of arm {arm}", cov(arm) @ precision(arm), np.eye(policy.dim), CLOSE)
             for x in contexts(policy, 3):
-                same(f"width of arm {arm}", policy.scores(x).std[arm], np.sqrt(x @ cov(arm) @ x), CLOSE)
+                same(f"width of arm {arm}", policy.scores(x).width[arm], np.sqrt(x @ cov(arm) @ x), CLOSE)
     ridge = getattr(new(factory), "ridge", None)
     if ridge is not None:
         same("cold precision", _precisions(new(factory))[0], ridge * np.eye(policy.dim), EXACT)

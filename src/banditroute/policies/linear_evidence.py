@@ -1,0 +1,295 @@
+"""What others may take from a linear policy and put into it: evidence, utilities, widths, statistics of another."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from math import inf
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from banditroute._core.kernels import derived, layout, prepare
+from banditroute._core.kernels.tally import credit
+from banditroute._core.typing import Floats
+from banditroute.policies.base import Compiled, Policy, Utilities
+from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
+from banditroute.policies.linear_state import LinearState
+
+__all__ = ["LinearSums"]
+
+HELD = 32_768  # numbers copied while the lock is held: some 20 microseconds
+SUMS = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
+AGES = np.array([0.0, 1.0, 1.0])  # a count does not age
+
+
+class LinearSums(Policy):
+    """A policy on a `LinearState`, as what its statistics are: sums per arm. `LinearPolicy` chooses and learns.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB
+    >>> LinUCB(2, 1, ridge=1.0, rng=0).mass(0)
+    1.0
+    """
+
+    state: LinearState
+    buffer: Floats
+    factors: dict[str, list[float]]  # of the bonus, by source, one for each arm: what `widen` was given
+    _diagonal: bool
+
+    # Widths that others change.
+
+    @property
+    def can_widen(self) -> bool:
+        """True: the bonus of an arm is its width times alpha times the product of all factors."""
+        return True
+
+    def widen(self, arm: int, source: str, factor: float) -> None:
+        """Multiply the bonus of an arm by ``factor`` > 0; factors of different sources multiply, of one replace."""
+        factors = self.factors.get(source)
+        if factors is None:
+            factors = self.factors[source] = [1.0] * len(self.arms)
+        factors[arm] = factor
+        for other, mine in self.factors.items():
+            if other != source:
+                factor *= mine[arm]
+        self.state.arm[arm, layout.A_SPREAD] = factor
+
+    def mass(self, arm: int) -> float:
+        """Return ridge and weight of the feedback of an arm, in observations of contexts of length one."""
+        return float(self.buffer[layout.H_RIDGE] + self.state.arm[arm, layout.A_WEIGHT])
+
+    # What it maximises, also from a copy.
+
+    def utilities(self, contexts: ArrayLike) -> Utilities:
+        """Return mean and bonus, alpha times the width (widened ones included), for each row: two (n, k) arrays."""
+        s = self.buffer
+        mean, width = self.scores_batch(contexts)
+        start = int(s[layout.H_ARM]) + layout.A_SPREAD * int(s[layout.H_ARMS])
+        return Utilities(mean, width * (s[layout.H_ALPHA] * s[start : start + mean.shape[1]]))
+
+    def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
+        """Copy what `utilities` reads, some 20 microseconds for each ``next()``; the last item is that of the copy."""
+        live = self.buffer
+        frozen = object.__new__(type(self))
+        frozen.__dict__.update(self.__dict__)
+        frozen.buffer = np.zeros_like(live)
+        start, stop, pack = int(live[layout.H_COV]), int(live[layout.H_GRAM]), int(live[layout.H_PACK])
+        frozen.buffer[:start] = live[:start]  # header and means
+        arm = int(live[layout.H_ARM])
+        end = arm + layout.ARM_SLOTS * int(live[layout.H_ARMS])
+        frozen.buffer[arm:end] = live[arm:end]
+        step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither
+        for at in range(start, stop, step):
+            yield None
+            frozen.buffer[at : min(at + step, stop)] = live[at : min(at + step, stop)]
+        yield frozen.utilities
+
+    def compiled(self) -> Compiled | None:
+        """Return the policy itself, unless a subclass learns or chooses in a way of its own."""
+        own = type(self)
+        ours = own.update.__module__.startswith("banditroute.policies") and own.select.__module__.startswith(
+            "banditroute.policies"
+        )
+        return self if ours else None
+
+    @abstractmethod
+    def draw_noise(self) -> None:
+        """Fill the noise block again."""
+
+    def reseed(self) -> None:
+        """Take new random numbers from the system, those drawn ahead included."""
+        super().reseed()
+        self.draw_noise()
+
+    def continue_from(self, other: Self) -> None:
+        """Go on with the random numbers of another policy, drawn ahead or not, with its generations and factors."""
+        super().continue_from(other)
+        self.state.noise[:] = other.state.noise
+        self.buffer[layout.H_CURSOR] = other.buffer[layout.H_CURSOR]
+        for source, factors in other.factors.items():
+            for arm, factor in enumerate(factors):
+                self.widen(arm, source, factor)
+
+    # Evidence: see `EvidencePolicy`.
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what must agree before evidence may be joined; how a policy explores need not."""
+        sums = self.empty_evidence().buckets[0]
+        prepare(
+            credit,
+            sums["gram"],
+            sums["moment"],
+            sums["sums"],
+            np.zeros(1),
+            np.zeros(self.state.pad),
+            0.0,
+            1.0,
+        )
+        return {
+            "kind": "diagonal" if self._diagonal else "linear",
+            "dim": self.dim,
+            "discount": float(self.buffer[layout.H_DISCOUNT]),
+            "bucket_size": self.span,
+        }
+
+    @property
+    def shared_names(self) -> tuple[str, ...]:
+        """Nothing: the pooled prior follows from the sums of the arms."""
+        return ()
+
+    @property
+    def bucket(self) -> int:
+        """The current bucket of the clock, 0 without discount."""
+        return int(self.buffer[layout.H_BUCKET])
+
+    def empty_evidence(self) -> ArmEvidence:
+        """Return evidence of nothing: packed ``gram``, ``moment`` and ``sums`` (count, weight, square)."""
+        state = self.state
+        sums: Sums = {"gram": np.zeros(state.pack), "moment": np.zeros(state.pad), "sums": np.zeros(3)}
+        return ArmEvidence(0, -1, {0: sums})
+
+    def evidence(self, arm: str) -> ArmEvidence:
+        """Return a copy of the sums of one arm, aged to the current bucket."""
+        a, state = self.index(arm), self.state
+        sums: Sums = {
+            "gram": state.gram[a].copy(),
+            "moment": state.moment[a].copy(),
+            "sums": state.arm[a, SUMS],
+        }
+        return ArmEvidence(self.generation(arm), -1, {self.bucket: sums})
+
+    def set_evidence(self, arm: str, total: ArmEvidence) -> None:
+        """Put sums in the place of those of one arm: a rebuild, O(dim^3), and a refresh where one is due."""
+        a, empty = self.index(arm), self.empty_evidence()
+        newest = max(total.buckets, default=0)
+        flat(total, empty, newest)
+        if self.span and newest > self.bucket:
+            self.advance(newest * self.span)
+        sums = flat(self.aged(total, self.bucket), empty, self.bucket)
+        state, s = self.state, self.buffer
+        state.gram[a], state.moment[a], state.arm[a, SUMS] = sums["gram"], sums["moment"], sums["sums"]
+        state.arm[a, layout.A_TIGHTEN] = 0.0
+        derived.loosen(s, a)
+        derived.rebuild(s, a)
+        self.set_generation(arm, total.generation)
+        s[layout.H_LEARNED] = state.arm[:, layout.A_COUNT].sum()
+        if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
+            derived.refresh(s)
+
+    def credit(
+        self, evidence: ArmEvidence, x: Floats, reward: float, weight: float = 1.0, at: int = 0
+    ) -> ArmEvidence:
+        """Return evidence with one more reward in it, O(dim^2); works in place."""
+        bucket = at // self.span if self.span else 0
+        newest = max(evidence.buckets, default=bucket)
+        if not evidence.buckets:
+            evidence = evidence._replace(buckets={bucket: self.empty_evidence().buckets[0]})
+        if bucket > newest:
+            evidence, newest = self.aged(evidence, bucket), bucket
+        elif bucket < newest:
+            weight *= float(self.buffer[layout.H_DISCOUNT]) ** (self.span * (newest - bucket))
+        sums = evidence.buckets[newest]
+        if weight > 0.0:
+            scratch = np.empty(self.state.pad)
+            credit(sums["gram"], sums["moment"], sums["sums"], x, scratch, float(reward), float(weight))
+        return evidence
+
+    def aged(self, evidence: ArmEvidence, bucket: int) -> ArmEvidence:
+        """Return evidence as it counts in a later bucket."""
+        newest = max(evidence.buckets, default=bucket)
+        if not self.span or bucket <= newest:
+            return copied(evidence)
+        factor = float(self.buffer[layout.H_DISCOUNT]) ** (self.span * (bucket - newest))
+        sums = evidence.buckets[newest]
+        scale = 1.0 - AGES + AGES * factor
+        aged: Sums = {
+            "gram": sums["gram"] * factor,
+            "moment": sums["moment"] * factor,
+            "sums": sums["sums"] * scale,
+        }
+        return evidence._replace(buckets={bucket: aged})
+
+    # Arms that come and go, and statistics of another policy.
+
+    def resize(self, keep: list[int | None]) -> None:
+        """Make arm i continue ``keep[i]``, or start cold where that is None.
+
+        What an arm that left had told the pooled prior is forgotten: at once where an arm starts cold in its place
+        (`forget`); otherwise at the next refresh, so that the others do not notice, and a new arm does not start from
+        it.
+        """
+        old, count = self.state, self.state.arms
+        self.raise_generations(keep)
+        width = int(self.buffer[layout.H_WIDTH]) - count + len(keep) if self.buffer[layout.H_SAMPLE] else 1
+        new = old.resized(keep, width=width)
+        s = new.buffer
+        pooled = s[layout.H_POOLED] > 0.0
+        forgotten = [i for i, a in enumerate(keep) if a is None and i < count and i not in keep]
+        s[layout.H_LEARNED] = new.arm[:, layout.A_COUNT].sum()
+        due = max(np.ceil(layout.GROWTH * s[layout.H_LEARNED]), layout.FIRST_REFRESH)
+        s[layout.H_REFRESH] = min(s[layout.H_REFRESH], due) if s[layout.H_REFRESH] < inf else inf
+        if not pooled:
+            for i in forgotten:
+                new.prior[i] = new.theta[i] = old.prior[i]
+        for name, factors in self.factors.items():
+            self.factors[name] = [1.0 if a is None else factors[a] for a in keep]
+        self.state = new
+        estimated = (
+            bool(old.prior.any() if pooled else s[layout.H_SIGMA2] > 0.0) and s[layout.H_REFRESH] < inf
+        )
+        if estimated and forgotten:
+            derived.refresh(s)
+        elif estimated and pooled:
+            self._start_from_the_pool([i for i, a in enumerate(keep) if a is None])
+
+    def _start_from_the_pool(self, arms: list[int]) -> None:
+        """Give new arms the prior that a refresh would find now; the others keep theirs until there is one."""
+        if not arms:
+            return
+        spare = LinearState.from_arrays(self.state.to_arrays())
+        derived.refresh(spare.buffer)
+        for i in arms:
+            self.state.prior[i] = self.state.theta[i] = spare.prior[i]
+
+    def _own(self, given: LinearState, names: tuple[str, ...]) -> LinearState:
+        """Return the statistics of another state under the settings of this policy."""
+        mine, head = self.state, given.buffer
+        keep = [self.positions.get(name) for name in names]
+        rows, width = int(head[layout.H_ROWS]), int(head[layout.H_WIDTH])
+        new = LinearState(
+            len(names), self.dim, ridge=float(mine.buffer[layout.H_RIDGE]), diagonal=self._diagonal,
+            rows=rows, width=width,
+        )  # fmt: skip
+        s = new.buffer
+        settings = [
+            layout.H_ALPHA, layout.H_RIDGE, layout.H_MIX, layout.H_SAMPLE, layout.H_MAX2, layout.H_DISCOUNT,
+            layout.H_SPAN, layout.H_POOLED, layout.H_POOL_RIDGE, layout.H_AUTO, layout.H_AUTO_RIDGE,
+        ]  # fmt: skip
+        s[settings] = mine.buffer[settings]
+        taken = [layout.H_CURSOR, layout.H_CLOCK, layout.H_LEARNED]
+        s[taken] = head[taken]
+        for automatic, fitted in ((layout.H_AUTO, layout.H_ALPHA), (layout.H_AUTO_RIDGE, layout.H_RIDGE)):
+            if s[automatic] > 0.0 and head[automatic] > 0.0:
+                s[fitted] = head[fitted]
+                s[layout.H_SIGMA2] = head[layout.H_SIGMA2]
+        # Sums are as of now: under another discount they count as learned in the bucket that the clock is in.
+        same = s[layout.H_DISCOUNT] == head[layout.H_DISCOUNT]
+        s[layout.H_BUCKET] = (
+            head[layout.H_BUCKET] if same else s[layout.H_CLOCK] // s[layout.H_SPAN] if self.span else 0.0
+        )
+        new.noise[:] = given.noise
+        new.gram[:], new.moment[:], new.arm[:, SUMS] = given.gram, given.moment, given.arm[:, SUMS]
+        if s[layout.H_POOLED] > 0.0:
+            new.prior[:] = given.prior if head[layout.H_POOLED] > 0.0 else 0.0
+        else:
+            for i, a in enumerate(keep):
+                if a is not None:
+                    new.prior[i] = mine.prior[a]
+        for a in range(len(names)):
+            derived.loosen(s, a)
+            derived.rebuild(s, a)
+        s[layout.H_REFRESH] = layout.FIRST_REFRESH if mine.buffer[layout.H_REFRESH] < inf else inf
+        if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
+            derived.refresh(s)
+        return new
