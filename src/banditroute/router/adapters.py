@@ -85,7 +85,8 @@ class Adapters:
     """
 
     __slots__ = (
-        "actual", "asked", "desired", "doubtful", "forgotten", "known", "loading", "pauses", "pinned", "pins",
+        "actual", "asked", "desired", "doubtful", "forgotten", "known", "loading", "pauses", "perhaps_pinned",
+        "pinned", "pins",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -94,6 +95,7 @@ class Adapters:
         self.pins: frozenset[str] = frozenset()
         self.actual: dict[str, None] = {}
         self.pinned: set[str] = set()  # at the server
+        self.perhaps_pinned: set[str] = set()  # there: the answer is missing
         self.known: set[str] = set()  # ours: what else a server holds is left alone
         self.asked: set[str] = set()  # ever asked for: the server may have it, whatever it answered
         self.doubtful: set[str] = set()  # the answer to a load or an eviction is missing and nobody can tell
@@ -120,6 +122,13 @@ class Adapters:
             self.known.discard(name)
         for action in [action for action in self.pauses if action.name == name]:
             del self.pauses[action]
+
+    def unpinned(self, name: str) -> None:
+        """See that the server holds no pin of an adapter; what the pin stood in the way of is tried at once."""
+        self.pinned.discard(name)
+        self.perhaps_pinned.discard(name)
+        for what in ("evict", "forget"):
+            self.pauses.pop(Action(what, name), None)
 
     def dropped(self, name: str) -> None:
         """See that nothing of a forgotten adapter is left."""
@@ -173,7 +182,9 @@ class Adapters:
             return name in self.desired and name not in self.actual and name not in self.loading
         if action.what == "evict":
             return (name in self.actual or name in self.doubtful) and name not in self.desired
-        return name in {"forget": self.forgotten, "pin": self.pins, "unpin": self.pinned}[action.what]
+        if action.what == "unpin":
+            return name not in self.pins and (name in self.pinned or name in self.perhaps_pinned)
+        return name in (self.forgotten if action.what == "forget" else self.pins)
 
     def _ready(self, action: Action, now: float, did: Progress) -> bool:
         pause = self.pauses.get(action)
@@ -205,7 +216,7 @@ class Adapters:
 
     def _first(self) -> Iterable[Action]:
         yield from (Action("forget", name) for name in sorted(self.forgotten))
-        yield from (Action("unpin", name) for name in sorted(self.pinned - self.pins))
+        yield from (Action("unpin", name) for name in sorted((self.pinned | self.perhaps_pinned) - self.pins))
         yield from (Action("pin", name) for name in sorted(self.pins - self.pinned) if name in self.actual)
 
     def evictable(

@@ -330,8 +330,9 @@ class Reconciler:
                 own.pinned.discard(name)
             if what == "pin":
                 own.pinned.add(name)
+                own.perhaps_pinned.discard(name)
             elif what == "unpin":
-                own.pinned.discard(name)
+                own.unpinned(name)
             elif what == "forget":
                 own.dropped(name)
             # A server that neither unloads nor tells whom it displaced: the oldest that is not wanted, it is assumed.
@@ -382,6 +383,10 @@ class Reconciler:
                 ):
                     own.doubtful.add(name)
             did.stubborn |= what == "evict"
+            if what == "pin" and outcome.error is not None:
+                own.perhaps_pinned.add(name)
+            elif what == "unpin" and outcome.value is False:
+                own.unpinned(name)
         if what in ("ensure", "evict") and not able.observe:
             self._set(name, False)  # it may be there or not, and is not counted on
         if what == "ensure":
@@ -438,6 +443,8 @@ class Reconciler:
             with self._lock:
                 if what == "ensure":
                     self._adapters.loading.discard(name)
+                elif what == "pin" and outcome.value is True:
+                    self._adapters.perhaps_pinned.add(name)
             if able.observe:
                 self._asked_s = -inf
             elif outcome.value is True and what in ("ensure", "evict"):
