@@ -41,7 +41,7 @@ class View:
     eligible_since_plan : (N,) bool array, optional
         Arms that were eligible on some request since the last plan; None for all. The others are not worth loading.
     desired : (N,) bool array, optional
-        The last plan, which the server may not have reached; None where it is what is resident.
+        The last plan, which a server may not have reached; what is resident where left out.
     blocked : (N,) bool array, optional
         Arms that will not load now; None for none.
 
@@ -76,7 +76,7 @@ class View:
     @property
     def standing(self) -> Mask:
         """The last plan, with the pins and without what will not load, (N,): what stays where nothing is better."""
-        mask = self.resident.mask.copy() if self.desired is None else self.desired.copy()
+        mask = (self.resident.mask if self.desired is None else self.desired).copy()
         if self.blocked is not None:
             mask &= ~self.blocked
         mask[list(self.resident.pinned)] = True

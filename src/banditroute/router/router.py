@@ -265,7 +265,7 @@ class Router:
             self._residence.reprice()
             reconciler = None
             if self.backend is not None:
-                reconciler = Reconciler(self.backend, confirm=self.confirm, clock=self._clock)
+                reconciler = Reconciler(self.backend, confirm=self._confirmed, clock=self._clock)
             self._planner = Planner(self.parts, self._residence, self.maintenance, reconciler)
             self.parts.settle = self._planner.settle
             self.parts.planning = lambda planner=self._planner: planner.busy
@@ -589,8 +589,9 @@ class Router:
         if planner.reconciler is not None and planner.reconciler.follows_requests:
             planner.reconciler.served(self._arms.names[arm])
         controller.observe(arm, context, hit)
-        if not hit and controller.inserts and residence.insert(arm):
+        if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
+        planner.sent(arm)
         if controller.next_plan < self._books.due:
             self._books.due = controller.next_plan
         return arm, propensity, hit, forced
@@ -719,7 +720,18 @@ class Router:
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
         with self._lock:
+            if self._planner is not None and self._planner.reconciler is not None:
+                return self._planner.reconciler.heard(name, resident)
             return self._residence is not None and self._residence.confirm(name, resident)
+
+    def _confirmed(self, name: str, resident: bool) -> None:
+        """Take over what the server says."""
+        with self._lock:
+            assert self._residence is not None and self._planner is not None
+            wanted = self._residence.desired.mask.copy()
+            self._residence.confirm(name, resident)
+            if (wanted != self._residence.desired.mask).any():
+                self._planner.wanted()
 
     # Arms, terms and listeners that come and go.
 

@@ -365,7 +365,7 @@ def _residence(
     else:
         for a in wanted:
             desired.load(a)
-    actual = ResidentSet(len(names), controller.capacity, sizes=new_sizes) if residence.served else desired
+    actual = desired.bare() if residence.served else desired
     actual.page_ins, actual.evictions = int(page_ins), int(evictions)
 
     def take_residence() -> None:
