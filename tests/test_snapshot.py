@@ -25,7 +25,7 @@ from banditroute import (
 )
 from banditroute._core import container as box
 from banditroute._core import validation as check
-from banditroute.durability import snapshots as snap
+from banditroute.router import state as snap
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
 
 POLICIES = {
