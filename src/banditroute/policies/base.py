@@ -33,7 +33,9 @@ def check_generations(header: Mapping[str, Any]) -> dict[str, int]:
     given = header.get("generations", {})
     if not isinstance(given, Mapping):
         raise ValueError(f"generations must map names to counts, got {check.shown(given)}")
-    return {str(name): check.integer("generations", value) for name, value in given.items()}
+    if not all(type(value) is int and value >= 0 for value in given.values()):
+        raise ValueError(f"generations must be counts, got {check.shown(dict(given))}")
+    return {str(name): value for name, value in given.items()}
 
 
 class Choice(NamedTuple):

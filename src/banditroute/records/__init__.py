@@ -1,7 +1,7 @@
 """What is spoken of: requests, decisions, feedback and events, and the protocols of the parts of a Router."""
 
 from banditroute.records.decision import Decision, Extras, Feedback, Origin, Parts, Pending, Request
-from banditroute.records.events import Answered, ArmChange, Decided, Dropped, Event, Marked, Why
+from banditroute.records.events import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Why
 from banditroute.records.protocols import (
     AdapterBackend,
     Capabilities,
@@ -25,6 +25,7 @@ __all__ = [
     "Claims",
     "Decided",
     "Decision",
+    "Deferred",
     "Dropped",
     "Event",
     "Extras",

@@ -7,9 +7,10 @@ from banditroute._core.typing import Floats, Mask
 
 __all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Request"]
 
-# Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, or an answer to
-# a decision that another replica made.
-Origin = Literal["here", "expired", "elsewhere"]
+# Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, an answer to a
+# decision that another replica made, or an answer to a decision of this router that a peer learned: nothing is learned
+# here then, for the peer's evidence brings it.
+Origin = Literal["here", "expired", "elsewhere", "peer"]
 
 
 class Extras(NamedTuple):

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.records.decision import Decision, Feedback, Parts, Pending, Request
-from banditroute.records.events import ArmChange, Event, Marked, Why
+from banditroute.records.events import Answered, ArmChange, Deferred, Event, Marked, Why
 
 __all__ = [
     "AdapterBackend",
@@ -166,9 +166,23 @@ class Listener(Protocol):
     def marked(self, mark: Marked) -> None:
         """See a term told something from outside."""
 
+    def deferred(self, event: Deferred) -> None:
+        """See an answer wait for the store; `learned` or `dropped` ends the wait."""
+
+    def flush(self) -> None:
+        """Make durable what was told so far, before a replica publishes it; without the lock, may raise ``OSError``."""
+
 
 class Host(Protocol):
-    """What durability sees of a Router: its state in and out, its events back in, and its lock (re-entrant)."""
+    """What durability sees of a Router: its state in and out, events of elsewhere put into effect, and its lock.
+
+    ``decisions`` counts those made here; ``size_limit`` and ``time_limit_s`` bound those that await feedback.
+    Everything but `flush` is called with `locked` held, which is re-entrant.
+    """
+
+    decisions: int
+    size_limit: int
+    time_limit_s: float
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -191,6 +205,45 @@ class Host(Protocol):
     def locked(self) -> AbstractContextManager[None]:
         """Hold the Router's lock, with no plan under way."""
 
+    def flush(self) -> None:
+        """Make durable what has been told so far: nothing is published that a crash could make this process forget."""
+
+    def check(self, reward: float, pending: Pending | None) -> None:
+        """Raise ``ValueError`` for a reward that the policy would refuse. None: it is not known yet of what."""
+
+    def admit(self, answer: Answered) -> float | None:
+        """Return the reward to learn by the rules of its source, whose rate is charged; None where that is used up.
+
+        Raises ``ValueError`` outside its range.
+        """
+
+    def refund(self, source: str | None) -> None:
+        """Take back what `admit` charged a source for an answer to a decision that is not known yet."""
+
+    def absorb(self, pending: Pending, feedback: Feedback) -> bool:
+        """Learn the answer to a decision that is in the ledger no more, or never was; False where its arm is gone."""
+
+    def duplicate(self) -> None:
+        """Count an answer that came after another."""
+
+    def drop(self, decision_id: int, pending: Pending | None, why: Why) -> None:
+        """End an answer that waited for the store and teaches nothing: terms release, listeners are told."""
+
+    def answered(self, feedback: Feedback) -> bool:
+        """See a decision of this Router learned by a peer; False where it awaits feedback no more.
+
+        Its pending counts and terms settle; listeners are told `learned` with origin ``peer``, also where it is False.
+        """
+
+    def apply(self, event: ArmChange | Marked) -> bool:
+        """Do as another worker did, and tell the listeners; False where there was nothing to do or it is refused."""
+
+    def announce(self, event: Deferred) -> None:
+        """Tell the listeners that an answer waits for the store."""
+
+    def hear_of(self, others: int) -> None:
+        """Set the common clock: so many decisions were made by others."""
+
 
 @runtime_checkable
 class SlicedHost(Host, Protocol):
@@ -207,10 +260,17 @@ class Claims(Protocol):
     """Decides which worker learns an answer, where decisions are shared."""
 
     def defers(self, decision_id: int, pending: Pending, answer: Feedback | None) -> bool:
-        """Tell whether the answer (None: the decision expired) must wait for the store; the lock is held."""
+        """Tell whether the answer (None: the decision expired) must wait for the store; the lock is held.
+
+        True: it is this one's from now on, and comes back by `Host.absorb` or `Host.drop`.
+        """
 
     def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
-        """Learn the answer to a decision that another worker made; asks the store, so without the lock."""
+        """Learn the answer to a decision that another worker made; asks the store, so without the lock.
+
+        ``answer`` has the fields of `Answered` but the id: ``reward``, admitted by the rules of its source, and
+        ``cost``, ``seconds``, ``failed`` and ``source`` where given. False: it was answered before.
+        """
 
 
 # Adapters on servers.
@@ -276,8 +336,9 @@ StoreRow = dict[str, Any]
 class StateStore(Protocol):
     """What replicas need of a store; every call may raise ``OSError`` when it is down, and is then tried again.
 
-    A row is a small JSON object with at least ``seq`` and ``beat``; parts are bytes by name. Rows and parts of one
-    replica change together. Ids are 64-bit integers.
+    A row is a small JSON object with at least ``seq`` (integer) and ``beat``, both in [0, 2^53), ``parts`` and
+    ``lacking``; parts are bytes by name. Rows and parts of one replica change together. Ids are 63-bit integers. Names
+    are strings of any length. What is there but is no row counts as older than any, and is told as ``{}``.
     """
 
     def index(self) -> dict[str, StoreRow]:
@@ -304,7 +365,13 @@ class StateStore(Protocol):
         """Replace the base and delete the replicas in `gone`, at once, if all are still as given; else False."""
 
     def keep(self, decisions: Mapping[int, bytes], ttl_s: float) -> None:
-        """Keep pending decisions for any replica to answer."""
+        """Keep pending decisions for any replica to answer; those that were kept or taken before are left alone."""
 
-    def take(self, keys: Sequence[int]) -> list[bytes | None]:
-        """Take decisions, each of them once: its bytes, b"" where it was taken before, None where it is unknown."""
+    def look(self, keys: Sequence[int]) -> list[bytes | None]:
+        """Return each decision without taking it: its bytes, b"" where it was taken, None where it is unknown."""
+
+    def take(self, keys: Sequence[int], token: str) -> list[bytes | None]:
+        """Take decisions, each of them for one token: its bytes, b"" where another token has it, None where unknown.
+
+        A call with the same token gets the same answer again, so a reply that was lost is asked for once more.
+        """

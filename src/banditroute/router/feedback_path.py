@@ -145,17 +145,29 @@ class FeedbackPath:
         self.release(entry[0], entry[5])
         parts.listeners.dropped(key, "cancelled")
 
-    def answered_elsewhere(self, key: int) -> bool:
-        """Close a decision that another replica has answered; False where it is not open here."""
+    def answered_elsewhere(self, key: int, feedback: Feedback | None = None) -> bool:
+        """Close a decision that another replica has answered; False where it is not open here.
+
+        ``feedback`` is what was learned there: terms settle with it, and listeners hear of it in any case.
+        """
         parts = self._parts
         entry = parts.ledger.pending.get(key)
-        if entry is None:
-            return False
-        parts.ledger.answer(key)
-        self._off_play(parts.arms.positions.get(entry[0]))
-        self.release(entry[0], entry[5])
-        parts.listeners.dropped(key, "answered")
-        return True
+        if entry is not None:
+            name, held = entry[0], entry[5]
+            parts.ledger.answer(key)
+            self._off_play(parts.arms.positions.get(name))
+            if feedback is None:
+                self.release(name, held)
+            else:
+                feedback = feedback._replace(arm=name, request=self._request(entry))
+                for at, term in enumerate(parts.table.terms):
+                    mine = None if held is None or at >= len(held) else held[at]
+                    parts.books.guarded(term.name, term.settle, name, mine, feedback)
+        if feedback is not None:
+            parts.listeners.learned(feedback)
+        if entry is not None:
+            parts.listeners.dropped(key, "answered")
+        return entry is not None
 
     def release(self, arm: str, held: tuple[Any, ...] | None) -> None:
         """Give back what the terms set aside for a decision."""

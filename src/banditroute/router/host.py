@@ -13,14 +13,18 @@ from banditroute.records import (
     ArmChange,
     Decided,
     Decision,
+    Deferred,
     Dropped,
     Event,
     Feedback,
+    Marked,
     Pending,
+    Why,
 )
 from banditroute.router import changes, state
 from banditroute.router.feedback_path import FeedbackPath, asked
-from banditroute.router.ledger import ANSWERED
+from banditroute.router.ledger import ANSWERED, EXPIRED
+from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
 
 __all__ = ["RouterHost"]
@@ -39,12 +43,16 @@ class RouterHost:
         Decisions under ids of the caller.
     """
 
-    __slots__ = ("_feedback", "_named", "parts")
+    __slots__ = ("_feedback", "_limits", "_named", "parts")
 
     def __init__(
-        self, parts: RouterParts, feedback: FeedbackPath, named: "OrderedDict[int, Decision]"
+        self,
+        parts: RouterParts,
+        feedback: FeedbackPath,
+        named: "OrderedDict[int, Decision]",
+        limits: Limits | None = None,
     ) -> None:
-        self.parts, self._feedback, self._named = parts, feedback, named
+        self.parts, self._feedback, self._named, self._limits = parts, feedback, named, limits
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -111,6 +119,8 @@ class RouterHost:
             return self._dropped(event)
         if isinstance(event, ArmChange):
             return self._changed(event)
+        if isinstance(event, Deferred):  # waits until the Router joins its store again
+            return False
         for term in parts.table.terms:
             if term.name == event.term:
                 term.replay_mark(event.details)
@@ -205,28 +215,71 @@ class RouterHost:
 
     # What replicas do; the lock must be held.
 
+    def flush(self) -> None:
+        """Have every listener that writes make durable what it was told; without the lock."""
+        for listener in self.parts.listeners.all:
+            flush = getattr(listener, "flush", None)
+            if flush is not None:
+                flush()
+
+    def check(self, reward: float, pending: Pending | None) -> None:
+        """Raise ``ValueError`` for a reward that the policy would refuse."""
+        self.parts.policy.check_reward(reward, 1.0)
+
+    def admit(self, answer: Answered) -> float | None:
+        """Return the reward to learn by the rules of its source; None where that is above its rate."""
+        if self._limits is None:
+            return answer.reward
+        return self._limits.admit(answer.source, answer.reward, self.parts.books.now())
+
+    def refund(self, source: str | None) -> None:
+        """Take back what the rate of a source was charged for an answer to a decision that is not known yet."""
+        if self._limits is not None:
+            self._limits.refund(source)
+
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn an answer to a decision that is not, or no more, in this ledger; False when its arm is gone."""
         return self._feedback.absorb(pending, feedback)
-
-    def answered_elsewhere(self, decision_id: int, feedback: Feedback | None = None) -> bool:
-        """Close a decision of this ledger that another worker has answered, and pass the answer on to listeners."""
-        closed = self._feedback.answered_elsewhere(decision_id)
-        if closed and feedback is not None:
-            self.parts.listeners.learned(feedback)
-        return closed
 
     def duplicate(self) -> None:
         """Count an answer that came after another."""
         self.parts.ledger.duplicates += 1
 
-    def dropped(self) -> None:
-        """Count an answer that cannot be learned."""
-        self.parts.books.dropped += 1
+    def drop(self, decision_id: int, pending: Pending | None, why: Why) -> None:
+        """End an answer that waited for the store and teaches nothing."""
+        parts, ledger = self.parts, self.parts.ledger
+        if pending is not None:
+            self._feedback.release(pending.arm, pending.held)
+        if why == "answered":
+            if ledger.closed.get(decision_id) == EXPIRED:  # another worker was first: it has not expired
+                ledger.expired -= 1
+            else:
+                ledger.duplicates += 1
+            ledger.close(decision_id, ANSWERED)
+        elif why == "removed":
+            parts.books.dropped += 1
+        parts.listeners.dropped(decision_id, why)
 
-    def remember(self, decision_id: int) -> None:
-        """Remember that a decision of another worker has been answered."""
-        self.parts.ledger.close(decision_id, ANSWERED)
+    def answered(self, feedback: Feedback) -> bool:
+        """See a decision of this Router learned by a peer; False where it awaits feedback no more."""
+        return self._feedback.answered_elsewhere(feedback.id, feedback)
+
+    def apply(self, event: ArmChange | Marked) -> bool:
+        """Do as another worker did, and tell the listeners; False where there was nothing to do or it is refused."""
+        try:
+            if isinstance(event, Marked):
+                if not self._replayed(event):
+                    return False
+                self.parts.listeners.marked(event)
+                return True
+            return self._changed(event)
+        except (ValueError, TypeError, LookupError) as error:
+            log.warning("%s elsewhere, not possible here: %s", event, error)
+            return False
+
+    def announce(self, event: Deferred) -> None:
+        """Tell the listeners that an answer waits for the store."""
+        self.parts.listeners.deferred(event)
 
     @property
     def decisions(self) -> int:

@@ -9,7 +9,7 @@ from banditroute.router.books import Books
 
 __all__ = ["Listeners"]
 
-CALLS = ("decided", "learned", "dropped", "arms_changed", "marked")
+CALLS = ("decided", "learned", "dropped", "arms_changed", "marked", "deferred")
 
 
 class Listeners:
@@ -82,6 +82,11 @@ class Listeners:
         """Tell of a decision that ended without a reward."""
         for name, call in self._calls["dropped"]:
             self._books.guarded(name, call, decision_id, why)
+
+    def deferred(self, event: Any) -> None:
+        """Tell of an answer that waits for the store."""
+        for name, call in self._calls["deferred"]:
+            self._books.guarded(name, call, event)
 
     def arms_changed(self, change: Any) -> None:
         """Tell of a change of arms."""

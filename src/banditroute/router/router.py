@@ -257,7 +257,7 @@ class Router:
             _unowned(f"term {term.name!r}", term)
         self._table.host = weakref.ref(self)
         self._table.bind(terms, self._arms.names)
-        self._host = RouterHost(self.parts, self._feedback, self._named)
+        self._host = RouterHost(self.parts, self._feedback, self._named, self._limits)
         self.parts.rearm = self._feedback.collect
         for listener in listeners:
             self._listeners.add(listener)
@@ -477,7 +477,7 @@ class Router:
                 value = admitted
             if entry is not None:
                 return self._feedback.answer(key, entry, value, cost, seconds, failed)
-        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed}
+        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed, "source": source}
         return self._adopted(key, answer, source)
 
     def cancel(self, decision_id: int | str) -> bool:
@@ -1108,7 +1108,9 @@ class Router:
         """
         if self._books.closed:
             raise ValueError("rollback must come before close: the directory may be another's by now")
-        snapshots.rollback(self._host, path, replaced=None if self._journal is None else self._journal.replaced)
+        snapshots.rollback(
+            self._host, path, replaced=None if self._journal is None else self._journal.replaced
+        )
         if self._replica is not None:
             self._replica.rolled_back()
         if self._journal is not None:
@@ -1130,9 +1132,10 @@ class Router:
         """
         with self._lock:
             self._books.close()
-        for part in (self._replica, self._journal):
-            if part is not None:
-                part.close(timeout_s)
+        if self._replica is not None:
+            self._replica.stop(timeout_s)
+        if self._journal is not None:
+            self._journal.close(timeout_s)
         if self._planner is not None:
             self._planner.close(min(timeout_s, 2.0))
         for owned in (self.policy, *self._table.terms):

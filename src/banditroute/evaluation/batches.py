@@ -1,0 +1,304 @@
+"""Evaluation and warm starts over logs larger than memory: a folder of files read part by part, anywhere."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from banditroute._core import validation as check
+from banditroute._core.regression import Columns
+from banditroute._core.typing import Floats, Ints, Mask, Rng
+from banditroute.evaluation.estimators import ESTIMATORS
+from banditroute.evaluation.overlap import Target, known_propensities, target_array
+from banditroute.evaluation.reward_model import RewardModel, RewardSums
+from banditroute.evaluation.sums import ValueSums, joined, value_sums
+from banditroute.evaluation.values import LEARNING, UNANSWERED, Evaluation, Question
+from banditroute.evaluation.workers import needed, spread
+from banditroute.logs import Trace
+from banditroute.policies import Policy
+
+__all__ = ["Batches", "compare_batches", "warm_start_batches"]
+
+_BATCH = 131_072  # rows of Parquet at once
+_GROUPS = 256  # of neighbouring rows in a batch, for the bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Parts of a log that is never in memory as a whole: paths of files, or calls that return traces.
+
+    Parameters
+    ----------
+    parts : tuple of path or callable
+        In the order of time. A Parquet file is read by row batches, any other file at once. A callable takes nothing
+        and returns a Trace; it goes to other processes, so no lambda.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> one = partial(Trace, names=["a"], arms=[0], rewards=[1.0])
+    >>> [len(trace) for trace in Batches((one, one)).traces()]
+    [1, 1]
+    """
+
+    parts: tuple[Path | Callable[[], Trace], ...]
+
+    @classmethod
+    def of(cls, folder: str | Path) -> "Batches":
+        """Return the files of a folder in the order of their names, or a single file.
+
+        Raises
+        ------
+        FileNotFoundError
+            Nothing is there that a trace could be read from.
+
+        Examples
+        --------
+        >>> Batches.of("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: no folder or file nowhere with traces in it
+        """
+        path = Path(folder)
+        known = (".parquet", ".npz", ".csv", ".jsonl")
+        found = (
+            [path]
+            if path.is_file()
+            else sorted(p for p in path.rglob("*") if p.suffix in known and p.is_file())
+        )
+        if not found:
+            raise FileNotFoundError(f"no folder or file {path} with traces in it")
+        return cls(tuple(found))
+
+    def traces(self) -> Iterator[Trace]:
+        """Yield the traces one after the other."""
+        for part in self.parts:
+            yield from _read(part)
+
+
+def _read(part: Path | Callable[[], Trace]) -> Iterator[Trace]:
+    if callable(part):
+        yield part()
+    elif part.suffix == ".parquet":
+        parquet = needed("pyarrow.parquet", "parquet")
+        from banditroute.logs import parquet as reader
+
+        batches = getattr(reader, "batches", None)  # as the room of logs reads them
+        if batches is not None:
+            yield from batches(part, _BATCH)
+        elif parquet.ParquetFile(part).metadata.num_rows:
+            yield Trace.load(part)
+    else:
+        yield Trace.load(part)
+
+
+class _Seen(NamedTuple):
+    """First pass over one part: what the second must know."""
+
+    rows: int
+    answered: int
+    counts: Ints
+    versions: tuple[int, int]
+    sums: RewardSums | None
+
+
+def compare_batches(
+    batches: Batches | str | Path,
+    targets: Mapping[str, Target],
+    *,
+    estimators: Iterable[str] = ESTIMATORS,
+    rng: Rng = 0,
+    jobs: int = 1,
+    backend: str = "loky",
+    **options: Any,
+) -> dict[str, Evaluation]:
+    """Estimate what several rules would have earned on a log of any size, in bounded memory.
+
+    Parameters
+    ----------
+    batches : Batches or path
+        A folder of files with the same arms and columns, see `Batches`.
+    targets : mapping of name to target
+        As in `evaluate`, but no arrays by row: an arm, probabilities of the arms, a function of the contexts, a policy
+        as it stands.
+    estimators, rng, **options
+        As in `compare`: clip, ridge, folds, confidence, draws, min_ess.
+    jobs, backend
+        As in `sweep`: ``backend="ray"`` reads and sums on a Ray cluster, part by part.
+
+    Returns
+    -------
+    dict of str to Evaluation
+        The values of `compare` on the whole log up to rounding; intervals resample 256 groups of neighbouring rows a
+        batch, 4,096 in all.
+
+    Raises
+    ------
+    ValueError, TypeError, FileNotFoundError, ImportError
+        As `compare` and `Batches`; parts whose arms differ.
+
+    Notes
+    -----
+    Two passes where a model of rewards is needed: all statistics are sums. Memory is that of a batch and of
+    ``folds k (d + 1)^2`` numbers in each process.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> one = partial(Trace, names=["a", "b"], arms=[0, 1] * 50, rewards=[1.0, 0.0] * 50, propensities=[0.5] * 100)
+    >>> compare_batches(Batches((one, one)), {"a": "a"})["a"]["dr"].value
+    1.0
+    """
+    ask = Question.of(estimators, **options)
+    source = batches if isinstance(batches, Batches) else Batches.of(batches)
+    if not targets:
+        raise ValueError("targets must name at least one target, got none")
+    first = next(source.traces(), None)
+    if first is None:
+        raise ValueError("batches must hold a row, got none")
+    columns = Columns.of(_table(first)) if ask.modelled else None
+    setup = (first.names, columns, ask.folds)
+    seen = spread(_seen, [(part, *setup) for part in source.parts], jobs=jobs, backend=backend)
+    total = int(sum(one.answered for one in seen))
+    if total < ask.folds:
+        raise ValueError(f"batches must hold at least {ask.folds} rows with a reward, got {total}")
+    counts: Ints = np.sum([one.counts for one in seen], axis=0)
+    model = None
+    if columns is not None:
+        sums = RewardSums(columns, len(first.names), ask.folds)
+        for one in seen:
+            assert one.sums is not None
+            sums += one.sums
+        model = sums.solved(ask.ridge)
+    work = (dict(targets), ask, ask.limit(total), model, counts > 0)
+    parts = spread(
+        _valued,
+        [(part, *work) for part, one in zip(source.parts, seen, strict=True) if one.answered],
+        jobs=jobs,
+        backend=backend,
+    )
+    notes = [] if model is None else list(sums.words())
+    known = [one.versions for one in seen if one.versions[0] >= 0]
+    if known and min(v[0] for v in known) != max(v[1] for v in known):
+        notes.append(LEARNING)
+    missing = int(sum(one.rows for one in seen)) - total
+    if missing:
+        notes.append(f"{missing} rows {UNANSWERED}")
+    return ask.answers(joined(parts), missing, np.random.default_rng(rng), notes, {})
+
+
+def _table(log: Trace) -> Floats:
+    return np.zeros((len(log), 0)) if log.contexts is None else log.contexts
+
+
+def _seen(
+    part: Path | Callable[[], Trace], names: tuple[str, ...], columns: Columns | None, folds: int
+) -> _Seen:
+    """Return what the first pass finds in one part; rows are numbered within it, see `_valued`."""
+    rows, answered, versions = 0, 0, (-1, -1)
+    counts: Ints = np.zeros(len(names), dtype=np.int64)
+    sums = None if columns is None else RewardSums(columns, len(names), folds)
+    for trace in _read(part):
+        log = _checked(trace, names)
+        rows += len(trace)
+        counts += np.bincount(log.arms, minlength=len(names))
+        if sums is not None:
+            sums.add(_table(log), log.arms, log.rewards, answered)
+        answered += len(log)
+        if log.versions is not None and len(log):
+            own = (int(log.versions.min()), int(log.versions.max()))
+            versions = own if versions[0] < 0 else (min(own[0], versions[0]), max(own[1], versions[1]))
+    return _Seen(rows, answered, counts, versions, sums)
+
+
+def _valued(
+    part: Path | Callable[[], Trace],
+    targets: Mapping[str, Target],
+    ask: Question,
+    limit: float,
+    model: RewardModel | None,
+    seen: Mask,
+) -> ValueSums:
+    """Return the sums over one part; a row's fold follows from its number in the part, as in the first pass."""
+    found, at = [], 0
+    for trace in _read(part):
+        log = trace.answered()
+        if not len(log):
+            continue
+        arrays = {name: _fixed(log, name, target) for name, target in targets.items()}
+        expected = None if model is None else model.expected(_table(log), at)
+        own = value_sums(
+            log,
+            known_propensities(log),
+            arrays,
+            ask.estimators,
+            limit,
+            expected=expected,
+            seen=seen,
+            groups=_GROUPS,
+        )
+        found.append(own)
+        at += len(log)
+    return joined(found)
+
+
+def _fixed(log: Trace, name: str, target: Target) -> NDArray[Any]:
+    if (
+        isinstance(target, str | int | Mapping | Policy)
+        or callable(target)
+        or np.shape(target) == (len(log.names),)
+    ):
+        return target_array(log, target)
+    raise TypeError(
+        f"{name}: a log in batches takes an arm, probabilities of the {len(log.names)} arms, a function of the contexts "
+        f"or a policy, got {check.shown(target)}"
+    )
+
+
+def _checked(trace: Trace, names: tuple[str, ...]) -> Trace:
+    if trace.names != names:
+        raise ValueError(f"all parts must have the arms of the first, {names}, got {trace.names}")
+    return trace.answered()
+
+
+def warm_start_batches(policy: Policy, batches: Batches | str | Path) -> int:
+    """Let a policy learn a log of any size, batch by batch; returns how many rewards it learned.
+
+    Parameters
+    ----------
+    policy : Policy
+        With the arms of the log, in any order.
+    batches : Batches or path
+        See `Batches`.
+
+    Raises
+    ------
+    ValueError, TypeError, FileNotFoundError
+        Contexts are missing or of another length, other arms; batches before the one at fault were learned.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from banditroute import LinUCB
+    >>> one = partial(Trace, names=["a", "b"], arms=[0, 1], rewards=[1.0, 0.0], contexts=[[1.0], [1.0]])
+    >>> policy = LinUCB(["a", "b"], 1, rng=0)
+    >>> warm_start_batches(policy, Batches((one, one))), policy.counts
+    (4, array([2, 2]))
+    """
+    source = batches if isinstance(batches, Batches) else Batches.of(batches)
+    learned = 0
+    for trace in source.traces():
+        log = trace.answered()
+        if log.contexts is None:
+            raise ValueError("batches must hold contexts for a policy to learn, got none")
+        unknown = sorted(set(log.names) - set(policy.arms))
+        if unknown:
+            raise ValueError(
+                f"policy must have the arms of the log, {log.names}, got none called {unknown[0]!r}"
+            )
+        place = np.array([policy.arms.index(name) for name in log.names])
+        policy.update_batch(log.contexts, place[log.arms], log.rewards)
+        learned += len(log)
+    return learned
