@@ -246,7 +246,7 @@ class Host(Protocol):
 
 
 @runtime_checkable
-class SlicedHost(Host, Protocol):
+class SlicedHost(Protocol):
     """A Host whose state can be copied slice by slice, so that no hold of the lock is long."""
 
     def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:

@@ -197,6 +197,8 @@ class RouterHost:
         elif event.why == "cancelled":
             self._feedback.cancel(event.id)
         else:
+            if event.why == "removed":  # an answer came that taught nothing
+                self.parts.books.dropped += 1
             self._feedback.answered_elsewhere(event.id)
         return True
 
