@@ -12,7 +12,18 @@ import schedules
 from banditroute import FileStore, LinUCB, Router, UnknownDecision
 from banditroute.durability.rows import About, Row, evidence_bytes, sealed
 from banditroute.durability.stores import BASE
-from banditroute.policies import LogisticUCB
+from banditroute.policies import (
+    UCB1,
+    BetaThompson,
+    DiagLinUCB,
+    EpsilonGreedy,
+    HybridLinUCB,
+    LogisticUCB,
+    Restarting,
+    SharedLinUCB,
+    SlidingWindow,
+    Stale,
+)
 
 
 class Clock:
@@ -664,3 +675,162 @@ def test_stopping_takes_no_longer_than_it_may(tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_mutations_of_parts_and_rows(tmp_path, seed):
     mutations.run(FileStore(tmp_path), np.random.default_rng(seed), 100)
+
+
+# Restarts.
+
+
+def home_of(path, store, rng=0, *, arms=("0", "1", "2"), **joining):
+    """A router with a journal, in a store."""
+    router = Router(LinUCB(arms, 2, mix=0.2, rng=rng))
+    router.recover(path, flush_s=60.0, checkpoint_s=600.0)
+    return router, router.join(store, background=False, **joining)
+
+
+def killed(router, *, flushed=True):
+    """The process ends here."""
+    if flushed:
+        router._journal.flush()
+    router._journal.abandon()
+
+
+def test_a_restart_goes_on_as_the_same_replica(tmp_path):
+    store = FileStore(tmp_path / "store")
+    router, replica = home_of(tmp_path / "home", store)
+    other, theirs = member(store, 1)
+    filled(other, "1", 1.0, 3)
+    filled(router, "0", 1.0)
+    synced(theirs, replica)
+    filled(router, "0", 1.0)
+    router.checkpoint()
+    filled(router, "0", 1.0)
+    killed(router)  # two of three were never published
+    again, same = home_of(tmp_path / "home", store)
+    assert same.id == replica.id
+    synced(same, theirs)
+    assert count(again, "0") == count(other, "0") == 3 and count(again, "1") == count(other, "1") == 3
+    again.close()
+
+
+def test_a_crash_right_after_joining_counts_nothing_twice(tmp_path):
+    store = FileStore(tmp_path / "store")
+    router, replica = home_of(tmp_path / "home", store)
+    other, theirs = member(store, 1)
+    filled(other, "1", 1.0, 3)
+    filled(router, "0", 1.0, 2)
+    synced(theirs, replica, theirs)
+    killed(router)
+    for _ in range(2):
+        router, replica = home_of(tmp_path / "home", store)
+        synced(replica, theirs)
+        assert router.policy.counts.tolist() == other.policy.counts.tolist() == [2, 3, 0]
+        killed(router)
+
+
+def test_an_answer_that_waits_survives_a_crash(tmp_path):
+    clock, store = Clock(), Down(FileStore(tmp_path / "store"))
+    router, replica = home_of(tmp_path / "home", store, share_decisions=True)
+    other, theirs = member(store, 1, share_decisions=True)
+    theirs.decisions.clock = clock
+    own, foreign = router.select([1.0, 0.0]).id, other.select([0.0, 1.0]).id
+    replica.exchange(), theirs.exchange()
+    store.down = True
+    assert router.update(own, 1.0) is True and router.update(foreign, 1.0) is True
+    assert router.update(own, 1.0) is False and router.update(foreign, 1.0) is False
+    killed(router)
+    store.down = False
+    router, replica = home_of(tmp_path / "home", store, share_decisions=True)
+    assert router.stats()["deferred"] == 2 and router.stats()["pending"] == 0
+    replica.exchange()
+    assert router.stats()["learned"] == 2
+    killed(router)  # learned, and not published
+    router, replica = home_of(tmp_path / "home", store, share_decisions=True)
+    assert not router._replica.me.waiting
+    synced(replica, theirs)
+    assert router.policy.counts.sum() == other.policy.counts.sum() == 2
+    assert other.update(foreign, 1.0) is True  # its own decision: the store will say no
+    theirs.exchange(), theirs.sync()
+    assert other.policy.counts.sum() == 2 and other.stats()["pending"] == 0
+    router.close()
+
+
+def test_a_rollback_is_published_once_a_crash_cannot_undo_it(tmp_path, monkeypatch):
+    store = FileStore(tmp_path / "store")
+    router, replica = home_of(tmp_path / "home", store)
+    other, theirs = member(store, 1)
+    filled(router, "0", 1.0, 2)
+    synced(replica, theirs)
+    router.save(tmp_path / "good")
+    filled(other, "1", -9.0, 9)
+    synced(theirs, replica)
+    monkeypatch.setattr(router._journal, "checkpoint", lambda: None)  # killed before it was made
+    router.rollback(tmp_path / "good")
+    assert replica.sync() is False  # nothing is published of it
+    killed(router, flushed=False)
+    router, replica = home_of(tmp_path / "home", store)
+    synced(replica, theirs, replica)
+    assert router.policy.counts.tolist() == other.policy.counts.tolist() == [2, 9, 0]
+    router.rollback(tmp_path / "good")
+    synced(replica)
+    killed(router)
+    router, replica = home_of(tmp_path / "home", store)
+    synced(theirs, replica)
+    assert router.policy.counts.tolist() == other.policy.counts.tolist() == [2, 0, 0]
+    router.close()
+
+
+def test_arms_of_the_code_after_a_restart(tmp_path):
+    store = FileStore(tmp_path / "store")
+    router, replica = home_of(tmp_path / "home", store)
+    other, theirs = member(store, 1)
+    filled(router, "2", 1.0)
+    synced(replica, theirs)
+    router.close()
+    router, replica = home_of(tmp_path / "home", store, arms=("0", "1", "new"))
+    filled(router, "new", 1.0)
+    synced(replica, theirs, replica)
+    assert router.policy.arms == ("0", "1", "new") and other.policy.arms == ("0", "1", "2", "new")
+    assert count(other, "2") == count(other, "new") == 1
+    router.close()
+
+
+POLICIES = {
+    "window": lambda rng: SlidingWindow(LinUCB(3, 2, rng=rng), window=64),
+    "restarting": lambda rng: Restarting(LinUCB(3, 2, rng=rng)),
+    "discount": lambda rng: LinUCB(3, 2, discount=0.9, rng=rng),
+    "hybrid": lambda rng: HybridLinUCB(3, 2, features=lambda arm, x: np.array([float(arm), x[0]]), rng=rng),
+    "shared": lambda rng: SharedLinUCB(3, 2, features=lambda arm, x: np.array([float(arm), x[0]]), rng=rng),
+    "ucb1": lambda rng: UCB1(3, 2, rng=rng),
+    "beta": lambda rng: BetaThompson(3, 2, rng=rng),
+    "diagonal": lambda rng: DiagLinUCB(3, 2, rng=rng),
+    "greedy": lambda rng: EpsilonGreedy(3, 2, rng=rng),
+    "stale": lambda rng: Stale(LinUCB(3, 2, rng=rng)),
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_every_policy_that_can_share_does(tmp_path, kind):
+    store, rng = FileStore(tmp_path), np.random.default_rng(0)
+    members = [member(store, policy=POLICIES[kind](seed), share_decisions=True) for seed in range(3)]
+    for i in range(60):
+        made, replica = members[i % 3]
+        key = made.select(rng.random(2)).id
+        if i % 4 == 0:
+            replica.exchange()
+        assert members[int(rng.integers(3)) if i % 4 == 0 else i % 3][0].update(
+            key, float(rng.random() < 0.5)
+        )
+    for _, replica in members * 2:
+        replica.exchange()
+    synced(*(replica for _, replica in members))
+    first, *others = (router.policy for router, _ in members)
+    assert all(router.stats()["learned"] for router, _ in members)
+    assert sum(router.stats()["learned"] for router, _ in members) == 60
+    for other in others:
+        for arm in (*first.arms, *first.shared_names):
+            mine, theirs = first.evidence(arm), other.evidence(arm)
+            assert mine.generation == theirs.generation and set(mine.buckets) == set(theirs.buckets)
+            for bucket, sums in mine.buckets.items():
+                for name, array in sums.items():
+                    assert np.array_equal(array, theirs.buckets[bucket][name]), (arm, name)
+    assert not any(router.parts.books.errors for router, _ in members)

@@ -22,7 +22,7 @@ import numpy as np
 
 from banditroute._core.typing import Floats
 from banditroute.errors import SnapshotError
-from banditroute.records import Answered, ArmChange, Decided, Dropped, Event, Marked, Pending, Why
+from banditroute.records import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Pending, Why
 
 __all__ = ["Opening", "RemovedAt", "check_name", "events", "framed", "head", "opening", "packed", "parsed"]
 
@@ -300,6 +300,11 @@ def _answered(payload: bytes) -> Answered:
 
 def _other(given: dict[str, Any]) -> Event:
     what = given.pop("event")
+    if what == "Deferred":
+        answer = None if given["answer"] is None else Answered(*given["answer"])
+        if answer is not None:
+            _finite(float(answer.reward))
+        return Deferred(int(given["id"]), answer, None, str(given["token"]), bool(given["expired"]))
     if what == "Marked":
         return Marked(str(given["term"]), dict(given["details"]))
     if what != "ArmChange":

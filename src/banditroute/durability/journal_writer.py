@@ -21,6 +21,7 @@ from banditroute.records import (
     Answered,
     ArmChange,
     Decision,
+    Deferred,
     Dropped,
     Event,
     Feedback,
@@ -168,6 +169,8 @@ class Journal:
 
     def learned(self, feedback: Feedback) -> None:
         """Record an answer, or the reward that stands for one that did not come."""
+        if feedback.origin == "peer":  # learned by another worker, whose evidence brings it
+            return
         if feedback.origin == "expired":
             self._imputed = feedback.id
             self._record(Dropped(feedback.id, "expired", feedback.reward))
@@ -175,8 +178,9 @@ class Journal:
         foreign = None
         if feedback.origin == "elsewhere":
             extras = feedback.request.extras
+            kept = feedback.request.x if feedback.kept is None else feedback.kept
             foreign = Pending(
-                feedback.arm, feedback.request.x, 1.0, 0.0, feedback.request.at,
+                feedback.arm, kept, 1.0, 0.0, feedback.request.at,
                 weights=None if extras is None else extras.weights,
                 session=None if extras is None else extras.session,
             )  # fmt: skip
@@ -188,6 +192,10 @@ class Journal:
         """Record a decision that ended without an answer."""
         if decision_id != self._imputed or why != "expired":
             self._record(Dropped(decision_id, why))
+
+    def deferred(self, event: Deferred) -> None:
+        """Record an answer that waits for the store; the decision itself is recorded already where it was made here."""
+        self._record(event._replace(pending=None))
 
     def arms_changed(self, change: ArmChange) -> None:
         """Record that arms came, went, or were forgotten."""

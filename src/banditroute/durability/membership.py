@@ -9,7 +9,18 @@ from banditroute._core.typing import Arrays, Header
 from banditroute.durability.local_evidence import LocalEvidence, Shareable
 from banditroute.durability.roster import Roster, mark_key
 from banditroute.durability.rows import NEVER, Epoch, packed, unpacked
-from banditroute.records import Answered, ArmChange, Deferred, Feedback, Marked, Why
+from banditroute.records import (
+    Answered,
+    ArmChange,
+    Decision,
+    Deferred,
+    Feedback,
+    Marked,
+    Parts,
+    Pending,
+    Request,
+    Why,
+)
 
 __all__ = ["Letter", "Membership"]
 
@@ -75,11 +86,23 @@ class Membership:
 
     # Listener; with the Router's lock held.
 
+    hears_replays, keeps_parts = True, False
+
+    def decided(
+        self, decision: Decision, request: Request, pending: Pending, forced: bool, parts: Parts | None
+    ) -> None:
+        """See a decision made: there is nothing to remember of it."""
+
+    def capture(self) -> tuple[Header, Arrays]:
+        """Return what a snapshot holds of it."""
+        return self.to_state()
+
     def learned(self, feedback: Feedback) -> None:
         """Count what was learned here; what a peer learned comes with its evidence."""
         self.waiting.pop(feedback.id, None)
         if feedback.origin != "peer":
-            self.evidence.learn(feedback.arm, feedback.request.x, feedback.reward, at=feedback.request.at)
+            kept = feedback.request.x if feedback.kept is None else feedback.kept
+            self.evidence.learn(feedback.arm, kept, feedback.reward, at=feedback.request.at)
 
     def dropped(self, decision_id: int, why: Why) -> None:
         """See a wait end."""

@@ -96,6 +96,7 @@ class Replica:
         self._host, self._policy, self._clock, self._background = host, policy, clock, bool(background)
         self._resumed = member is not None
         self.me = Membership(policy, policy.arms) if member is None else member
+        self.me.roster.align({arm: policy.generation(arm) for arm in policy.arms})
         self.sharing = Sharing(host, policy, store, self.me, fingerprint)
         self.decisions = SharedDecisions(host, store, self.me, clock)
         self.errors = self.syncs = 0

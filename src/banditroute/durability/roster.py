@@ -102,6 +102,15 @@ class Roster:
                 self.marks[key] = theirs_mark
                 self.version += 1
 
+    def align(self, arms: Mapping[str, int]) -> None:
+        """See the arms of the code, with their generations: what it lists no more is not taken over."""
+        for arm, generation in arms.items():
+            if arm not in self.entries:
+                self.entries[arm] = Entry(0, True, False, generation, 1.0, 0.0)
+                self.version += 1
+        self.declined |= {arm for arm, entry in self.entries.items() if entry.here and arm not in arms}
+        self.declined -= set(arms)
+
     def settle(self, arms: Iterable[str]) -> None:
         """See what others have when this worker joins: arms of their code alone are not taken over."""
         if not self._settled:

@@ -12,6 +12,7 @@ from banditroute.durability.membership import Letter, Membership
 from banditroute.durability.merging import ARM, MAIL, ROSTER, Held, Peers, encoded
 from banditroute.durability.roster import Roster
 from banditroute.durability.rows import (
+    NEVER,
     About,
     Epoch,
     Row,
@@ -309,6 +310,12 @@ class Sharing:
                 return
             me.seq = max(me.seq, order(rows.get(me.id))[0])
             published = {}
+            told = _epoch_of(rows.get(me.id))
+            if (
+                told > me.epoch
+            ):  # a rollback that a crash made this one forget: what it published of it stands
+                me.epoch = told
+                me.evidence.restart({})
             for name, data in found.items():
                 arm = name.removeprefix(ARM)
                 try:
@@ -329,6 +336,13 @@ def _folded(raw: object) -> Mapping[str, int]:
         return opened(raw).about.folded
     except SnapshotError:
         return {}
+
+
+def _epoch_of(raw: object) -> Epoch:
+    try:
+        return opened(raw).about.epoch
+    except SnapshotError:
+        return NEVER
 
 
 def _arms_of(raw: object) -> list[str]:

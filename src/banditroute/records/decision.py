@@ -97,6 +97,8 @@ class Pending(NamedTuple):
 class Feedback(NamedTuple):
     """What came back for a decision: the reward that was learned, and what the call did cost.
 
+    ``kept`` is what the policy learned it from, where that is more than the context of the request (`Policy.kept`).
+
     Examples
     --------
     >>> import numpy as np
@@ -112,6 +114,7 @@ class Feedback(NamedTuple):
     seconds: float | None = None
     failed: bool = False
     origin: Origin = "here"
+    kept: Floats | None = None
 
 
 class Parts(NamedTuple):

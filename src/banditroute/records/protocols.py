@@ -169,9 +169,6 @@ class Listener(Protocol):
     def deferred(self, event: Deferred) -> None:
         """See an answer wait for the store; `learned` or `dropped` ends the wait."""
 
-    def flush(self) -> None:
-        """Make durable what was told so far, before a replica publishes it; without the lock, may raise ``OSError``."""
-
 
 class Host(Protocol):
     """What durability sees of a Router: its state in and out, events of elsewhere put into effect, and its lock.

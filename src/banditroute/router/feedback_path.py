@@ -61,7 +61,7 @@ class FeedbackPath:
             arms.reward_sums[arm] += reward
             parts.books.learned += 1
             return True
-        feedback = Feedback(key, entry[0], self._request(entry), reward, cost, seconds, failed)
+        feedback = Feedback(key, entry[0], self._request(entry), reward, cost, seconds, failed, kept=entry[1])
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             parts.ledger.answer(key)
             self._off_play(arm)
@@ -81,6 +81,7 @@ class FeedbackPath:
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn an answer to a decision that is in this ledger no more, or never was."""
         parts = self._parts
+        feedback = feedback._replace(request=asked(pending, parts.policy.dim), kept=pending.context)
         arm = parts.arms.positions.get(pending.arm)
         learned = self._learn(arm, pending.context, feedback)
         parts.ledger.close(feedback.id, ANSWERED)
@@ -127,7 +128,7 @@ class FeedbackPath:
         origin: Origin = "expired"
         feedback = None
         if reward is not None:
-            feedback = Feedback(key, name, self._request(entry), reward, origin=origin)
+            feedback = Feedback(key, name, self._request(entry), reward, origin=origin, kept=entry[1])
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             return
         self.release(name, held)

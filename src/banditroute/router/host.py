@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from banditroute._core.typing import Arrays, Header
+from banditroute.durability.membership import Membership
 from banditroute.errors import SnapshotError
+from banditroute.policies import Policy
+from banditroute.policies.evidence import EvidencePolicy
 from banditroute.records import (
     Answered,
     ArmChange,
@@ -43,7 +46,7 @@ class RouterHost:
         Decisions under ids of the caller.
     """
 
-    __slots__ = ("_feedback", "_limits", "_named", "parts")
+    __slots__ = ("_feedback", "_limits", "_named", "member", "parts")
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class RouterHost:
         limits: Limits | None = None,
     ) -> None:
         self.parts, self._feedback, self._named, self._limits = parts, feedback, named, limits
+        self.member: Membership | None = None  # who this was in its store, until it joins that again
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -74,10 +78,21 @@ class RouterHost:
         self, header: Header, arrays: Arrays, *, arms: Literal["file", "code"] = "file"
     ) -> dict[str, Any]:
         """Put a captured state back, whole or not at all; the lock must be held."""
+        member = _member(self.parts.policy, header, arrays)
         report = state.restore(self, header, arrays, arms=arms)
+        self.follow(member)
         self._named.clear()
         self.parts.rearm()
         return report
+
+    def follow(self, member: Membership | None) -> None:
+        """Have who this was in its store take in what is replayed, until it joins that again; None ends it."""
+        if self.member is not None:
+            self.parts.listeners.remove(self.member)
+        self.member = member
+        if member is not None:
+            self.parts.listeners.add(member)
+        self.parts.rearm()
 
     def restore_statistics(self, header: Header, arrays: Arrays) -> None:
         """Put back what the policy knew in a captured state, and nothing else; the lock must be held.
@@ -119,8 +134,8 @@ class RouterHost:
             return self._dropped(event)
         if isinstance(event, ArmChange):
             return self._changed(event)
-        if isinstance(event, Deferred):  # waits until the Router joins its store again
-            return False
+        if isinstance(event, Deferred):
+            return self._deferred(event)
         for term in parts.table.terms:
             if term.name == event.term:
                 term.replay_mark(event.details)
@@ -165,7 +180,10 @@ class RouterHost:
             return self.absorb(event.foreign, self.feedback(event.id, event.foreign, event))
         entry = parts.ledger.pending.get(event.id)
         if entry is None:
-            return False
+            waited = self._waited(event.id)
+            return waited is not None and self.absorb(
+                waited, self.feedback(event.id, waited, event, elsewhere=False)
+            )
         self._feedback.answer(event.id, entry, event.reward, event.cost, event.seconds, event.failed)
         return True
 
@@ -182,12 +200,13 @@ class RouterHost:
             answer.seconds,
             answer.failed,
             "elsewhere" if elsewhere else "here",
+            pending.context,
         )
 
     def _dropped(self, event: Dropped) -> bool:
         ledger = self.parts.ledger
         if event.id not in ledger.pending:
-            return False
+            return self._ended(event)
         if event.why == "expired":  # with the reward that was stated then, whatever is stated now
             stated, self.parts.expired_reward = self.parts.expired_reward, event.reward
             try:
@@ -201,6 +220,37 @@ class RouterHost:
                 self.parts.books.dropped += 1
             self._feedback.answered_elsewhere(event.id)
         return True
+
+    def _deferred(self, event: Deferred) -> bool:
+        """Have an answer wait for the store again, until the Router joins it."""
+        if self.member is None:
+            return False
+        ledger = self.parts.ledger
+        entry = ledger.pending.get(event.id)
+        if entry is not None:
+            ledger.answer(event.id)
+            arm = self.parts.arms.positions.get(entry[0])
+            if arm is not None:
+                self.parts.arms.pending[arm] -= 1
+            event = event._replace(pending=Pending(*entry))
+        self.member.deferred(event)
+        return True
+
+    def _waited(self, decision_id: int) -> Pending | None:
+        """Return the decision of an answer that waited for the store, where it was made here."""
+        event = None if self.member is None else self.member.waiting.get(decision_id)
+        return None if event is None else event.pending
+
+    def _ended(self, event: Dropped) -> bool:
+        """See the wait of an answer end: the reward stated for decisions that expire was learned, or nothing."""
+        if self.member is None or event.id not in self.member.waiting:
+            return False
+        pending = self._waited(event.id)
+        if pending is None or event.reward is None:
+            self.drop(event.id, pending, event.why)
+            return True
+        answer = Answered(event.id, event.reward)
+        return self.absorb(pending, self.feedback(event.id, pending, answer)._replace(origin="expired"))
 
     def _changed(self, event: ArmChange) -> bool:
         parts = self.parts
@@ -218,7 +268,7 @@ class RouterHost:
     # What replicas do; the lock must be held.
 
     def flush(self) -> None:
-        """Have every listener that writes make durable what it was told; without the lock."""
+        """Have listeners that have a `flush`, a journal, make durable what they were told; without the lock."""
         for listener in self.parts.listeners.all:
             flush = getattr(listener, "flush", None)
             if flush is not None:
@@ -313,3 +363,16 @@ class RouterHost:
         """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
         if self.parts.spread_pending:
             spread(self.parts, arm)
+
+
+def _member(policy: Policy, header: Header, arrays: Arrays) -> Membership | None:
+    """Return who the Router of a state was in its store; None where it had joined none."""
+    if "replica" not in header or not isinstance(policy, EvidencePolicy):
+        return None
+    own = {
+        name.removeprefix("replica."): array for name, array in arrays.items() if name.startswith("replica.")
+    }
+    try:
+        return Membership.of_state(policy, header["replica"], own)
+    except (ValueError, TypeError, LookupError) as error:
+        raise SnapshotError(f"the snapshot must fit this router: {error}") from error

@@ -61,8 +61,11 @@ class Listeners:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Tell nobody anything for the length of a ``with``: what is replayed has been told before."""
-        calls, self._calls = self._calls, dict.fromkeys(CALLS, ())
+        """Tell nobody but those who follow replays, for the length of a ``with``: the others were told before."""
+        calls, told = self._calls, self.all
+        self.all = tuple(one for one in told if getattr(one, "hears_replays", False))
+        self._collect()
+        self.all = told
         try:
             yield
         finally:

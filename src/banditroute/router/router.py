@@ -17,6 +17,7 @@ from banditroute._core.container import LIMIT_BYTES
 from banditroute._core.typing import Clock, Floats
 from banditroute.durability import journal, snapshots
 from banditroute.durability.journal import Journal
+from banditroute.durability.membership import Membership
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
 from banditroute.policies import LARGEST, Choice, Policy
@@ -1087,23 +1088,29 @@ class Router:
             sync_s=sync_s,
             share_decisions=share_decisions,
             background=background,
+            member=self._host.member,
         )
         with self._lock:
+            before = self._host.member
+            self._host.follow(None)
             self._listeners.add(new)
             self.parts.claims = new if share_decisions else None
             self._replica = new
             self._rearm()
         try:
+            if self._journal is not None:
+                self._journal.checkpoint()  # nothing is published under a name that a crash would make it forget
             new.start()
         except BaseException:
-            self._leave(new)
+            self._leave(new, before)
             raise
         return new
 
-    def _leave(self, replica: Replica) -> None:
+    def _leave(self, replica: Replica, before: Membership | None) -> None:
         with self._lock:
             self._listeners.remove(replica)
             self.parts.claims = self._replica = None
+            self._host.follow(before)
             self._rearm()
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
