@@ -570,6 +570,15 @@ def test_a_folder_is_read_as_one_trace(tmp_path):
         Trace.load(tmp_path / "empty")
 
 
+def test_names_that_look_like_numbers_are_ids_and_damaged_numbers_are_none():
+    names = ["12e45", "3e0012", "00000000000000000000000000000012", "0a", "chatcmpl-1", "f" * 32]
+    ids = Trace.from_frame({"arm": ["a"] * 6, "reward": [1] * 6, "id": names}).ids
+    assert len(set(ids.tolist())) == 6 and ids.max() < 2**63 and ids.min() > 2**40
+    for odd in ("1e19", "1.5e19", "12.0e5", "inf", "NaN", "+7", "18446744073709551616", "9007199254740993.0"):
+        with pytest.raises(ValueError, match=r"'id': .* in row 0"):
+            Trace.from_frame({"arm": ["a"], "reward": [1], "id": [odd]})
+
+
 def test_arms_and_times_may_be_names_and_datetimes_in_memory():
     moments = np.array(["2024-05-31T12:00:00", "NaT"], dtype="datetime64[ns]")
     trace = Trace(names=["a", "b"], arms=["b", "a"], rewards=[1.0, 0.0], times=moments, ids=["7", "x-1"])
