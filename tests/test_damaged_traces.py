@@ -127,7 +127,7 @@ def test_random_damage_is_refused_or_does_no_harm(suffix, tmp_path):
     rng = np.random.default_rng(1)
     path = trace().save(tmp_path / f"log.{suffix}")
     whole, original = path.read_bytes(), trace()
-    refused = 0
+    refused = unharmed = 0
     for i in range(MUTATIONS):
         damaged = mutated(whole, rng)
         path.write_bytes(damaged)
@@ -136,8 +136,8 @@ def test_random_damage_is_refused_or_does_no_harm(suffix, tmp_path):
                 warnings.simplefilter("ignore", UserWarning)  # of a file that is now one from elsewhere
                 read = Trace.load(path)
         except ValueError as error:
-            assert f"log.{suffix} cannot be read: " in str(error)
-            refused += 1
+            refused += f"log.{suffix} cannot be read: " in str(error)
         else:
-            assert same(read, original), (i, damaged if suffix != "npz" else i)
-    assert refused > 0.5 * MUTATIONS
+            assert same(read, original), (i, damaged)
+            unharmed += 1
+    assert refused + unharmed == MUTATIONS and refused > 0.5 * MUTATIONS
