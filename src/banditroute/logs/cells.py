@@ -344,6 +344,11 @@ class Words:
             empty = np.flatnonzero(cells.codes < 0)
             if empty.size:
                 raise refusal(title, "must hold names", None, first + int(empty[0]))
+            beyond = np.flatnonzero(cells.codes >= len(cells.words))
+            if beyond.size:
+                raise refusal(
+                    title, f"must be one of {len(cells.words)} names", int(cells.codes[beyond[0]]), first
+                )
             used = np.flatnonzero(np.bincount(cells.codes, minlength=len(cells.words)))
             own = np.zeros(len(cells.words), dtype=np.int64)
             own[used] = self.encode(title, [cells.words[int(i)] for i in used], first)
