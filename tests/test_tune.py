@@ -122,7 +122,9 @@ def test_finds_the_setting_that_matters_and_judges_it_held_out():
 def test_keeps_the_defaults_when_nothing_beats_them():
     found = tune(Draws(matrix(), 300), {"mix": [0.8, 0.9]}, trials=3, seeds=4, patience=2)
     assert found.setting == {} == found.candidate
-    assert found.gain == 0.0 == found.gain_error and found.rows_to_settle is None
+    assert found.gain == 0.0
+    assert found.gain_error == pytest.approx(0.0, abs=1e-12)
+    assert found.rows_to_settle is None
     assert len(found.trials) == 2  # patience ran out
 
 

@@ -341,7 +341,7 @@ def fault_price(trace: Trace) -> tuple[float, str]:
         faults, hits = paid[(trace.arms == arm) & ~trace.hits], paid[(trace.arms == arm) & trace.hits]
         if len(hits):
             extra, count = extra + float(faults.sum() - len(faults) * hits.mean()), count + len(faults)
-    if count:
+    if count and paid[trace.hits].any():
         return max(extra / count, 0.0), "mean price of the faults above that of hits on the same arm"
     return max(float(paid[missed].mean()), 0.0), "mean price of the faults"
 

@@ -60,7 +60,9 @@ class ConfidenceSequence:
         forecast = np.minimum(before / (count + 1.0), 1.0)
         off = (given - forecast) ** 2
         spread = (self._spread + np.append(0.0, np.cumsum(off)[:-1])) / (count + 1.0)
-        bet = np.sqrt(2.0 * self._evidence / (np.maximum(spread, 1e-12) * (count + 1.0) * np.log(count + 2.0)))
+        bet = np.sqrt(
+            2.0 * self._evidence / (np.maximum(spread, 1e-12) * (count + 1.0) * np.log(count + 2.0))
+        )
         bet = np.minimum(bet, _LARGEST_BET)
         bets = self._bets + np.cumsum(bet)
         gained = self._gained + np.cumsum(bet * given)
@@ -124,8 +126,8 @@ def running(
     Notes
     -----
     With rewards scaled to [0, 1] the lower bound is a `ConfidenceSequence` of ``w r``, and the upper one that of
-    ``w (1 - r)``, whose mean is 1 less the value. The difference to another rule with weights v has ``w r + v (1 - r)``,
-    whose mean is 1 more than it.
+    ``w (1 - r)``, whose mean is 1 less the value. The difference to another rule with weights v has
+    ``w r + v (1 - r)``, whose mean is 1 more than it.
 
     Examples
     --------
