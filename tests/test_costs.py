@@ -57,8 +57,8 @@ def test_dearer_money_buys_less():
 
 def test_costs_are_learned_or_known():
     stream = priced()
-    policy = LinUCB(stream.arms, 2, alpha=0.0, rng=0)
-    known = simulate(policy, stream, cost_price=0.4, known_costs=True)
+    policy = LinUCB(stream.arms, 2, rng=0)
+    known = simulate(policy, stream, cost_price=0.2, known_costs=True)
     each = np.arange(len(stream))
     late = each > 300  # where the large arm is dear on this very request it is not taken
     dear = late & (stream.costs[:, 1] > 1.3)
@@ -75,7 +75,7 @@ def test_costs_are_learned_or_known():
         simulate(policy, stream, cost_price=1.0, engine="compiled")
     with pytest.raises(ValueError, match="streams with costs"):
         frontier({}, lambda seed: bare, [0.0])
-    with pytest.raises(ValueError, match="prices must hold numbers >= 0"):
+    with pytest.raises(ValueError, match="prices must be >= 0"):
         frontier({}, lambda seed: stream, [-1.0])
 
 

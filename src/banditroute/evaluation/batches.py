@@ -13,9 +13,9 @@ from banditroute._core.regression import Columns
 from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.evaluation.estimators import ESTIMATORS
 from banditroute.evaluation.overlap import Target, known_propensities, target_array
+from banditroute.evaluation.question import LEARNING, UNANSWERED, Evaluation, Question
 from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import ValueSums, joined, value_sums
-from banditroute.evaluation.values import LEARNING, UNANSWERED, Evaluation, Question
 from banditroute.evaluation.workers import spread
 from banditroute.logs import Trace, parquet_batches
 from banditroute.policies import Policy

@@ -163,9 +163,7 @@ def frontier(
     >>> free.cost > 0.8 and dear.cost < 0.3
     True
     """
-    weights = check.vector("prices", list(prices), len(prices))
-    if not len(weights) or weights.min() < 0.0:
-        raise ValueError(f"prices must hold numbers >= 0, got {check.shown(list(prices))}")
+    weights = check.non_negative("prices", list(prices))
     runs = [(int(seed), draw(int(seed))) for seed in seeds]
     tables = {
         name: (np.zeros((len(weights), len(runs))), np.zeros((len(weights), len(runs)))) for name in policies
