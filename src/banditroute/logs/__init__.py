@@ -2,6 +2,7 @@
 
 from banditroute.logs.exports import to_dsjson, to_obp
 from banditroute.logs.importers import LAYOUTS, from_dsjson, from_litellm, from_obp
+from banditroute.logs.parquet import parquet_batches
 from banditroute.logs.recorder import Recorder
 from banditroute.logs.scores import Scores
 from banditroute.logs.trace import Trace
@@ -14,6 +15,7 @@ __all__ = [
     "from_dsjson",
     "from_litellm",
     "from_obp",
+    "parquet_batches",
     "to_dsjson",
     "to_obp",
 ]
