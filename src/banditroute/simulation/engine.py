@@ -211,10 +211,6 @@ def simulate(
     if protected is not None and guard.shape != (len(stream),):
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
-<<<<<<< HEAD
-    if handle is not None:
-        run = _compiled(policy, handle, stream, full, residency, guard)
-=======
     charges = None
     if check.finite("cost_price", cost_price, low=0.0) > 0.0:
         if stream.costs is None:
@@ -222,9 +218,8 @@ def simulate(
         if engine == "compiled":
             raise ValueError("engine 'compiled' knows no costs, got cost_price above 0")
         charges = RunningCosts(cost_price, stream.costs, known=known_costs)
-    if isinstance(policy, LinearPolicy) and engine != "router" and charges is None:
-        run = _compiled(policy, stream, full, residency, guard)
->>>>>>> h/evaluation
+    if handle is not None and charges is None:
+        run = _compiled(policy, handle, stream, full, residency, guard)
     else:
         run = _routed(policy, stream, full, residency, guard, charges)
     run.problem, run.policy = problem, type(policy).__name__
@@ -375,10 +370,12 @@ def _routed(
             sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
         )  # fmt: skip
     with router:
-        return _served(router, stream, protected)
+        return _served(router, stream, protected, charges)
 
 
-def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run:
+def _served(
+    router: Router, stream: Stream, protected: NDArray[np.bool_], charges: RunningCosts | None
+) -> Run:
     """Serve the stream, request by request, each reward learned when it is due."""
     length = len(stream)
     run = Run(length)
@@ -406,13 +403,9 @@ def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run
             run.loads.append((t, cost - paid))
             paid = cost
         ids[t] = decision.id
-<<<<<<< HEAD
         run.arms[t] = place[decision.arm]
-=======
-        run.arms[t] = policy.index(decision.arm)
         if charges is not None:
             charges.paid(int(run.arms[t]), t)
->>>>>>> h/evaluation
         run.propensities[t] = decision.propensity
         run.hits[t] = decision.hit
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)
