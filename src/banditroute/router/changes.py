@@ -98,8 +98,8 @@ def mute(parts: RouterParts, name: str, muted: bool) -> None:
         raise ValueError(f"arm must not be the last one that is not in quarantine, got {name!r}")
     parts.arms.muted = after
     parts.table.live = False
-    what = "muted" if muted else "unmuted"
-    parts.listeners.arms_changed(ArmChange(what, parts.arms.names[arm], parts.arms.names))
+    name, names = parts.arms.names[arm], parts.arms.names
+    parts.listeners.arms_changed(ArmChange("muted" if muted else "unmuted", name, names))
 
 
 def arm_stats(arms: Arms) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from banditroute._core.container import LIMIT_BYTES
 from banditroute._core.typing import Clock, Floats
 from banditroute.durability import journal, snapshots
 from banditroute.durability.journal import Journal
+from banditroute.durability.local_evidence import Shareable
 from banditroute.durability.membership import Membership
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
@@ -212,9 +213,8 @@ class Router:
             )  # fmt: skip
             self.paging = self._residence.paging
             if residency.needs_utilities:
-                policy.utilities(
-                    np.zeros((1, policy.dim))
-                )  # raises where the policy cannot say what it maximises
+                # Raises where the policy cannot say what it maximises.
+                policy.utilities(np.zeros((1, policy.dim)))
         self.parts = RouterParts(
             self._lock,
             policy,
@@ -269,7 +269,7 @@ class Router:
                 reconciler = Reconciler(self.backend, confirm=self._confirmed, clock=self._clock)
             self._planner = Planner(self.parts, self._residence, self.maintenance, reconciler)
             self.parts.settle = self._planner.settle
-            self.parts.planning = lambda planner=self._planner: planner.busy
+            self.parts.planning = self._planner.is_busy
             self.parts.unload = self._planner.unload
         self._rearm()
         for part in (self.policy, *terms):
@@ -587,8 +587,6 @@ class Router:
             arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
             self._books.forced += forced
         hit = residence.actual.mask.item(arm)
-        if planner.reconciler is not None and planner.reconciler.follows_requests:
-            planner.reconciler.served(self._arms.names[arm])
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
@@ -1081,9 +1079,12 @@ class Router:
         """
         if self._replica is not None:
             raise ValueError("join must be called once, got a second call")
+        policy = self.policy
+        if not isinstance(policy, Shareable):
+            raise TypeError(f"policy must share its evidence to join a store, got {type(policy).__name__}")
         new = Replica(
             self._host,
-            self.policy,
+            policy,
             store,
             sync_s=sync_s,
             share_decisions=share_decisions,

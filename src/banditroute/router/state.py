@@ -352,7 +352,7 @@ def _residence(
     code = {name: i for i, name in enumerate(parts.arms.names)}
     own_sizes, own_faults, own_loads = residence.desired.sizes, residence.faults, residence.loads
     place = [code.get(name) for name in names]
-    new_sizes = [sizes[a] if a is not None else own_sizes[c] for a, c in zip(keep, place, strict=True)]  # type: ignore[index]
+    new_sizes = [sizes[a] if a is not None else own_sizes[c] for a, c in zip(keep, place, strict=True)]
     new_faults = np.array(
         [faults[a] if a is not None else own_faults[c] for a, c in zip(keep, place, strict=True)]
     )
@@ -402,7 +402,7 @@ def _controller(
         if keep != list(range(len(keep))) or len(keep) != len(residence.faults):
             spare.resize([None] * len(keep))
         return spare
-    spare = fill(spare, header["controller"], arrays)
+    fill(spare, header["controller"], arrays)  # in place
     deepcopy(spare).observe(0, np.zeros(int(header["policy"]["dim"])), True)  # as the next request will
     if keep != list(range(len(header["policy"]["arms"]))):
         spare.resize(keep)

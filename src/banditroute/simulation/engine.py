@@ -360,14 +360,14 @@ def _routed(
     charges: RunningCosts | None = None,
 ) -> Run:
     length = len(stream)
-    limits = {"feedback_limit_s": 1e18, "pending_limit": length + 1}
     if controller is None:
-        router = Router(policy, **limits)
+        router = Router(policy, feedback_limit_s=1e18, pending_limit=length + 1)
     else:
         assert problem is not None
         router = Router(
             policy, controller, problem.faults,
-            sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
+            sizes=problem.sizes, loads=problem.loads, maintenance="manual",
+            feedback_limit_s=1e18, pending_limit=length + 1,
         )  # fmt: skip
     with router:
         return _served(router, stream, protected, charges)
