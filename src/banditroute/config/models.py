@@ -16,6 +16,8 @@ __all__ = ["CONTROLLERS", "POLICIES", "SERVERS", "TERMS", "WRAPPERS", "config_mo
 
 # What a file can name; a wrapper goes around the policy before it.
 WRAPPERS = {name: getattr(policies, name) for name in ("Restarting", "SlidingWindow", "SquareCB", "Stale")}
+# Abstract, or made of objects that a file cannot hold.
+OBJECTS = ("Policy", "LinearPolicy", "RarelySwitching", "GraphDiagLinUCB", "SharedLinUCB", "HybridLinUCB")
 POLICIES = {
     name: kind
     for name, kind in vars(policies).items()
@@ -107,12 +109,12 @@ def config_model() -> type[Options]:
         """A Router as a file says it: policy, residency, terms, limits, and where its state lasts."""
 
         policy: _one_of(POLICIES)  # type: ignore[valid-type]
-        wrappers: list[_one_of(WRAPPERS)] = []  # type: ignore[valid-type]
+        wrappers: list[_one_of(WRAPPERS)] = Field(default_factory=list)  # type: ignore[valid-type]
         residency: _one_of(CONTROLLERS) | None = None  # type: ignore[valid-type]
         paging: float | int | list[float] | dict[str, float] | options_of(PagingModel) | None = None  # type: ignore[valid-type]
         sizes: list[float] | dict[str, float] | None = None
-        terms: list[_one_of(TERMS)] = []  # type: ignore[valid-type]
-        sources: dict[str, options_of(RewardLimits)] = {}  # type: ignore[valid-type]
+        terms: list[_one_of(TERMS)] = Field(default_factory=list)  # type: ignore[valid-type]
+        sources: dict[str, options_of(RewardLimits)] = Field(default_factory=dict)  # type: ignore[valid-type]
         backend: _one_of(SERVERS) | None = None  # type: ignore[valid-type]
         router: RouterOptions = RouterOptions()
         recover: Recovery | None = None
