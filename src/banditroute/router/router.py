@@ -27,6 +27,7 @@ from banditroute.records import (
     Extras,
     Listener,
     Marked,
+    Parts,
     Pending,
     Request,
     StateStore,
