@@ -24,6 +24,7 @@ COMMANDS = {
     "diagnose": "banditroute.cli.diagnose",
     "tune": "banditroute.cli.tune",
     "report": "banditroute.cli.report",
+    "serve": "banditroute.cli.serve",
 }
 # What the data or the machine can cause; TypeError is how the library refuses arrays of the wrong kind.
 FAILURES = (

@@ -1,16 +1,36 @@
-"""What a door asks of a Router beside its calls: would an answer wait for the store, and how a decision stands."""
+"""What a door asks of a Router beside its calls, wherever a decision was made: how it stands, and to withdraw it."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
-from banditroute.durability.replicas import Replica
+from banditroute.durability.claims import CANCELLED as WITHDRAWN
+from banditroute.durability.replicas import Replica, StateStore
+from banditroute.errors import UnknownDecision
 from banditroute.router import Router
 from banditroute.router.ledger import ANSWERED, CANCELLED, decision_key
 
-__all__ = ["Standing", "aupdate", "standing", "waits"]
+__all__ = ["Standing", "aupdate", "in_loop", "shared_store", "standing", "waits", "withdraw"]
 
 Standing = Literal["pending", "answered", "cancelled", "expired"]
+Result = TypeVar("Result")
+PATIENCE_S = 1.0  # a decision of another worker reaches the store within a few rounds
+PAUSE_S = 0.02
+
+
+def shared_store(router: Router) -> StateStore | None:
+    """Return the store where workers share their decisions; None where they do not.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> shared_store(Router(LinUCB(2, 1, rng=0))) is None
+    True
+    """
+    claims = router.parts.claims
+    return claims.store if isinstance(claims, Replica) and claims.shares else None
 
 
 def waits(router: Router, decision_id: int | str) -> bool:
@@ -27,6 +47,19 @@ def waits(router: Router, decision_id: int | str) -> bool:
         return False
     with parts.lock:
         return key not in parts.ledger.pending and key not in parts.ledger.closed
+
+
+async def in_loop(router: Router, decision_id: int | str, call: Callable[[], Result]) -> Result:
+    """Return what a call about a decision returns; it runs in a thread where the store must be asked.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from banditroute import LinUCB, Router
+    >>> asyncio.run(in_loop(Router(LinUCB(2, 1, rng=0)), 7, lambda: "done"))
+    'done'
+    """
+    return await asyncio.to_thread(call) if waits(router, decision_id) else call()
 
 
 async def aupdate(
@@ -51,7 +84,7 @@ async def aupdate(
     True
     """
     call = partial(router.update, decision_id, reward, cost, seconds, failed, source)
-    return await asyncio.to_thread(call) if waits(router, decision_id) else call()
+    return await in_loop(router, decision_id, call)
 
 
 def standing(router: Router, decision_id: int | str) -> Standing | None:
@@ -83,10 +116,50 @@ def standing(router: Router, decision_id: int | str) -> Standing | None:
         if key in parts.ledger.pending:
             return "pending"
         how = parts.ledger.closed.get(key)
-        claims = parts.claims
     if how is not None:
         return "answered" if how == ANSWERED else "cancelled" if how == CANCELLED else "expired"
-    if not isinstance(claims, Replica):
+    store = shared_store(router)
+    if store is None:
         return None
-    found = claims.store.look([key])[0]
-    return None if found is None else "pending" if found else "answered"
+    found = store.look([key])[0]
+    if found == b"":  # taken: the token of whoever withdrew it gets it again, nobody else does
+        return "cancelled" if store.take([key], WITHDRAWN)[0] else "answered"
+    return None if found is None else "pending"
+
+
+def withdraw(router: Router, decision_id: int | str) -> Standing:
+    """Cancel a decision, whichever worker made it; returns how it stands then.
+
+    Raises
+    ------
+    UnknownDecision
+        No worker made it, as far as the store knows.
+    OSError
+        The store is down.
+
+    Notes
+    -----
+    Asks the store where another worker made it. That worker gives back what its terms had set aside when the decision
+    expires there.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> router = Router(LinUCB(2, 1, rng=0))
+    >>> decision = router.select([1.0])
+    >>> withdraw(router, decision.id), withdraw(router, decision.id)
+    ('cancelled', 'cancelled')
+    """
+    store = shared_store(router)
+    if store is None or not waits(router, decision_id):
+        return "cancelled" if router.cancel(decision_id) else standing(router, decision_id) or "answered"
+    key, end = decision_key(decision_id), time.monotonic() + PATIENCE_S
+    while True:
+        found = store.take([key], WITHDRAWN)[0]
+        if found is not None:
+            return "cancelled" if found else "answered"
+        if time.monotonic() >= end:
+            raise UnknownDecision(
+                f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
+            )
+        time.sleep(PAUSE_S)

@@ -1,6 +1,7 @@
 """A door to LiteLLM: a Router chooses among the deployments that LiteLLM holds healthy; needs ``litellm``."""
 
 import logging
+import secrets
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +80,8 @@ class LiteLLMDoor(CustomLogger):
 
     Attributes
     ----------
+    key : str
+        Tells two doors in one process apart.
     counts : Counter
         ``decisions``, ``answers`` (learned, or left to `feedback`), ``cancels``, ``unknown`` (events of attempts that
         were not decided here), ``unrouted`` (requests served without a decision), ``sync`` (calls that run no hooks).
@@ -92,7 +95,8 @@ class LiteLLMDoor(CustomLogger):
 
     Hooks answer in the event loop and wait for the Router's lock only; an attempt is always this worker's own.
 
-    Tried with LiteLLM 1.110, whose Rust core hands back no copy of a deployment: an attempt is known by its call id.
+    Tried with LiteLLM 1.108 and 1.110. The Rust core of the latter hands on no copy of a deployment, so an attempt is
+    known by LiteLLM's id of the call.
 
     Examples
     --------
@@ -122,6 +126,8 @@ class LiteLLMDoor(CustomLogger):
                 raise TypeError(f"{name} must be callable, got {check.shown(given)}")
         super().__init__()
         self.router = router
+        # LiteLLM takes two callbacks of one class for the same one, unless a public string or number differs.
+        self.key = secrets.token_hex(8)
         self.failure = None if failure is None else check.finite("failure", failure)
         if self.failure is not None:
             router.policy.check_reward(self.failure, 1.0)
