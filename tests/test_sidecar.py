@@ -20,8 +20,7 @@ import httpx
 
 from banditroute import FileStore, LinUCB, Router
 from banditroute.cli import main
-from banditroute.cli.serve import worker_router
-from banditroute.config import ConfigError
+from banditroute.config import ConfigError, worker_router
 from banditroute.router import RewardLimits
 from banditroute.servers.answers import aupdate, standing, waits, withdraw
 from banditroute.servers.repeats import Repeats

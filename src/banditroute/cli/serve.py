@@ -12,28 +12,26 @@ For example
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from banditroute._core.files import lock
 from banditroute.cli.console import positive
-from banditroute.config import ConfigError, check_config, from_config, read_config
-from banditroute.router import Router
+from banditroute.config import ConfigError, check_config, from_config, read_config, worker_router
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["application", "configure", "run", "worker_router"]
+__all__ = ["application", "configure", "run"]
 
 CONFIG, WORKERS, METRICS, TOKEN = (
     f"BANDITROUTE_{name}" for name in ("CONFIG", "WORKERS", "METRICS", "TOKEN")
 )
 STOP_S = 10  # for calls under way when it is told to stop
 HEALTH_S = 60  # a worker that compiles or is starved of CPU is not dead
-_slots: list[IO[bytes]] = []  # locks that this process holds while it lives
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop; returns 0."""
     import uvicorn
+    from uvicorn.supervisors import Multiprocess
 
     _check(args.config, args.workers)
     with tempfile.TemporaryDirectory(prefix="banditroute-metrics-") as metrics:
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
             flush=True,
         )
-        uvicorn.run(
+        config = uvicorn.Config(
             "banditroute.cli.serve:application",
             factory=True,
             host=args.host,
@@ -77,6 +76,15 @@ def run(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=STOP_S,
             timeout_worker_healthcheck=HEALTH_S,
         )
+        listening = config.bind_socket()
+        # What it accepts inherits this; asyncio sets it on sockets of its own only, and without it an answer in two
+        # pieces waits 40 ms for the acknowledgement of the first.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server = uvicorn.Server(config)
+        if args.workers == 1:
+            server.run(sockets=[listening])
+        else:
+            Multiprocess(config, target=server.run, sockets=[listening]).run()
     return 0
 
 
@@ -107,41 +115,3 @@ def application() -> "FastAPI":
         token=os.environ.get(TOKEN) or None,
         metrics=partial(page, directory=shared),
     )
-
-
-def worker_router(config: str | os.PathLike[str], workers: int) -> Router:
-    """Return the Router of one worker: of several, each recovers from a directory of its own.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> text = '{"policy": {"kind": "LinUCB", "arms": ["a", "b"], "dim": 1}, "recover": {"directory": "%s"}}'
-    >>> with tempfile.TemporaryDirectory() as home:
-    ...     file = Path(home, "config.json")
-    ...     done = file.write_text(text % Path(home, "state").as_posix())
-    ...     with worker_router(file, 2):
-    ...         sorted(path.name for path in Path(home, "state").iterdir())
-    ['worker-0', 'worker-0.lock']
-    """
-    _, given = read_config(config)
-    if workers > 1 and "recover" in given:
-        check_config(config)
-        home = Path(given["recover"]["directory"])
-        given = {**given, "recover": {**given["recover"], "directory": str(_own(home, workers))}}
-        return from_config(given)
-    return from_config(config)
-
-
-def _own(home: Path, workers: int) -> Path:
-    """Return the first directory that no living worker has; one that is started again takes that of the one before."""
-    home.mkdir(parents=True, exist_ok=True)
-    for number in range(2 * workers):  # those that are just stopping hold theirs still
-        file = open(home / f"worker-{number}.lock", "ab", buffering=0)  # noqa: SIM115 - held while the process lives
-        try:
-            lock(file, wait=False)
-        except BlockingIOError:
-            file.close()
-            continue
-        _slots.append(file)
-        return home / f"worker-{number}"
-    raise OSError(f"{home}: every directory of {2 * workers} is in use by another process")

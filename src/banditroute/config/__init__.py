@@ -2,5 +2,6 @@
 
 from banditroute.config.files import ConfigError, check_config, config_schema, read_config
 from banditroute.config.routers import from_config
+from banditroute.config.workers import worker_router
 
-__all__ = ["ConfigError", "check_config", "config_schema", "from_config", "read_config"]
+__all__ = ["ConfigError", "check_config", "config_schema", "from_config", "read_config", "worker_router"]

@@ -90,6 +90,14 @@ class RedisStoreOptions(Options):
     share_decisions: bool = False
 
 
+class DoorOptions(Options):
+    """Settings of the door to LiteLLM's proxy, as its parameters of the same names; functions are ``module:name``."""
+
+    context: str | None = None
+    reward: str | None = None
+    failure: float | int | None = None
+
+
 def _one_of(kinds: dict[str, type]) -> Any:
     models = [options_of(kind) for kind in kinds.values()]
     return Annotated[Union[tuple(models)], Field(discriminator="kind")]  # noqa: UP007
@@ -102,7 +110,7 @@ def config_model() -> type[Options]:
     Examples
     --------
     >>> sorted(config_model().model_fields)[:4]
-    ['backend', 'paging', 'policy', 'recover']
+    ['backend', 'litellm', 'paging', 'policy']
     """
 
     class Config(Options):
@@ -118,6 +126,7 @@ def config_model() -> type[Options]:
         backend: _one_of(SERVERS) | None = None  # type: ignore[valid-type]
         router: RouterOptions = RouterOptions()
         recover: Recovery | None = None
+        litellm: DoorOptions | None = None
         store: Annotated[FileStoreOptions | RedisStoreOptions, Field(discriminator="kind")] | None = None
 
     return Config
