@@ -147,11 +147,11 @@ class Planner:
         reconciler = self.reconciler
         if reconciler is None:
             return True
-        return not (reconciler.displaces or self._parts.arms.names[arm] in reconciler.blocked())
+        return not (reconciler.follows_requests or self._parts.arms.names[arm] in reconciler.blocked())
 
     def sent(self, arm: int) -> None:
         """Follow a request to a server that displaces by requests."""
-        if self.reconciler is not None and self.reconciler.displaces:
+        if self.reconciler is not None and self.reconciler.follows_requests:
             self.reconciler.served(self._parts.arms.names[arm])
 
     def recovered(self) -> None:
