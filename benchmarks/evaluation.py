@@ -26,7 +26,13 @@ def environment(name):
     """Return a recorded data set with its first 32 context components."""
     keys = {"llmrouter9": ("scores", 255.0), "pareto4": ("rewards", 1.0)}[name]
     return MatrixEnvironment.from_npz(
-        data_file(f"{name}.npz"), "minilm_pca64", keys[0], arms="models", scale=keys[1], order="replace"
+        data_file(f"{name}.npz"),
+        "minilm_pca64",
+        keys[0],
+        arms="models",
+        scale=keys[1],
+        components=32,
+        order="replace",
     )
 
 

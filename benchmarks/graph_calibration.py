@@ -1,4 +1,4 @@
-"""How well the estimators of `GraphDiagLinUCB` predict: python benchmarks/graph_calibration.py [--seed 0].
+"""How well the estimators of `OnlineMatching` predict: python benchmarks/graph_calibration.py [--seed 0].
 
 Rewards are linear in the weights of the active clusters, E r = w' theta_j, as the paper models them; every
 item has an edge to every cluster, and items are shown uniformly at random. Compared with the truth on users
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 
 
 class Quality(NamedTuple):
@@ -63,7 +63,7 @@ def measure(seed=0, *, signed=False, clusters=30, active=5, temperature=0.3, ite
     test = slice(train, None)
     found = {}
     for estimator in ("raw", "mean"):
-        policy = GraphDiagLinUCB(graph, alpha=1.0, estimator=estimator, rng=seed)
+        policy = OnlineMatching(graph, alpha=1.0, estimator=estimator, rng=seed)
         policy.update_batch(shown[:train], c[:train], w[:train], rewards[:train])
         found[estimator] = quality(np.array([policy.scores(*x).mean for x in contexts[train:]]), truth[test])
     full = np.empty_like(truth[test])

@@ -93,7 +93,7 @@ def llmrouter9(
         groups="task",
         scale=255.0,
         order=order,
-        **options,
+        **{"components": 32, **options},
     )
     return priced(source.stream(length, seed), seed, capacity=capacity, prices=prices)
 
@@ -129,7 +129,7 @@ def pareto4(
         arms="models",
         groups="source",
         order=order,
-        **options,
+        **{"components": 32, **options},
     )
     return priced(source.stream(length, seed), seed, capacity=capacity, prices=prices)
 

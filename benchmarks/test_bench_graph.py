@@ -11,7 +11,7 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 
 EDGES, ITEMS, GROUP, REQUESTS = 1_000_000, 1_000_000, 50, 400
 
@@ -28,7 +28,7 @@ def make(width, active, shared=False, estimator="mean"):
             pool = np.unique(rng.integers(0, ITEMS, 3 * width))[: 2 * width]
         items[c] = rng.permutation(pool)[:width]
     graph = ClusterGraph.from_edges(np.repeat(np.arange(clusters), width), items.ravel(), names=ITEMS)
-    policy = GraphDiagLinUCB(graph, alpha=0.3, estimator=estimator, rng=0)
+    policy = OnlineMatching(graph, alpha=0.3, estimator=estimator, rng=0)
     n = rng.integers(1, 200, EDGES)
     policy._edges.truth[:] = np.stack([0.05 * n, 0.2 * n * rng.random(EDGES), 0.2 * n], axis=1)
     policy._edges.derive()

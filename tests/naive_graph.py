@@ -5,7 +5,7 @@ from math import inf, sqrt
 
 import numpy as np
 
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 
 FORMS = [("mean", 0.0), ("mean", 0.5), ("raw", 0.0), ("raw", 0.5)]  # estimator, init_precision
 
@@ -79,7 +79,7 @@ def trained(rng, *, clusters=8, items=20, count=60, rounds=200, among=None, **se
     j = ids[j]
     settings = {"alpha": 0.7, **settings}
     graph = ClusterGraph.from_edges(c, j, names=among or items, n_clusters=clusters)
-    policy = GraphDiagLinUCB(graph, rng=1, **settings)
+    policy = OnlineMatching(graph, rng=1, **settings)
     naive = NaiveGraph(zip(c.tolist(), j.tolist(), strict=True), **settings)
     log = [(int(rng.choice(ids)), *random_context(rng, clusters), float(rng.normal())) for _ in range(rounds)]
     for event in log:

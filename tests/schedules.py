@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from banditroute import FileStore, LinUCB, Router
+from banditroute.durability.rows import opened
 from banditroute.durability.stores import BASE
 
 ARMS, DIM = 3, 2
@@ -59,9 +60,15 @@ class Faulty:
         self._strike()
         self.store.keep(decisions, ttl_s)
 
-    def take(self, keys):
+    def look(self, keys):
         self._strike()
-        return self.store.take(keys)
+        return self.store.look(keys)
+
+    def take(self, keys, token):
+        self._strike()
+        taken = self.store.take(keys, token)
+        self._strike()
+        return taken
 
 
 class Member:
@@ -84,7 +91,7 @@ class Member:
         self.steps += 1
         x, reward = rng.integers(-3, 4, size=DIM).astype(float), float(rng.integers(-3, 4))
         decision = self.router.select(x)
-        at = self.router.parts.ledger.pending[decision.id].at
+        at = self.router.parts.ledger.pending[decision.id][4]
         assert self.router.update(decision.id, reward)
         assert self.router.update(decision.id, reward) is False
         self.log.append((int(decision.arm), x, reward, at))
@@ -93,21 +100,23 @@ class Member:
         self.net.caller = self
         self.replica.sync()
         if (
-            self.replica.lost > self.lost
+            self.replica.sharing.lost > self.lost
         ):  # folded in a state that it no longer remembers: what came after is lost
-            self.lost = self.replica.lost
+            self.lost = self.replica.sharing.lost
             self.log[self.folded() :] = []
 
     def folded(self):
-        base = self.replica._rows.get(BASE, {}).get("folded", {})
+        base = self.replica.sharing.peers.folded
         return max((n for (name, seq), n in self.prefix.items() if base.get(name) == seq), default=0)
 
     def surviving(self, rows):
         """What of the log is in the store after this member has died: of each arm up to the version there."""
         kept = []
         for arm in range(ARMS):
-            seqs = {name: row["parts"].get(str(arm), 0) for name, row in rows.items() if name != BASE}
-            seqs |= rows.get(BASE, {}).get("folded", {})
+            seqs = {
+                name: opened(row).parts.get(f"arm:{arm}", 0) for name, row in rows.items() if name != BASE
+            }
+            seqs |= opened(rows[BASE]).about.folded if BASE in rows else {}
             upto = max((n for (name, seq), n in self.prefix.items() if seqs.get(name) == seq), default=0)
             kept += [entry for entry in self.log[:upto] if entry[0] == arm]
         return kept
@@ -192,9 +201,9 @@ def run_schedule(store, seed, *, events=60, discount=1.0, flushes=True):
         assert np.array_equal(policy.counts, count), (seed, policy.counts, count)
         assert same(np.array([state.full(g) for g in state.gram]), gram), seed
         assert same(state.moment[:, :DIM], moment), seed
-        assert member.replica.refused == 0
+        assert member.replica.sharing.peers.refusals == 0
     for member in [*live, *dead]:
-        happened["fenced"] = happened.get("fenced", 0) + member.replica.fenced
-        happened["lost"] = happened.get("lost", 0) + member.replica.lost
-        happened["ambiguous"] = happened.get("ambiguous", 0) + member.replica.ambiguous
+        happened["fenced"] = happened.get("fenced", 0) + member.replica.sharing.fenced
+        happened["lost"] = happened.get("lost", 0) + member.replica.sharing.lost
+        happened["ambiguous"] = happened.get("ambiguous", 0) + member.replica.sharing.peers.ambiguous
     return happened

@@ -391,7 +391,13 @@ def test_background_without_traffic_meanwhile_plans_as_inline_does():
     # The thread is waited for at each boundary: then the plans, hence the decisions, are those of inline.
     problem = homes(900, 3)
     inline = simulate(LinUCB(15, 10, rng=1), problem, Polar(4, epoch=200), engine="router")
-    router = Router(LinUCB(15, 10, rng=1), Polar(4, epoch=200), problem.faults, loads=problem.loads, maintenance="background")
+    router = Router(
+        LinUCB(15, 10, rng=1),
+        Polar(4, epoch=200),
+        problem.faults,
+        loads=problem.loads,
+        maintenance="background",
+    )
     arms = []
     with router:
         for t, x in enumerate(problem.stream.contexts):

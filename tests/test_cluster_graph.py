@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 
 
 @pytest.mark.parametrize("library", ["scikit-learn", "scipy"])
@@ -34,7 +34,7 @@ def test_embeddings_give_the_items_of_largest_inner_product(library, monkeypatch
     np.testing.assert_allclose(w, np.exp(inner[c] / 2.0) / np.exp(inner[c] / 2.0).sum(), rtol=1e-12)
     _, hard = graph.context(1e4 * user, active=3, temperature=1e-3)
     np.testing.assert_array_equal(hard, [1.0, 0.0, 0.0])
-    pick = GraphDiagLinUCB(graph, alpha=1.0, rng=0).select(*graph.context(user))
+    pick = OnlineMatching(graph, alpha=1.0, rng=0).select(*graph.context(user))
     assert 0 <= pick.item < 40
 
 

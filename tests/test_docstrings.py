@@ -12,7 +12,7 @@ ROOMS = [
     "servers", "simulation", "evaluation", "plots", "testing",
 ]  # fmt: skip
 # Made by a Router, never by a user: they say what they do and need not show it.
-PARTS = {"Claims", "Host", "Listener", "Replica", "StateStore", "Term"}
+PARTS = {"Claims", "Host", "Listener", "Replica", "StateStore", "Term", "TermHost"}
 
 
 def public_modules():

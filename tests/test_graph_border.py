@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from banditroute.errors import UnknownArm
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 from naive_graph import state, statistics, trained
 
 CONTEXT = ([0, 2], [0.5, 0.5])
@@ -53,7 +53,7 @@ BAD = {
     "retire the unknown": lambda p: p.retire_items([0, 20]),
     "merge with a number": lambda p: p.merge(3),
     "merge another edge": lambda p: p.merge(_with_another_edge(p)),
-    "merge other edges": lambda p: p.merge(GraphDiagLinUCB(ClusterGraph.from_edges([7], [19]), alpha=1.0)),
+    "merge other edges": lambda p: p.merge(OnlineMatching(ClusterGraph.from_edges([7], [19]), alpha=1.0)),
     "load another kind": lambda p: p.load_state(*_spoiled(p, policy="LinUCB")),
     "load nan": lambda p: p.load_state(*_spoiled(p, truth=np.full((60, 3), np.nan))),
     "load unsorted": lambda p: p.load_state(*_spoiled(p, items=np.zeros(p.n_edges, dtype=int))),
@@ -112,9 +112,9 @@ def test_errors_name_argument_rule_and_value():
         {"alpha": 1.0, "init_precision": -1.0},
     ):
         with pytest.raises(ValueError, match="must be"):
-            GraphDiagLinUCB(graph, **settings)
+            OnlineMatching(graph, **settings)
     with pytest.raises(TypeError, match="graph must be a ClusterGraph"):
-        GraphDiagLinUCB([[0, 1]], alpha=1.0)
+        OnlineMatching([[0, 1]], alpha=1.0)
 
 
 def test_all_forms_of_input_are_alike_and_left_alone():

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 from naive_graph import FORMS, random_context, state, statistics, trained
 
 both = pytest.mark.parametrize(("estimator", "precision"), FORMS)
@@ -58,7 +58,7 @@ def test_items_and_edges_come_and_go_while_feedback_is_pending():
 def test_names_follow_their_items():
     graph = ClusterGraph.from_edges([0, 0, 1], ["b", "a", "b"])
     assert graph.names == ("b", "a")
-    policy = GraphDiagLinUCB(graph, alpha=1.0, rng=0)
+    policy = OnlineMatching(graph, alpha=1.0, rng=0)
     assert policy.update("a", [0], [1.0], 0.5)
     policy.retire_items(["a", "a"])
     assert not policy.update("a", [0], [1.0], 0.5)
@@ -105,7 +105,7 @@ def test_a_million_edges_on_a_million_items(clusters, width):
     items = np.sort(rng.integers(0, 1_000_000, (clusters, width)), axis=1)
     items += np.arange(width)  # distinct within a cluster
     graph = ClusterGraph.from_edges(np.repeat(np.arange(clusters), width), items.ravel(), names=1_002_000)
-    policy = GraphDiagLinUCB(graph, alpha=0.5, rng=0)
+    policy = OnlineMatching(graph, alpha=0.5, rng=0)
     assert policy.n_edges == 1_000_000
     c, w = np.array([3, 499, 17, 250, 8]), np.array([0.3, 0.3, 0.2, 0.1, 0.1])
     union = np.unique(items[c])

@@ -17,8 +17,9 @@ import pytest
 
 from banditroute import LRU, LinUCB, Polar, Router, SnapshotError, UnknownDecision
 from banditroute._core.kernels import layout
-from banditroute.durability import journal as journals
-from banditroute.durability import snapshots as snap
+from banditroute.durability import journal_records as forms
+from banditroute.durability import journal_writer as writer
+from banditroute.router import state
 
 HERE = Path(__file__).parent
 
@@ -47,18 +48,32 @@ def serve(router, steps, seed, ids=()):
     return waiting
 
 
+def journal_of(router):
+    return router._journal
+
+
 def crash(router):
     """What a kill leaves: no last checkpoint, no unlock by hand."""
-    journal = router._journal
-    journal._stop.set()
-    journal._thread.join()
-    journal._file.close()
-    journal._lock_file.close()
+    journal = journal_of(router)
+    journal._flusher.close()
+    journal._checkpointer.close()
+    journal.abandon()
     router._journal = None
 
 
+def newest(home, kind="journal"):
+    return sorted(home.glob(f"{kind}-*"))[-1]
+
+
+def ends(path):
+    """Where the head and each record of a file end."""
+    with path.open("rb") as file:
+        opening = forms.opening(file)
+        return [file.tell(), *(end for end, _ in forms.events(file, opening))]
+
+
 def compared(router, *, residency=True):
-    header, arrays = snap.capture(router)
+    header, arrays = state.capture(router)
     header.pop("time")
     arrays["policy.header"][[layout.H_PROPENSITY, layout.H_EVALUATED]] = 0.0  # of the last call only
     if not residency:
@@ -71,11 +86,11 @@ def test_replay_is_exact(tmp_path, controller):
     router = made(controller)
     router.recover(tmp_path, flush_s=60.0)
     ids = serve(router, 100, 1)
-    router._journal.checkpoint()
+    journal_of(router).checkpoint()
     ids = serve(router, 100, 2, ids)
     router.quarantine("2")
     serve(router, 30, 3, ids)
-    router._journal.flush()
+    journal_of(router).flush()
     wanted = compared(router)
     crash(router)
     again = made(controller, rng=9)
@@ -94,11 +109,11 @@ def test_arms_added_and_removed_come_back(tmp_path):
     router.add_arm("new", fault=0.3)
     router.remove_arm("1")
     serve(router, 40, 2, ids)
-    router._journal.flush()
+    journal_of(router).flush()
     wanted = compared(router)
     crash(router)
     again = made("lru")
-    again.recover(tmp_path)
+    again.recover(tmp_path, arms="file")
     assert again.policy.arms == ("0", "2", "3", "new")
     assert compared(again) == wanted
     again.close()
@@ -112,7 +127,7 @@ def test_expiry_is_replayed_with_its_stated_reward(tmp_path):
     router.update(ids[0], 1.0)
     router.parts.books.clock.now += 10.0
     assert router.stats()["expired"] == 2
-    router._journal.flush()
+    journal_of(router).flush()
     wanted = compared(router)
     crash(router)
     again = made(rng=4, **options)
@@ -128,7 +143,7 @@ def test_answered_once_whatever_crashes_between(tmp_path):
     router.recover(tmp_path, flush_s=60.0)
     first, second = router.select(np.ones(5)).id, router.select(np.ones(5)).id
     router.update(first, 1.0)
-    router._journal.flush()
+    journal_of(router).flush()
     router.update(second, 1.0)  # not flushed
     third = router.select(np.ones(5)).id  # not flushed
     crash(router)
@@ -147,13 +162,12 @@ def test_a_torn_tail_costs_the_tail(tmp_path, damage):
     router = made()
     router.recover(tmp_path, flush_s=60.0)
     serve(router, 50, 1)
-    router._journal.flush()
-    path = Path(router._journal._file.name)
+    journal_of(router).flush()
     crash(router)
-    data = path.read_bytes()
-    whole = sum(1 for _ in journals.records(path))
-    ends = [8] + [end for end, _ in journals.records(path)]
-    at = ends[-10] + 5
+    path = newest(tmp_path)
+    data, places = path.read_bytes(), ends(path)
+    whole = len(places) - 1
+    at = places[-10] + 5
     if damage == "torn":
         path.write_bytes(data[:at])
     elif damage == "flipped":
@@ -171,13 +185,13 @@ def test_a_torn_snapshot_falls_back_one_generation_and_loses_nothing(tmp_path):
     router = made()
     router.recover(tmp_path, flush_s=60.0)
     ids = serve(router, 30, 1)
-    router._journal.checkpoint()
+    journal_of(router).checkpoint()
     serve(router, 30, 2, ids)
-    router._journal.flush()
+    journal_of(router).flush()
     wanted = compared(router)
     crash(router)
-    newest = sorted(tmp_path.glob("snapshot-*"))[-1]
-    newest.write_bytes(newest.read_bytes()[:-3])
+    last = newest(tmp_path, "snapshot")
+    last.write_bytes(last.read_bytes()[:-3])
     again = made()
     report = again.recover(tmp_path)
     assert report["generation"] == 1 and len(report["refused"]) == 1
@@ -194,7 +208,7 @@ def test_generations_are_bounded_and_the_directory_is_locked(tmp_path):
     router.recover(tmp_path, keep=2)
     for seed in range(6):
         serve(router, 5, seed)
-        router._journal.checkpoint()
+        journal_of(router).checkpoint()
     assert len(list(tmp_path.glob("snapshot-*"))) == len(list(tmp_path.glob("journal-*"))) == 2
     with pytest.raises(ValueError, match="in use"):
         made().recover(tmp_path)
@@ -208,7 +222,7 @@ def test_generations_are_bounded_and_the_directory_is_locked(tmp_path):
 def test_a_full_disk_is_counted_and_serving_goes_on(tmp_path, monkeypatch):
     router = made()
     router.recover(tmp_path, flush_s=60.0)
-    journal = router._journal
+    journal = journal_of(router)
     ids = serve(router, 20, 1)
     real, refusing = os.fsync, True
 
@@ -236,12 +250,12 @@ def test_a_full_disk_is_counted_and_serving_goes_on(tmp_path, monkeypatch):
 
 
 def test_memory_is_bounded_while_the_disk_refuses(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "BUFFER_LIMIT", 2000)
+    monkeypatch.setattr(writer, "BUFFER_LIMIT", 2000)
     router = made()
     router.recover(tmp_path, flush_s=60.0)
     serve(router, 200, 1)
     stats = router.stats()
-    assert stats["journal_dropped"] > 0 and router._journal._buffered < 2300
+    assert stats["journal_dropped"] > 0
     router.close()
     with made() as again:
         assert again.recover(tmp_path)["generation"] > 0
@@ -286,7 +300,7 @@ def flusher():
     while True:
         with router.parts.lock:
             sure = router.stats()["learned"]
-        router._journal.flush()
+        journal_of(router).flush()
         shared[0:8] = struct.pack("<Q", sure)  # this much cannot be lost any more
 threading.Thread(target=flusher, daemon=True).start()
 while True:

@@ -10,8 +10,10 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from banditroute import LRU, LinUCB, Router
+from banditroute import LRU, FileStore, LinUCB, Router
 from banditroute.router import RewardLimits
+from banditroute.servers.metrics import METRICS, table
+from banditroute.servers.prometheus import _parsed as parsed
 from banditroute.servers.prometheus import export
 
 
@@ -164,38 +166,158 @@ def test_a_forked_child_is_a_worker_of_its_own(tmp_path, close):
     os.close(reports)
     os.close(orders)
     heard = json.loads(os.read(answers, 10_000))
-    expected = {me: 1.0, str(child): router.stats()["decisions"] + 4.0}
+    expected = {me: 1.0, str(child): 4.0}  # the one before the fork is the parent's alone
     assert heard == expected
     assert within(20.0, lambda: samples(registry) == expected)  # the thread of the child writes
     os.write(commands, b"x")
     os.waitpid(child, 0)
     assert samples(registry) == {me: 1.0}
-    assert [path.name for path in tmp_path.iterdir()] == [f"{me}.json"]  # closing in a child left it alone
+    assert [path.name for path in tmp_path.iterdir()] == [
+        f"worker-{me}.banditroute"
+    ]  # closing in a child left it alone
     collector.close()
     for pipe in (answers, commands):
         os.close(pipe)
 
 
-def test_writing_goes_on_after_an_error(tmp_path, monkeypatch):
-    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
-    failed, stats = [], router.stats
+def test_writing_goes_on_after_an_error(tmp_path):
+    router, failed, broken = Router(LinUCB(2, 2, rng=0)), [], []
 
-    def broken():
-        if len(failed) < 2:
-            failed.append(1)
-            raise OSError("no space left on device")
-        return stats()
+    class Counted:
+        def stats(self):
+            if broken and len(failed) < 2:
+                failed.append(1)
+                raise SystemExit("or whatever")
+            return router.stats()
 
-    collector = export(router, registry, directory=tmp_path, write_s=0.01)
-    monkeypatch.setattr(router, "stats", broken)
+    counted = Counted()
+    collector = export(counted, CollectorRegistry(), directory=tmp_path, write_s=0.01)
+    broken.append(1)
     router.select([1.0, 0.0])
-    path = tmp_path / f"{os.getpid()}.json"
-
-    def written():
-        try:
-            return json.loads(path.read_bytes())["stats"]["decisions"] == 1
-        except ValueError:
-            return False
-
-    assert within(20.0, lambda: len(failed) == 2 and written())
+    path = tmp_path / f"worker-{os.getpid()}.banditroute"
+    assert within(20.0, lambda: len(failed) == 2)
+    assert within(20.0, lambda: (parsed(path.read_bytes()) or {"stats": {}})["stats"].get("decisions") == 1)
     collector.close()
+
+
+def kinds_of_file(folder, victim):
+    """Things that lie under the names that this process would take."""
+    for n, make in enumerate(
+        [
+            lambda path: path.symlink_to(victim),
+            lambda path: path.write_bytes(b"{}"),
+            lambda path: path.mkdir(),
+            lambda path: os.mkfifo(path),
+            lambda path: path.symlink_to(folder / "nothing"),
+            lambda path: path.write_bytes(b"banditroute-metrics 1 2 0\n{}"),
+        ]
+    ):
+        make(folder / f"worker-{os.getpid()}{f'-{n}' if n else ''}.banditroute")
+
+
+def test_files_of_others_are_left_alone_and_no_link_is_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    home = tmp_path / "home"
+    home.mkdir()
+    kinds_of_file(home, victim)
+    for name in ("config.json", "package.json", "worker-1.json"):
+        (home / name).write_text("{}")
+    before = sorted(path.name for path in home.iterdir())
+    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
+    collector = export(router, registry, directory=home, write_s=0.01)
+    router.select([1.0, 0.0])
+    assert samples(registry) == {f"{os.getpid()}-6": 1.0}
+    collector.close()
+    assert sorted(path.name for path in home.iterdir()) == before
+    assert victim.read_text() == "precious" and not (home / "nothing").exists()
+
+
+def test_a_folder_that_was_replaced_belongs_to_the_other(tmp_path):
+    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
+    collector = export(router, registry, directory=tmp_path / "home", write_s=0.01)
+    (tmp_path / "home").rename(tmp_path / "old")
+    (tmp_path / "home").mkdir()
+    router.select([1.0, 0.0])
+    path = tmp_path / "old" / f"worker-{os.getpid()}.banditroute"
+    assert within(20.0, lambda: parsed(path.read_bytes())["stats"]["decisions"] == 1)
+    collector.close()
+    assert list((tmp_path / "home").iterdir()) == list((tmp_path / "old").iterdir()) == []
+
+
+def test_what_a_worker_left_that_was_killed_goes_and_its_name_is_free(tmp_path):
+    router, registry = Router(LinUCB(2, 2, rng=0)), CollectorRegistry()
+    collector = export(router, registry, directory=tmp_path)
+    path = tmp_path / f"worker-{os.getpid()}.banditroute"
+    data = path.read_bytes()
+    collector.close()
+    path.write_bytes(data)
+    collector = export(router, CollectorRegistry(), directory=tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    collector.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("shared", [True, False])
+def test_decisions_of_forked_workers_add_up(tmp_path, shared):
+    router, registry = Router(LinUCB(["a", "b"], 2, rng=0)), CollectorRegistry()
+    collector = export(router, registry, directory=tmp_path if shared else None, write_s=0.01)
+
+    def counted():
+        found = {"decisions": 0.0, "arm_decisions": 0.0, "arm_learned": 0.0}
+        for m in registry.collect():
+            if m.name.removeprefix("banditroute_") in found:
+                found[m.name.removeprefix("banditroute_")] += sum(s.value for s in m.samples)
+        return found
+
+    for _ in range(5):
+        router.update(router.select([1.0, 0.0]).id, 1.0)
+    answers, reports = os.pipe()
+    orders, commands = os.pipe()
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if not child:
+            signal.alarm(120)  # it must not outlive the tests
+            try:
+                for _ in range(10):
+                    router.update(router.select([1.0, 0.0]).id, 1.0)
+                if not shared:
+                    os.write(reports, json.dumps(counted()).encode() + b"\n")
+                os.close(commands)
+                os.read(orders, 1)
+            finally:
+                os._exit(0)
+        children.append(child)
+    os.close(reports)
+    os.close(orders)
+    if shared:
+        assert within(30.0, lambda: set(counted().values()) == {35.0}), counted()
+    else:
+        with os.fdopen(answers) as file:
+            lines = [json.loads(file.readline()) for _ in children]
+        assert all(set(line.values()) == {10.0} for line in lines), lines
+        assert set(counted().values()) == {5.0}
+    os.close(commands)
+    for child in children:
+        os.waitpid(child, 0)
+    if shared:
+        os.close(answers)
+    collector.close()
+
+
+def test_every_number_has_a_line_of_help_in_one_table(tmp_path):
+    sources = {"judge": RewardLimits(0.0, 1.0, clip=True)}
+    router = Router(LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources=sources)
+    router.recover(tmp_path / "journal")
+    router.join(FileStore(tmp_path / "store"), share_decisions=True, background=False)
+    router.update(router.select([1.0, 0.0]).id, 2.0, source="judge")
+    registry = CollectorRegistry()
+    export(router, registry)
+    for family in registry.collect():
+        name = family.name.removeprefix("banditroute_")
+        assert name in METRICS, f"servers/metrics.py has no line for {name}"
+        assert family.documentation == METRICS[name].help and family.documentation.endswith(".")
+        assert family.type == ("counter" if METRICS[name].counter else "gauge")
+    assert all(f"banditroute_{name}" in table() for name in METRICS)
+    router.close()

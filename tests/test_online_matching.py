@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from banditroute.policies import ClusterGraph, GraphDiagLinUCB
+from banditroute.policies import ClusterGraph, OnlineMatching
 from naive_graph import FORMS, random_context, state, statistics, trained
 
 both = pytest.mark.parametrize(("estimator", "precision"), FORMS)
@@ -43,7 +43,7 @@ def test_scores_and_choices_are_those_of_a_dictionary(estimator, precision, amon
 def test_items_that_share_a_place_in_the_hash_table_stay_apart():
     places = (np.arange(1_000) * 2654435769 & 0xFFFFFFFF) >> 27  # of 32, as six edges are active
     ids = np.flatnonzero(places == 31)[:3].tolist()  # the last place, so that the search wraps around
-    policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0, 0, 1, 1, 1], ids * 2, names=1_000), alpha=1.0)
+    policy = OnlineMatching(ClusterGraph.from_edges([0, 0, 0, 1, 1, 1], ids * 2, names=1_000), alpha=1.0)
     for rank, item in enumerate(ids):
         policy.update(item, [0, 1], [0.5, 0.5], float(rank))
     slate = policy.top([0, 1], [0.5, 0.5], 9)
@@ -57,7 +57,7 @@ def test_hard_assignment_is_linucb_on_one_hot_contexts():
     edges = np.repeat(np.arange(clusters), items), np.tile(np.arange(items), clusters)
     graph = ClusterGraph.from_edges(*edges)
     for estimator in ("mean", "raw"):
-        policy = GraphDiagLinUCB(graph, alpha=alpha, estimator=estimator, init_precision=ridge, rng=0)
+        policy = OnlineMatching(graph, alpha=alpha, estimator=estimator, init_precision=ridge, rng=0)
         a, b = np.array([ridge * np.eye(clusters)] * items), np.zeros((items, clusters))
         for _ in range(400):
             x = np.eye(clusters)[rng.integers(clusters)]
@@ -80,7 +80,7 @@ def test_an_infinite_bound_shows_every_new_item_first():
     graph = ClusterGraph.from_edges(np.zeros(50, dtype=int), np.arange(50))
     orders = set()
     for seed in range(3):
-        policy = GraphDiagLinUCB(graph, alpha=0.1, rng=seed)
+        policy = OnlineMatching(graph, alpha=0.1, rng=seed)
         shown = []
         for _ in range(50):
             pick = policy.select([0], [1.0])
@@ -91,7 +91,7 @@ def test_an_infinite_bound_shows_every_new_item_first():
         assert policy.select([0], [1.0]).item == shown[0]
         orders.add(tuple(shown))
     assert len(orders) == 3
-    prior = GraphDiagLinUCB(graph, alpha=0.1, init_precision=1.0, rng=0)
+    prior = OnlineMatching(graph, alpha=0.1, init_precision=1.0, rng=0)
     prior.update(3, [0], [1.0], 1.0)
     assert prior.select([0], [1.0]).item == 3
     fresh = policy.add_items(1, [[0]])
@@ -103,7 +103,7 @@ def test_propensity_is_the_long_run_frequency():
     """n = 20,000, seed 2: chi-square at a false-alarm rate of 1e-6; two items above, five that tie for two places."""
     n = 20_000
     edges = np.zeros(9, dtype=int), np.arange(9)
-    policy = GraphDiagLinUCB(ClusterGraph.from_edges(*edges), alpha=0.0, rng=2)
+    policy = OnlineMatching(ClusterGraph.from_edges(*edges), alpha=0.0, rng=2)
     rewards = [0.9, 0.8, 0.5, 0.5, 0.5, 0.5, 0.5, 0.1, 0.0]
     policy.update_batch(np.arange(9), np.zeros((9, 1), dtype=int), np.ones((9, 1)), rewards)
     picks = [policy.select([0], [1.0], k=4) for _ in range(n)]
@@ -121,7 +121,7 @@ def test_propensity_is_the_long_run_frequency():
 def test_slates_break_ties_evenly_in_every_place():
     """n = 6,000, seed 4: chi-square over the 4 x 3 x 2 orders at a false-alarm rate of 1e-6."""
     n = 6_000
-    policy = GraphDiagLinUCB(ClusterGraph.from_edges([0] * 5, range(5)), alpha=1.0, rng=4)
+    policy = OnlineMatching(ClusterGraph.from_edges([0] * 5, range(5)), alpha=1.0, rng=4)
     policy.update(0, [0], [1.0], 0.0)  # the other four are new and tie
     orders = [tuple(policy.top([0], [1.0], 3).items.tolist()) for _ in range(n)]
     assert {len(set(order) - {0}) for order in orders} == {3}
@@ -145,7 +145,7 @@ def test_a_decision_uses_two_random_numbers_from_prefetched_blocks():
 
 
 def test_weights_of_zero_are_not_active():
-    policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0, rng=0)
+    policy = OnlineMatching(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0, rng=0)
     for w in ([1.0, 0.0], [1.0, 1e-200]):
         assert policy.scores([0, 1], w).items.tolist() == [0]
         assert {policy.select([0, 1], w, k=2) for _ in range(20)} == {(0, 1.0)}

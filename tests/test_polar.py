@@ -10,13 +10,23 @@ from banditroute.residency import Reservoir, ResidentSet, View, Window
 from banditroute.simulation import best_static_set, churning, delayed, homes, sized
 
 
-def view(mean, std, faults, resident, *, clock=1000, loads=None, alpha=0.5, eligible=None, counts=None, **more):
+def view(
+    mean, std, faults, resident, *, clock=1000, loads=None, alpha=0.5, eligible=None, counts=None, **more
+):
     count = len(faults)
     loads = np.zeros(count) if loads is None else np.asarray(loads, dtype=float)
     counts = np.zeros(count) if counts is None else counts
     utilities = lambda x: (mean(x), alpha * std(x))  # noqa: E731 - a function of the contexts, as a policy's is
     return View(
-        clock, utilities, np.asarray(faults, dtype=float), loads, resident, np.zeros(count), counts, eligible, **more
+        clock,
+        utilities,
+        np.asarray(faults, dtype=float),
+        loads,
+        resident,
+        np.zeros(count),
+        counts,
+        eligible,
+        **more,
     )
 
 
@@ -125,7 +135,9 @@ def test_polar_respects_sizes_pins_and_what_is_offered():
     eligible = np.array([False, True, True])
     controller = Polar(1)
     resident = started(controller, 3)
-    assert controller.plan(view(different, constant([9.0] * 3), [0.5] * 3, resident, eligible=eligible)) == {1}
+    assert controller.plan(view(different, constant([9.0] * 3), [0.5] * 3, resident, eligible=eligible)) == {
+        1
+    }
 
 
 @pytest.mark.parametrize("keep", ["recent", "all"])

@@ -9,6 +9,7 @@ import pytest
 from banditroute import LinUCB, Polar, Trace, regret, simulate
 from banditroute.cli import main
 from banditroute.evaluation import Draws, score, sweep, tune
+from banditroute.evaluation.draws import Scored, paired_gain
 from banditroute.simulation import MatrixEnvironment, homes
 
 
@@ -38,7 +39,9 @@ def test_score_is_the_reward_net_of_prices():
     earned = [problem.stream.rewards[t, a] - (0.0 if h else problem.faults[a])
               for t, (a, h) in enumerate(zip(run.arms, run.hits, strict=True))]  # fmt: skip
     net = (sum(earned) - sum(price for _, price in run.loads)) / 800
-    assert score({"alpha": 0.4, "epoch": 200, "capacity": 4}, problem, 5) == pytest.approx(net, rel=1e-12)
+    assert score(
+        {"alpha": 0.4, "epoch": 200, "capacity": 4, "controller": "polar"}, problem, 5
+    ) == pytest.approx(net, rel=1e-12)
     assert regret(run, problem).switching[-1] > 0  # loads were paid for
     stream = problem.stream
     alone = simulate(LinUCB(15, 10, rng=5), stream).arms
@@ -58,8 +61,44 @@ def test_sweep_is_the_same_table_whatever_computes_it(backend):
     table = sweep(settings, draws, range(4), jobs=2, backend=backend)
     one = sweep(settings, draws, range(4))
     assert (table == one).all()
-    assert one[1, 2] == score(settings[1], draws(2), 2)
+    dealt = draws.dealt(range(4))
+    assert one[1, 2] == score(settings[1], dealt(2), 2)
+    together = sweep(settings, draws, range(4), independent=False)
+    assert together[1, 2] == score(settings[1], draws(2), 2)
     assert len(np.unique(one)) > 8  # settings and seeds do differ
+
+
+def test_seeds_are_dealt_rows_of_their_own():
+    draws = Draws(matrix(), 200)
+    dealt = draws.dealt(range(4))
+    rows = [{tuple(row) for row in dealt.parts[s].environment.contexts} for s in range(4)]
+    assert sum(len(own) for own in rows) == len(set().union(*rows)) == 300
+    assert len(dealt(0)) == 75  # no more requests than rows
+    with pytest.raises(ValueError, match="two rows for each of the 200 seeds, got 300"):
+        draws.dealt(range(200))
+
+
+def test_rows_of_a_draw_are_those_of_its_stream():
+    draws = Draws(matrix(), 200)
+    assert (draws.environment.contexts[draws.rows(7)] == draws(7).contexts).all()
+
+
+def test_error_of_a_gain_counts_rows_once_and_seeds_too():
+    """Against the definition in loops."""
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, size=6) for _ in range(3)]
+    one, two = ([Scored(float(e.mean()), e, np.arange(6)) for e in rng.random((3, 6))] for _ in range(2))
+    gain, error = paired_gain(one, two, rows)
+    gains = [a.value - b.value for a, b in zip(one, two, strict=True)]
+    middle = [np.mean([s.value for s in side]) for side in (one, two)]
+    pulls = dict.fromkeys(range(5), 0.0)
+    for s in range(3):
+        for i in range(6):
+            pulls[int(rows[s][i])] += (one[s].earned[i] - middle[0] - two[s].earned[i] + middle[1]) / 18
+    known = len(set(np.concatenate(rows).tolist()))
+    variance = np.var(gains, ddof=1) / 3 + sum(p**2 for p in pulls.values()) * known / (known - 1)
+    assert (gain, error) == (pytest.approx(np.mean(gains)), pytest.approx(np.sqrt(variance)))
+    assert paired_gain(one, two, None)[1] == pytest.approx(np.std(gains, ddof=1) / np.sqrt(3))
 
 
 def test_halves_share_no_row():
@@ -76,7 +115,7 @@ def test_finds_the_setting_that_matters_and_judges_it_held_out():
     draws = Draws(matrix(), 600)
     found = tune(draws, space, trials=8, seeds=6)
     assert all(trial["stopped"] for trial in found.trials if trial["mix"] == 0.9)
-    table = sweep([found.setting, {}], draws.halves()[1], range(10**6, 10**6 + 20))
+    table = sweep([found.candidate, {}], draws.halves()[1], range(10**6, 10**6 + 20), independent=False)
     assert (found.held_out, found.default_held_out) == tuple(table.mean(axis=1))
     assert found.gain == pytest.approx(found.held_out - found.default_held_out, abs=1e-12)
     assert found.setting.get("mix", 0.0) == 0.0
@@ -84,9 +123,17 @@ def test_finds_the_setting_that_matters_and_judges_it_held_out():
 
 def test_keeps_the_defaults_when_nothing_beats_them():
     found = tune(Draws(matrix(), 300), {"mix": [0.8, 0.9]}, trials=3, seeds=4, patience=2)
-    assert found.setting == {}
+    assert found.setting == {} == found.candidate
     assert found.gain == 0.0
+    assert found.gain_error == pytest.approx(0.0, abs=1e-12)
+    assert found.rows_to_settle is None
     assert len(found.trials) == 2  # patience ran out
+
+
+def test_deploys_only_what_the_other_half_confirms():
+    found = tune(Draws(matrix(noise=1.0), 200), {"alpha": [0.01, 0.02, 2.0, 3.0]}, trials=4, seeds=4)
+    assert (found.setting != {}) == (found.gain > 2.0 * found.gain_error) and found.rows <= 150
+    assert found.low == pytest.approx(found.gain - 2 * found.gain_error)
 
 
 def test_resumes_where_it_ended(tmp_path):

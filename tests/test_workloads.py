@@ -302,7 +302,7 @@ def test_digit_popularity_shifts_half_way():
 def test_llmrouter9_has_its_known_values():
     path = recorded("llmrouter9.npz")
     source = MatrixEnvironment.from_npz(
-        path, "minilm_pca64", "scores", arms="models", groups="task", scale=255
+        path, "minilm_pca64", "scores", arms="models", groups="task", scale=255, components=32
     )
     rewards = source.rewards
     assert rewards.shape == (6108, 9)

@@ -1,6 +1,6 @@
 """The exceptions of the library; everything else is a plain ``ValueError`` or ``TypeError``."""
 
-__all__ = ["BanditRouteError", "SnapshotError", "UnknownArm", "UnknownDecision"]
+__all__ = ["BanditRouteError", "DirectoryInUse", "SnapshotError", "UnknownArm", "UnknownDecision"]
 
 
 class BanditRouteError(Exception):
@@ -39,5 +39,15 @@ class SnapshotError(BanditRouteError, ValueError):
     Examples
     --------
     >>> issubclass(SnapshotError, ValueError)
+    True
+    """
+
+
+class DirectoryInUse(BanditRouteError, ValueError):
+    """Another process, or another Router of this one, keeps its journal in the directory; nothing was changed.
+
+    Examples
+    --------
+    >>> issubclass(DirectoryInUse, ValueError)
     True
     """

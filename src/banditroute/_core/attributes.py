@@ -15,6 +15,8 @@ from banditroute._core.typing import Arrays
 
 __all__ = ["fill", "flatten"]
 
+KINDS: tuple[type[Any], ...] = (tuple, list, set, frozenset, deque)
+
 
 def flatten(value: Any, path: str, arrays: Arrays) -> Any:
     """Return `value` as JSON-able data; arrays go to `arrays` under a name that starts with `path`.
@@ -41,7 +43,7 @@ def flatten(value: Any, path: str, arrays: Arrays) -> Any:
         return {
             "dict": [[flatten(k, path, arrays), flatten(v, f"{path}.{k}", arrays)] for k, v in value.items()]
         }
-    for kind in (tuple, list, set, frozenset, deque):
+    for kind in KINDS:
         if isinstance(value, kind):
             items = sorted(value) if isinstance(value, set | frozenset) else value
             return {kind.__name__: [flatten(v, f"{path}.{i}", arrays) for i, v in enumerate(items)]}
@@ -53,14 +55,39 @@ def flatten(value: Any, path: str, arrays: Arrays) -> Any:
 
 
 def fill(target: Any, data: Any, arrays: Arrays) -> Any:
-    """Return what `flatten` described; objects are the attributes of `target`, changed in place.
+    """Return what `flatten` described; objects are the attributes of `target`, changed in place: give a copy.
 
-    Raises ``ValueError`` when the two do not fit.
+    A value keeps its kind: text stays text, a number a number, an array has as many dimensions of the same kind of
+    number; None may become anything, and anything but a number None. An object that has a method ``check_state`` is
+    asked whether its attributes go together. Raises ``ValueError`` when the two do not fit.
+
+    >>> fill((0, set()), {"tuple": [1, {"set": [2]}]}, {})
+    (1, {2})
+    >>> fill(3, "three", {})
+    Traceback (most recent call last):
+    ValueError: an int must stay a number, got 'three'
     """
+    try:
+        return _filled(target, data, arrays)
+    except (TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"a state must be what was stored, got {error!r}") from error
+
+
+def _filled(target: Any, data: Any, arrays: Arrays) -> Any:
     if not isinstance(data, dict):
-        return data
+        return _plain(target, data)
     if "array" in data:
-        return arrays[data["array"]].copy()
+        array = arrays[data["array"]]
+        if isinstance(target, np.ndarray) and (target.ndim, target.dtype.kind) != (
+            array.ndim,
+            array.dtype.kind,
+        ):
+            raise ValueError(
+                f"an array of {target.dtype} must stay one, got {array.dtype}, {array.ndim} dimensions"
+            )
+        if target is not None and not isinstance(target, np.ndarray):
+            raise ValueError(f"a {type(target).__name__} must stay one, got an array")
+        return array.copy()
     if "generator" in data:
         if not isinstance(target, np.random.Generator):
             raise ValueError(f"a generator must stay one, got {type(target).__name__}")
@@ -69,30 +96,61 @@ def fill(target: Any, data: Any, arrays: Arrays) -> Any:
         return generator
     if "cache" in data:
         target.clear()
-        for key, value in fill(None, data["cache"], arrays):
+        for key, value in _filled(None, data["cache"], arrays):
             target[key] = value
         return target
     if "dict" in data:
-        old = target if isinstance(target, dict) else {}
-        pairs = [(fill(None, k, arrays), v) for k, v in data["dict"]]
-        return {k: fill(old.get(k), v, arrays) for k, v in pairs}
-    for kind in (tuple, list, set, frozenset, deque):
+        if target is not None and not isinstance(target, dict):
+            raise ValueError(f"a {type(target).__name__} must stay one, got a dict")
+        old = target or {}
+        pairs = [(_filled(None, k, arrays), v) for k, v in data["dict"]]
+        return {k: _filled(old.get(k), v, arrays) for k, v in pairs}
+    for kind in KINDS:
         if kind.__name__ in data:
-            olds = list(target) if isinstance(target, tuple | list) else []
-            given = data[kind.__name__]
-            olds += [None] * (len(given) - len(olds))
-            items = [fill(t, v, arrays) for t, v in zip(olds, given, strict=False)]
-            if isinstance(target, tuple) and hasattr(target, "_fields"):
-                return type(target)(*items)
-            if isinstance(target, deque):
-                return deque(items, target.maxlen)
-            return kind(items)
+            return _sequence(target, kind, data[kind.__name__], arrays)
+    return _object(target, data, arrays)
+
+
+def _plain(target: Any, data: Any) -> Any:
+    """Return a number, text, truth value or None, where `target` may become one."""
+    if isinstance(target, np.generic):
+        target = target.item()
+    if target is None or (data is None and not isinstance(target, int | float)):
+        return data
+    if isinstance(target, int | float) and not isinstance(data, int | float):
+        raise ValueError(f"an {type(target).__name__} must stay a number, got {data!r}")
+    if isinstance(target, str) and not isinstance(data, str):
+        raise ValueError(f"a text must stay one, got {data!r}")
+    if not isinstance(target, int | float | str):
+        raise ValueError(f"a {type(target).__name__} must stay one, got {data!r}")
+    return data
+
+
+def _sequence(target: Any, kind: type[Any], given: Any, arrays: Arrays) -> Any:
+    if target is not None and not isinstance(target, kind):
+        raise ValueError(f"a {type(target).__name__} must stay one, got a {kind.__name__}")
+    olds = list(target) if isinstance(target, tuple | list) else []
+    # What belongs together has the same length in both; a longer list is of things that were not there before.
+    olds += [None] * (len(given) - len(olds))
+    items = [_filled(t, v, arrays) for t, v in zip(olds, given, strict=False)]
+    if isinstance(target, tuple) and hasattr(target, "_fields"):
+        return type(target)(*items)
+    if isinstance(target, deque):
+        return deque(items, target.maxlen)
+    return kind(items)
+
+
+def _object(target: Any, data: dict[str, Any], arrays: Arrays) -> Any:
     if data["object"] != type(target).__name__:
         raise ValueError(f"a {data['object']} must stay one, got {type(target).__name__}")
     mine = _members(target)
     for name, value in data["members"].items():
-        if name in mine:  # what an older version kept and this one does not need is passed over
-            object.__setattr__(target, name, fill(mine[name], value, arrays))
+        # What an older version kept and this one does not need is passed over, and nothing takes a callable's place.
+        if name in mine and not callable(mine[name]):
+            object.__setattr__(target, name, _filled(mine[name], value, arrays))
+    check_state = getattr(target, "check_state", None)
+    if check_state is not None:
+        check_state()
     return target
 
 

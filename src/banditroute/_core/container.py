@@ -12,23 +12,64 @@ import os
 import struct
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute._core.files import regular, write
 from banditroute._core.typing import Arrays, Header
 from banditroute.errors import SnapshotError
 
-__all__ = ["FORMAT", "LIMIT_BYTES", "decode", "encode", "keep_previous", "read", "write"]
+__all__ = ["FORMAT", "LIMIT_BYTES", "decode", "encode", "headline", "pieces", "read", "read_from", "write"]
 
 
 MAGIC = b"bndtrout"
 FORMAT = 1
 LIMIT_BYTES = 1 << 32
 PREFIX = struct.Struct("<8sII32s")
+DIMENSIONS, LONGEST = 8, 1 << 40  # of an array, at most
 DTYPES = ("<f8", "<i8", "<u8", "|b1", "|u1", "<f4", "<i4", "<u4")
+
+
+def pieces(
+    header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, limit_bytes: int = LIMIT_BYTES
+) -> list[bytes | memoryview]:
+    """Return header and arrays as the bytes of a file, in pieces, so that large arrays are not copied once more.
+
+    Raises
+    ------
+    TypeError
+        The header is not JSON-able, or an array holds neither numbers nor booleans.
+    SnapshotError
+        They are larger than `limit_bytes`: no reader would take them.
+
+    Examples
+    --------
+    >>> b"".join(pieces({"a": 1}, {})) == encode({"a": 1}, {})
+    True
+    """
+    table: list[list[Any]] = []
+    blocks: list[memoryview] = []
+    offset, digest = 0, hashlib.sha256()
+    for name, array in arrays.items():
+        block = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        if block.dtype.str not in DTYPES:
+            raise TypeError(f"{name} must hold numbers or booleans, got dtype {array.dtype}")
+        # The shape is that of the array: ascontiguousarray makes a scalar a vector.
+        table.append([name, block.dtype.str, list(array.shape), offset])
+        raw = block.reshape(-1).view(np.uint8).data
+        blocks.append(raw)
+        digest.update(raw)
+        offset += raw.nbytes
+    text = json.dumps(
+        {"state": dict(header), "arrays": table, "size": offset, "sha256": digest.hexdigest()},
+        separators=(",", ":"),
+    ).encode()
+    total = PREFIX.size + len(text) + offset
+    if total > limit_bytes:
+        raise SnapshotError(f"a state must take at most limit_bytes = {limit_bytes}, got {total}")
+    return [PREFIX.pack(MAGIC, FORMAT, len(text), hashlib.sha256(text).digest()) + text, *blocks]
 
 
 def encode(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -47,22 +88,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byt
     >>> header, arrays["x"]
     ({'a': 1}, array([0., 1., 2.]))
     """
-    table, blocks, offset = [], [], 0
-    for name, array in arrays.items():
-        block = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        if block.dtype.str not in DTYPES:
-            raise TypeError(f"{name} must hold numbers or booleans, got dtype {array.dtype}")
-        raw = block.tobytes()
-        # The shape is that of the array: ascontiguousarray makes a scalar a vector.
-        table.append([name, block.dtype.str, list(array.shape), offset])
-        blocks.append(raw)
-        offset += len(raw)
-    body = b"".join(blocks)
-    text = json.dumps(
-        {"state": dict(header), "arrays": table, "size": offset, "sha256": hashlib.sha256(body).hexdigest()},
-        separators=(",", ":"),
-    ).encode()
-    return PREFIX.pack(MAGIC, FORMAT, len(text), hashlib.sha256(text).digest()) + text + body
+    return b"".join(pieces(header, arrays))
 
 
 def decode(data: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[Header, Arrays]:
@@ -86,54 +112,6 @@ def decode(data: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[Header, Arra
     return header, _unpacked(table, data[start:], digest)
 
 
-def write(path: str | os.PathLike[str], data: bytes, *, sync: bool = True) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename, fsync.
-
-    Without `sync` that holds for crashes of the process, not of the machine, and is hundreds of times faster.
-
-    Raises
-    ------
-    OSError
-        The disk is full, the directory is read-only and so on; the old file is untouched.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if sync:
-        sync_directory(target.parent)
-
-
-def keep_previous(path: Path) -> None:
-    """Keep the file at `path` as ``<path>.previous``; `path` itself stays in place throughout."""
-    if path.exists():
-        spare = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        os.link(path, spare)
-        os.replace(spare, path.with_name(f"{path.name}.previous"))
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename in a directory last; quietly nothing where directories cannot be opened."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
-
-
 def read(path: str | os.PathLike[str], *, limit_bytes: int = LIMIT_BYTES) -> tuple[Header, Arrays]:
     """Read a file that `write` wrote of `encode`.
 
@@ -144,20 +122,47 @@ def read(path: str | os.PathLike[str], *, limit_bytes: int = LIMIT_BYTES) -> tup
     OSError
         The file cannot be opened.
     """
-    with open(path, "rb") as file:
+    with regular(path) as file:
         try:
-            return _read(file, limit_bytes)
+            return read_from(file, limit_bytes=limit_bytes)
         except SnapshotError as error:
             raise SnapshotError(f"{os.fspath(path)}: {error}") from None
 
 
-def _read(file: IO[bytes], limit_bytes: int) -> tuple[Header, Arrays]:
+def read_from(file: IO[bytes], *, limit_bytes: int = LIMIT_BYTES) -> tuple[Header, Arrays]:
+    """Read an open file, as `read` does."""
+    header, table, digest, rest = _headed(file, limit_bytes)
+    return header, _unpacked(table, file.read(rest), digest)
+
+
+def headline(file: IO[bytes], *, limit_bytes: int = LIMIT_BYTES) -> Header:
+    """Return the header of an open file, checked; the arrays behind it are not read.
+
+    Raises
+    ------
+    SnapshotError
+        As for `decode`, as far as the header tells.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as file:
+    ...     place = file.write(encode({"a": 1}, {"x": np.zeros(3)})), file.seek(0)
+    ...     headline(file)
+    {'a': 1}
+    """
+    return _headed(file, limit_bytes)[0]
+
+
+def _headed(
+    file: IO[bytes], limit_bytes: int
+) -> tuple[Header, list[tuple[str, str, tuple[int, ...]]], str, int]:
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(PREFIX.size)
     length = _header_length(prefix, size, limit_bytes)
     rest = size - PREFIX.size - length
-    header, table, digest = _parsed(prefix, file.read(length), rest)
-    return header, _unpacked(table, file.read(rest), digest)
+    return *_parsed(prefix, file.read(length), rest), rest
 
 
 def _header_length(prefix: bytes, size: int, limit_bytes: int) -> int:
@@ -183,14 +188,19 @@ def _parsed(
         raise SnapshotError("header must match its checksum, got another one")
     try:
         outer = json.loads(text)
-        table, total = [], 0
+        table: list[tuple[str, str, tuple[int, ...]]] = []
+        total = 0
         for name, dtype, shape, offset in outer["arrays"]:
             if dtype not in DTYPES or offset != total or not all(type(n) is int and n >= 0 for n in shape):
                 raise ValueError(name)
+            if len(shape) > DIMENSIONS or max(shape, default=0) > LONGEST:
+                raise ValueError(name)
             total += prod(shape) * np.dtype(dtype).itemsize
             table.append((str(name), str(dtype), tuple(shape)))
+        if len({name for name, _, _ in table}) != len(table):
+            raise ValueError("names that repeat")
         header, digest, size = dict(outer["state"]), str(outer["sha256"]), outer["size"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"header must describe a state and its arrays, got {error!r}") from None
     if not total == size == rest:
         raise SnapshotError(f"arrays must take the {rest} bytes after the header, got {total}")

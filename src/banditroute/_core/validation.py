@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Floats
 
-__all__ = ["entry", "finite", "generator", "integer", "matrix", "names", "unit", "vector"]
+__all__ = ["entry", "finite", "generator", "integer", "matrix", "names", "non_negative", "unit", "vector"]
 
 LARGEST_FLOAT = float(np.finfo(np.float64).max)
 LONGEST_S = 1e9  # a thread cannot wait for more than 9.2e9 seconds at a time
@@ -116,6 +116,32 @@ def vector(name: str, value: ArrayLike, size: int, *, limit: float = LARGEST_FLO
         rule = "finite" if limit == LARGEST_FLOAT else f"in [-{limit:g}, {limit:g}]"
         raise ValueError(f"{name} must be {rule}, got {array[at]} at index {at}")
     return array if array.flags.carray else array.copy()
+
+
+def non_negative(
+    name: str,
+    value: ArrayLike,
+    size: int | None = None,
+    *,
+    limit: float = LARGEST_FLOAT,
+    open_low: bool = False,
+) -> Floats:
+    """Return ``value`` as a vector of numbers >= 0 (> 0 with `open_low`); without `size` of any length but 0.
+
+    >>> non_negative("costs", [0, 2])
+    array([0., 2.])
+    >>> non_negative("costs", [0, -2])
+    Traceback (most recent call last):
+    ValueError: costs must be >= 0, got -2.0 at index 1
+    """
+    array = vector(name, value, np.size(value) if size is None else size, limit=limit)
+    if size is None and not len(array):
+        raise ValueError(f"{name} must hold at least one number, got {shown(value)}")
+    bad = array <= 0.0 if open_low else array < 0.0
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"{name} must be {'> 0' if open_low else '>= 0'}, got {array[at]} at index {at}")
+    return array
 
 
 def matrix(name: str, value: ArrayLike, columns: int | None = None, rows: int | None = None) -> Floats:

@@ -1,23 +1,34 @@
 """What commands share: progress bars, work over seeds, traces read, aligned tables, files written."""
 
+import argparse
 import csv
 import json
+import sys
+import threading
+import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from banditroute.logs import Trace
+from banditroute.logs import LAYOUTS, Scores, Trace
 from banditroute.simulation import Outcome
 
 __all__ = [
     "aligned",
+    "column_options",
+    "columns_of",
+    "is_wide",
     "over_seeds",
     "plus_minus",
     "positive",
+    "saved_scores",
     "saved_trace",
+    "say",
     "steps",
+    "waiting",
     "write_csv",
     "write_json",
 ]
@@ -69,8 +80,120 @@ def steps(label: str, total: int, unit: str = "step") -> Iterator[Callable[[str]
         bar.update(int(begun))
 
 
-def saved_trace(path: Path) -> Trace | None:
-    """Return the trace in a file, or None for an .npz file of other arrays.
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal that work goes on whose end nobody knows, and for how long already.
+
+    Examples
+    --------
+    >>> with waiting("compiling"):
+    ...     pass
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    done, start = threading.Event(), time.monotonic()
+
+    def show() -> None:
+        while not done.wait(0.5):
+            print(f"\r{what}: {time.monotonic() - start:.0f} s", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(1.0)
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def column_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which column of a file means what.
+
+    Examples
+    --------
+    >>> parser = argparse.ArgumentParser()
+    >>> column_options(parser)
+    >>> columns_of(parser.parse_args(["--arm", "model", "--context", "e_*"]))
+    {'arm': 'model', 'context': 'e_*'}
+    """
+    group = parser.add_argument_group(
+        "columns of a CSV, JSON lines or Parquet file",
+        "Where they are not called arm, reward, propensity ...; 'e_*' stands for all that begin so. A --reward of "
+        "several columns is a table of the scores of all arms, --cost then their costs.",
+    )
+    add = group.add_argument
+    for name, what in (
+        ("arm", "names of the arms that were chosen"),
+        ("propensity", "probabilities with which they were chosen"),
+        ("time", "seconds or dates"),
+        ("id", "ids of the decisions"),
+    ):
+        add(f"--{name}", metavar="COLUMN", help=what)
+    for name, what in (
+        ("reward", "rewards; of several columns the scores of all arms"),
+        ("cost", "what the call did cost"),
+        ("context", "one column of lists, or several of numbers"),
+        ("eligible", "one column of lists of names, or one per arm"),
+    ):
+        add(f"--{name}", nargs="+", metavar="COLUMN", help=what)
+    add(
+        "--layout",
+        choices=[*LAYOUTS, "routerbench"],
+        help="the file is of the Open Bandit Dataset, of LiteLLM, of vw (.dsjson files are), or a wide table",
+    )
+
+
+def columns_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the columns that options name, by field.
+
+    Examples
+    --------
+    >>> columns_of(argparse.Namespace(arm="model", reward=["score"], context=["x", "y"]))
+    {'arm': 'model', 'reward': 'score', 'context': ['x', 'y']}
+    """
+    found: dict[str, Any] = {}
+    for name in ("arm", "reward", "propensity", "context", "cost", "time", "id", "eligible"):
+        given = getattr(args, name, None)
+        if given is not None:
+            found[name] = given[0] if isinstance(given, list) and len(given) == 1 else given
+    return found
+
+
+def is_wide(path: Path, args: argparse.Namespace) -> bool:
+    """Tell whether options say that a file that is no .npz holds the scores of all arms on every row.
+
+    Examples
+    --------
+    >>> is_wide(Path("log.csv"), argparse.Namespace(reward=["score:*"]))
+    True
+    """
+    reward = columns_of(args).get("reward", "")
+    several = isinstance(reward, list) or "*" in reward
+    return path.suffix != ".npz" and (several or getattr(args, "layout", None) == "routerbench")
+
+
+def saved_scores(path: Path, args: argparse.Namespace) -> Scores:
+    """Return the table of the scores of all arms in a file; notes go to stderr.
+
+    Examples
+    --------
+    >>> saved_scores(Path("nowhere.csv"), argparse.Namespace())
+    Traceback (most recent call last):
+    FileNotFoundError: no file nowhere.csv
+    """
+    columns = columns_of(args)
+    odd = next((name for name in columns if name not in ("reward", "cost", "context")), None)
+    if odd is not None:
+        raise ValueError(f"--{odd} is for a log: {path} is read as the scores of all arms")
+    found = Scores.read(path, **columns)
+    say(path, found.notes)
+    return found
+
+
+def saved_trace(path: Path, args: argparse.Namespace | None = None) -> Trace | None:
+    """Return the trace in a file or a folder, or None for an .npz file of other arrays; notes go to stderr.
 
     Raises
     ------
@@ -83,9 +206,11 @@ def saved_trace(path: Path) -> Trace | None:
     Traceback (most recent call last):
     FileNotFoundError: no file nowhere.npz
     """
-    if not path.is_file():
+    columns = {} if args is None else columns_of(args)
+    layout = "dsjson" if path.suffix == ".dsjson" else getattr(args, "layout", None)
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}")
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and not columns:
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{path} is not an .npz file; numpy.savez writes one")
         try:
@@ -95,7 +220,26 @@ def saved_trace(path: Path) -> Trace | None:
             raise ValueError(f"{path} cannot be read: {error}") from error
         if not own:
             return None
-    return Trace.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told below, in one line each
+        if layout in LAYOUTS:
+            allowed = {"arm", "reward"} if layout == "litellm" else set()
+            odd = next((name for name in columns if name not in allowed), None)
+            if odd is not None:
+                raise ValueError(
+                    f"--layout {layout} knows its columns: --{odd} is for files of another layout"
+                )
+            trace = LAYOUTS[layout](path, **columns)
+        else:
+            trace = Trace.load(path, **columns)
+    say(path, trace.notes)
+    return trace
+
+
+def say(path: Path, notes: Iterable[str]) -> None:
+    """Tell on stderr what there is to say of a file, a line each."""
+    for note in notes:
+        print(f"banditroute: {path.name}: {note}", file=sys.stderr)
 
 
 def over_seeds(

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.cli.console import positive, saved_trace, steps
+from banditroute.cli.console import column_options, is_wide, positive, saved_scores, saved_trace, steps
 from banditroute.evaluation import Diagnosis, cross_fitted, diagnose, expected_rewards
 from banditroute.logs import Trace
 from banditroute.residency.paging import PROFILES, PagingModel
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trace", metavar="KEY", help="array of the arms that served, indices or names")
     parser.add_argument("--scale", type=float, default=1.0, help="stored number that is a reward of 1 (1)")
-    parser.add_argument("--components", type=positive, default=32, help="leading context columns used (32)")
+    parser.add_argument("--components", type=positive, help="leading context columns used (all)")
     price = parser.add_mutually_exclusive_group()
     price.add_argument("--fault", type=float, default=0.05, help="price of a fault, reward units (0.05)")
     price.add_argument("--profile", choices=sorted(PROFILES), help="or from these measured loads")
@@ -69,14 +69,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--slots", type=positive, nargs="+", metavar="K", help="numbers of slots (all up to 16)"
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    column_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis; 0."""
     with steps("diagnose", 2) as step:
         step("expected rewards")
-        log = saved_trace(args.file)
-        utilities, trace = _of_arrays(args) if log is None else _of_trace(log)
+        wide = is_wide(args.file, args)
+        log = None if wide else saved_trace(args.file, args)
+        utilities, trace = _of_table(args) if wide else _of_arrays(args) if log is None else _of_trace(log)
         step("slots and windows")
         count = utilities.shape[1] if utilities.ndim == 2 else 1
         faults = args.fault if args.profile is None else PagingModel.profile(args.profile).prices(count)
@@ -89,6 +91,15 @@ def _of_trace(log: Trace) -> tuple[Any, Any]:
     if log.contexts is None:
         return np.eye(len(log.names))[log.arms], log.arms
     return expected_rewards(log), None  # the arms that served followed what was resident
+
+
+def _of_table(args: argparse.Namespace) -> tuple[Any, Any]:
+    table = saved_scores(args.file, args)
+    utilities = table.rewards / args.scale
+    if table.contexts is not None:
+        columns = table.contexts[:, : args.components]
+        utilities = cross_fitted(columns, utilities)
+    return utilities, None
 
 
 def _of_arrays(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -106,7 +117,7 @@ def _of_arrays(args: argparse.Namespace) -> tuple[Any, Any]:
                     f"{columns.shape}"
                 )
             columns = columns[:, : args.components]
-            utilities = cross_fitted(np.column_stack([columns, np.ones(len(columns))]), utilities)
+            utilities = cross_fitted(columns, utilities)
     return utilities, trace
 
 

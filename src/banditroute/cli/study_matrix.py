@@ -4,24 +4,25 @@ FILE.npz holds, for n requests and N arms:
   contexts  (n, d)  numbers that describe a request
   rewards   (n, N)  what each arm earns on it, in [0, 1] after division by --scale
   costs     (n, N)  money each arm charges on it; only read when --costs names it
-Other keys are named by options. Requests are rows drawn with replacement.
+Other keys are named by options. A CSV, JSON lines or Parquet file will do as well: --reward names the columns of scores
+(and the arms), --context those of contexts, --cost those of costs. Requests are rows drawn with replacement.
 
 For example
   banditroute study matrix mine.npz
+  banditroute study matrix scores.csv --reward "score:*" --cost "usd:*" --context "e_*"
   banditroute study matrix llmrouter9.npz --contexts minilm_pca64 --rewards scores --scale 255 --capacity 3
 """
 
 import argparse
 import json
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, write_csv, write_json
 from banditroute.cli.demo import NOTES, residency_report, residency_table
+from banditroute.cli.matrix import matrix_options, read_matrix
+from banditroute.evaluation import scale_note
 from banditroute.residency.paging import PagingModel
 from banditroute.simulation import MatrixEnvironment, Outcome, compare_policies, summary
 
@@ -43,19 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> parser.parse_args(["mine.npz", "--capacity", "3"]).capacity
     3
     """
+    matrix_options(parser)
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE.npz")
-    add("--contexts", default="contexts", metavar="KEY", help="default: %(default)s")
-    add("--rewards", default="rewards", metavar="KEY", help="default: %(default)s")
-    add("--costs", metavar="KEY", help="money per request and arm; reported, not optimised")
-    add("--scale", type=float, default=1.0, metavar="S", help="stored number that means a reward of 1")
-    add(
-        "--components",
-        type=positive,
-        metavar="N",
-        help="leading context columns to keep (default: at most 32)",
-    )
-    add("--no-bias", action="store_true", help="do not append a constant to the contexts")
     add("--capacity", type=positive, metavar="K", help="compare residency too, with K arms in fast memory")
     add("--requests", type=positive, default=12_000, metavar="T", help="default: %(default)s")
     add("--seeds", type=positive, default=20, metavar="N", help="default: %(default)s")
@@ -100,49 +90,11 @@ def run(args: argparse.Namespace) -> int:
     if args.capacity is not None:
         price = PagingModel().prices(1)[0]
         print(f"\n{args.capacity} of {arms} arms resident, LinUCB routes, a fault costs {price:.3f}.\n")
+        if note := scale_note(float(environment.rewards.std()), price):
+            print(note, end="\n\n")
         print(residency_table(result["residency"]), NOTES, sep="\n\n")
     print(f"\nWritten to {args.out}: {', '.join(result['files'])}.")
     return 0
-
-
-def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
-    """Return the environment that the options describe; errors name the file and what is wrong with it.
-
-    Examples
-    --------
-    >>> parser = argparse.ArgumentParser()
-    >>> configure(parser)
-    >>> read_matrix(parser.parse_args(["nowhere.npz"]))
-    Traceback (most recent call last):
-    FileNotFoundError: no file nowhere.npz
-    """
-    if not args.file.is_file():
-        raise FileNotFoundError(f"no file {args.file}")
-    if not zipfile.is_zipfile(args.file):
-        raise ValueError(f"{args.file} is not an .npz file; numpy.savez writes one")
-    with np.load(args.file, allow_pickle=False) as file:
-        for key in {args.contexts, args.rewards, args.costs} & set(file.files):
-            if file[key].ndim != 2:
-                raise ValueError(
-                    f"{key} of {args.file} must have two dimensions, got shape {file[key].shape}"
-                )
-    environment = MatrixEnvironment.from_npz(
-        args.file,
-        args.contexts,
-        args.rewards,
-        args.costs,
-        scale=args.scale,
-        components=32 if args.components is None else args.components,
-        bias=not args.no_bias,
-        order="replace",
-    )
-    low, high = environment.rewards.min(), environment.rewards.max()
-    if low < 0.0 or high > 1.0:
-        raise ValueError(
-            f"{args.rewards} of {args.file} must be in [0, 1] after division by --scale {args.scale:g}, "
-            f"got {low:g} .. {high:g}"
-        )
-    return environment
 
 
 def _one_seed(environment: MatrixEnvironment, requests: int, seed: int) -> list[Outcome]:

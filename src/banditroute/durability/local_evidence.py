@@ -1,156 +1,146 @@
 """What one replica has learned itself: its share of the statistics, arm by arm."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from banditroute._core import container
-from banditroute._core.kernels import layout, prepare
-from banditroute._core.kernels.tally import credit
-from banditroute._core.typing import Floats
-from banditroute.errors import SnapshotError
-from banditroute.policies import LinearPolicy
+from banditroute._core.typing import Arrays, Floats, Header
+from banditroute.durability.rows import evidence_bytes, read_evidence
+from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, copied, summed
 
-__all__ = ["Part", "Tally", "total"]
+__all__ = ["LocalEvidence", "Shareable", "holds", "less", "like"]
 
 
-class Part(NamedTuple):
-    """Evidence on one arm: packed gram, moment, (count, weight, square), and the bucket these are aged to.
+@runtime_checkable
+class Shareable(EvidencePolicy, Protocol):
+    """What replicas need of a policy: its evidence, its arms, and random numbers of its own."""
 
-    Examples
-    --------
-    >>> Part(np.zeros(64), np.zeros(8), np.zeros(3), 0).bucket
-    0
-    """
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms."""
 
-    gram: Floats
-    moment: Floats
-    sums: Floats
-    bucket: int
-
-    def encode(self, arm: str, seq: int) -> bytes:
-        """Return the part as checked bytes."""
-        arrays = {"gram": self.gram, "moment": self.moment, "sums": self.sums}
-        return container.encode({"arm": arm, "seq": seq, "bucket": self.bucket}, arrays)
-
-    @classmethod
-    def decode(cls, data: bytes, like: "Part") -> tuple[str, int, "Part"]:
-        """Return arm, sequence number and part; raises ``SnapshotError`` where the shapes are not those of `like`."""
-        header, arrays = container.decode(data)
-        try:
-            part = cls(arrays["gram"], arrays["moment"], arrays["sums"], int(header["bucket"]))
-            for name in ("gram", "moment", "sums"):
-                given, wanted = getattr(part, name), getattr(like, name)
-                if given.shape != wanted.shape or given.dtype != wanted.dtype or not np.isfinite(given).all():
-                    raise ValueError(f"{name} must be finite, of shape {wanted.shape}, got {given.shape}")
-            return str(header["arm"]), int(header["seq"]), part
-        except (ValueError, TypeError, LookupError) as error:
-            raise SnapshotError(f"part must fit: {error}") from error
-
-    def aged(self, bucket: int, policy: LinearPolicy) -> "Part":
-        """Return the part as it counts in a later bucket."""
-        if bucket <= self.bucket or not policy.span:
-            return self
-        factor = float(policy.buffer[layout.H_DISCOUNT]) ** (policy.span * (bucket - self.bucket))
-        scale = np.array([1.0, factor, factor])  # counts do not age
-        return Part(self.gram * factor, self.moment * factor, self.sums * scale, bucket)
-
-    def less(self, other: "Part") -> "Part":
-        """Return what this part holds beyond `other`, both of one bucket."""
-        return Part(self.gram - other.gram, self.moment - other.moment, self.sums - other.sums, self.bucket)
+    def reseed(self) -> None:
+        """Draw from here on what no copy draws."""
 
 
-def total(parts: list[Part], bucket: int, policy: LinearPolicy) -> Part:
-    """Return the sum of parts in the given order, aged to one bucket: the same bits on every replica.
+def holds(evidence: ArmEvidence) -> bool:
+    """Tell whether anything was learned.
 
     Examples
     --------
-    >>> from banditroute import LinUCB
-    >>> one = Part(np.ones(64), np.ones(8), np.ones(3), 0)
-    >>> total([one, one], 0, LinUCB(2, 3)).sums
-    array([2., 2., 2.])
+    >>> holds(ArmEvidence(0, -1, {0: {"total": np.zeros(2)}}))
+    False
     """
-    first = parts[0].aged(bucket, policy)
-    gram, moment, sums = first.gram.copy(), first.moment.copy(), first.sums.copy()
-    for part in parts[1:]:
-        own = part.aged(bucket, policy)
-        gram += own.gram
-        moment += own.moment
-        sums += own.sums
-    return Part(gram, moment, sums, bucket)
+    return any(array.any() for sums in evidence.buckets.values() for array in sums.values())
 
 
-class Tally:
+def less(policy: EvidencePolicy, evidence: ArmEvidence, other: ArmEvidence) -> ArmEvidence:
+    """Return what evidence holds beyond `other`; all of it where `other` was forgotten meanwhile."""
+    if other.generation < evidence.generation:
+        return evidence
+    minus = {b: {n: -a for n, a in sums.items()} for b, sums in other.buckets.items()}
+    return summed(policy, [evidence, other._replace(buckets=minus)])._replace(latest=evidence.latest)
+
+
+def like(policy: EvidencePolicy, arm: str) -> Sums:
+    """Return arrays that have the names, shapes and types of the evidence on an arm."""
+    evidence = policy.evidence(arm) if arm in policy.shared_names else policy.empty_evidence()
+    return next(iter(evidence.buckets.values()), next(iter(policy.empty_evidence().buckets.values())))
+
+
+class LocalEvidence:
     """A replica's own cumulative evidence, kept beside the statistics of its policy.
+
+    ``initial`` is what the policy had learned before: it counts once, and is never published. ``own`` is what was
+    learned since, and ``versions`` how often that changed, both by arm; an arm may be one that only others have.
 
     Parameters
     ----------
-    policy : LinearPolicy
-        Gives shapes and discount.
+    policy : EvidencePolicy
+        Says what one more reward adds.
+    arms : tuple of str
+        Those whose evidence so far is initial.
 
     Notes
     -----
-    Adding costs O(dim^2), about what the gram costs in an update. Not locked: the Router's lock covers it.
+    A reward costs what its sums cost in an update. Not locked: the Router's lock covers it.
 
     Examples
     --------
     >>> from banditroute import LinUCB
-    >>> tally = Tally(LinUCB(["a", "b"], 2))
-    >>> tally.add("a", np.array([1.0, 2.0]), 0.5, at=0)
-    >>> tally.parts["a"].moment[:2], tally.versions["a"]
-    (array([0.5, 1. ]), 1)
+    >>> local = LocalEvidence(LinUCB(["a", "b"], 2), ("a", "b"))
+    >>> local.learn("a", np.array([1.0, 2.0]), 0.5, at=0)
+    >>> local.initial, local.versions
+    ({}, {'a': 1})
     """
 
-    def __init__(self, policy: LinearPolicy) -> None:
+    def __init__(self, policy: EvidencePolicy, arms: tuple[str, ...] = ()) -> None:
         self.policy = policy
-        state = policy.state
-        self.empty = Part(np.zeros(state.pack), np.zeros(state.pad), np.zeros(3), 0)
-        self._scratch = np.zeros(state.pad)
-        self.parts: dict[str, Part] = {}
-        self.versions: dict[str, int] = {}  # how often each part changed
-        prepare(credit, *self.empty[:3], np.zeros(1), self._scratch, 0.0, 1.0)
+        self.own: dict[str, ArmEvidence] = {}
+        self.versions: dict[str, int] = {}
+        told = {arm: policy.evidence(arm) for arm in (*arms, *(policy.shared_names if arms else ()))}
+        self.initial = {arm: evidence for arm, evidence in told.items() if holds(evidence)}
 
-    def add(self, arm: str, x: Floats, reward: float, *, at: int) -> None:
-        """Count one reward of a decision made at clock index `at`."""
-        span = self.policy.span
-        bucket = at // span if span else 0
-        part = self.parts.get(arm)
-        if part is None:
-            part = self.copied(arm)._replace(bucket=bucket)
-        part = part.aged(bucket, self.policy)
-        weight = 1.0
-        if bucket < part.bucket:
-            weight = float(self.policy.buffer[layout.H_DISCOUNT]) ** (span * (part.bucket - bucket))
-        if weight > 0.0:
-            credit(part.gram, part.moment, part.sums, x, self._scratch, float(reward), weight)
-        self.parts[arm] = part
-        self.versions[arm] = self.versions.get(arm, 0) + 1
+    def learn(self, arm: str, x: Floats, reward: float, *, at: int) -> None:
+        """Count one reward of a decision made at index `at` of the common clock."""
+        for name in (arm, *self.policy.shared_names):
+            generation = self.policy.generation(name)
+            own = self.own.get(name)
+            if own is None or own.generation < generation:  # the arm was forgotten: it starts anew
+                own = self.policy.empty_evidence() if name == arm else self._nothing(name)
+                own = own._replace(generation=generation)
+            self.own[name] = self.policy.credit(own, x, reward, at=at)
+            self._changed(name)
 
-    def copied(self, arm: str) -> Part:
-        """Return a copy of the evidence on an arm."""
-        part = self.parts.get(arm, self.empty)
-        return Part(part.gram.copy(), part.moment.copy(), part.sums.copy(), part.bucket)
+    def _nothing(self, name: str) -> ArmEvidence:
+        evidence = self.policy.evidence(name)
+        zeros = {b: {n: np.zeros_like(a) for n, a in sums.items()} for b, sums in evidence.buckets.items()}
+        return evidence._replace(latest=-1, buckets=zeros)
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+    def _changed(self, name: str) -> None:
+        self.versions[name] = self.versions.get(name, 0) + 1
+
+    def copy(self, arm: str) -> ArmEvidence:
+        """Return a copy of the own evidence on an arm."""
+        return copied(self.own[arm])
+
+    def put(self, arm: str, evidence: ArmEvidence) -> None:
+        """Put evidence in the place of the own evidence on an arm."""
+        self.own[arm] = evidence
+        self._changed(arm)
+
+    def forget(self, arm: str) -> None:
+        """Drop the own evidence on an arm."""
+        self.own.pop(arm, None)
+        self.versions.pop(arm, None)
+
+    def restart(self, evidence: Mapping[str, ArmEvidence]) -> None:
+        """Start anew with evidence that counts in the place of everything before."""
+        self.initial, self.versions = {}, {}
+        self.own = {arm: own for arm, own in evidence.items() if holds(own)}
+        for arm in self.own:
+            self._changed(arm)
+
+    def to_state(self) -> tuple[Header, Arrays]:
         """Return a JSON-able header and arrays."""
-        arms = sorted(self.parts)
-        header = {"arms": arms, "buckets": [self.parts[a].bucket for a in arms], "versions": self.versions}
-        arrays = {
-            name: np.array([getattr(self.parts[a], name) for a in arms]).reshape(
-                len(arms), getattr(self.empty, name).size
-            )
-            for name in ("gram", "moment", "sums")
-        }
+        arrays: Arrays = {}
+        for which, parts in (("own", self.own), ("initial", self.initial)):
+            for i, arm in enumerate(sorted(parts)):
+                arrays[f"{which}.{i}"] = np.frombuffer(evidence_bytes(arm, 0, parts[arm]), dtype=np.uint8)
+        header = {"own": sorted(self.own), "initial": sorted(self.initial), "versions": dict(self.versions)}
         return header, arrays
 
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
-        """Continue from `to_state`."""
-        rows = zip(
-            header["arms"], arrays["gram"], arrays["moment"], arrays["sums"], header["buckets"], strict=True
-        )
-        parts = {str(a): Part(g.copy(), m.copy(), s.copy(), int(b)) for a, g, m, s, b in rows}
-        for part in parts.values():
-            if any(mine.shape != other.shape for mine, other in zip(part[:3], self.empty[:3], strict=True)):
-                raise ValueError(f"parts must have shape {self.empty.gram.shape}, got {part.gram.shape}")
-        self.parts, self.versions = parts, {a: int(v) for a, v in header["versions"].items()}
+    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Continue from `to_state`; raises ``ValueError`` where it does not fit, and changes nothing."""
+        found: dict[str, dict[str, ArmEvidence]] = {"own": {}, "initial": {}}
+        try:
+            for which, parts in found.items():
+                for i, arm in enumerate(header[which]):
+                    data = np.asarray(arrays[f"{which}.{i}"], dtype=np.uint8).tobytes()
+                    parts[str(arm)] = read_evidence(str(arm), data, like(self.policy, str(arm)))[2]
+            versions = {str(arm): int(v) for arm, v in header["versions"].items()}
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"local evidence must be as it was stored, got {error!r}") from error
+        self.own, self.initial = found["own"], found["initial"]
+        self.versions = {arm: versions.get(arm, 1) for arm in self.own}

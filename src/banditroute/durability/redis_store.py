@@ -1,44 +1,45 @@
 """A store for replicas in Redis; needs the extra ``redis``."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from banditroute.durability.stores import BASE, Row, order
+from banditroute.durability.stores import BASE, StoreRow, actual, order, parsed
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 __all__ = ["RedisStore"]
 
-# One round trip and atomic: nothing older ever overwrites what is newer.
-_PUT = """
-local old = redis.call('HGET', KEYS[1], 'row')
-local before = {}
-if old then
-  local was = cjson.decode(old)
-  before = was.parts
-  local seq, beat = tonumber(ARGV[2]), tonumber(ARGV[3])
-  if was.seq > seq or (was.seq == seq and was.beat >= beat) then return {} end
-end
-local given = {}
-for i = 4, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  given[ARGV[i]] = true
-end
-local row, missing = cjson.decode(ARGV[1]), {}
-row.lacking = row.lacking or {}
-for name, version in pairs(row.parts) do
-  if not given['part:' .. name] and before[name] ~= version then
-    missing[#missing + 1] = name
-    row.parts[name], row.lacking[name] = before[name], version
+Result = TypeVar("Result")
+TRIES = 10  # of a transaction, where others write the same row
+
+# All rows at one moment. A key of another type is told as an empty row.
+_INDEX = """
+local found = {}
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local row = redis.pcall('HGET', key, 'row')
+  if row then
+    found[#found + 1] = key
+    found[#found + 1] = type(row) == 'string' and row or ''
   end
 end
-redis.call('HSET', KEYS[1], 'row', #missing == 0 and ARGV[1] or cjson.encode(row))
-redis.call('SADD', KEYS[2], KEYS[1])
-return missing
-"""
-_TAKE = """
-local found = redis.call('GET', KEYS[1])
-if found and #found > 0 then redis.call('SET', KEYS[1], '', 'KEEPTTL') end
 return found
+"""
+# A decision is 'o' and its bytes; taken, it is 't', the token, a newline and its bytes, until its time is over.
+_TAKE = """
+local found = redis.pcall('GET', KEYS[1])
+if not found then return false end
+if type(found) ~= 'string' then return '' end
+local kind = string.sub(found, 1, 1)
+if kind == 'o' then
+  local data = string.sub(found, 2)
+  redis.call('SET', KEYS[1], 't' .. ARGV[1] .. '\\n' .. data, 'KEEPTTL')
+  return data
+end
+local at = string.find(found, '\\n', 1, true)
+if kind == 't' and at and string.sub(found, 2, at - 1) == ARGV[1] then return string.sub(found, at + 1) end
+return ''
 """
 
 
@@ -54,11 +55,17 @@ class RedisStore:
     timeout_s : float
         Of each call; a store that does not answer counts as down.
 
+    Raises
+    ------
+    ValueError
+        The client decodes what it reads: parts are bytes.
+
     Notes
     -----
     Each replica has a hash: a row and a part per arm, so that only arms that changed travel. Rows carry sequence
-    numbers and a script refuses older ones, so duplicates and stragglers do no harm. Taking a decision leaves an empty
-    value until its time is over: a second answer is told from an unknown id.
+    numbers and a transaction passes over older ones, so duplicates and stragglers do no harm. A decision that was taken
+    stays, with the token of who took it, until its time is over: a second answer is told from an unknown id, and a call
+    whose reply was lost is asked again.
 
     Examples
     --------
@@ -66,90 +73,128 @@ class RedisStore:
     'banditroute'
     """
 
-    def __init__(self, url: Any, *, prefix: str = "banditroute", timeout_s: float = 2.0) -> None:
+    def __init__(self, url: "str | Redis", *, prefix: str = "banditroute", timeout_s: float = 2.0) -> None:
         import redis
 
         self.prefix = prefix
+        self._client: Any = url
         if isinstance(url, str):
-            self._client: Any = redis.Redis.from_url(
+            self._client = redis.Redis.from_url(
                 url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
             )
-        else:
-            self._client = url
+        pool = getattr(self._client, "connection_pool", None)
+        if getattr(pool, "connection_kwargs", {}).get("decode_responses"):
+            raise ValueError("url must be a client that returns bytes, got one with decode_responses=True")
         self._down = redis.RedisError
         self._conflict = redis.WatchError
         self._replicas = f"{prefix}:replicas"
-        self._put = self._client.register_script(_PUT)
+        self._index = self._client.register_script(_INDEX)
         self._take = self._client.register_script(_TAKE)
 
-    def _key(self, replica: str) -> str:
-        return f"{self.prefix}:replica:{replica}"
+    def __repr__(self) -> str:
+        return f"RedisStore(prefix={self.prefix!r})"
 
-    def _call(self, function: Any) -> Any:
+    def _key(self, replica: str) -> bytes:
+        return f"{self.prefix}:replica:{replica}".encode(errors="surrogatepass")
+
+    def _decision(self, key: int) -> str:
+        return f"{self.prefix}:decision:{key:016x}"
+
+    def _call(self, function: Callable[[], Result]) -> Result:
         try:
             return function()
         except self._down as error:
             raise OSError(f"redis: {error}") from error
 
-    def index(self) -> dict[str, Row]:
-        """Return the row of every replica, all of one moment."""
-        script = """
-        local found = {}
-        for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-          local row = redis.call('HGET', key, 'row')
-          if row then found[#found + 1] = key; found[#found + 1] = row end
-        end
-        return found
-        """
-        found = self._call(lambda: self._client.eval(script, 1, self._replicas))
-        start = len(self._key(""))
-        rows = {}
+    def index(self) -> dict[str, StoreRow]:
+        """Return the row of every replica, all of one moment; {} for what is no row."""
+        found = self._call(lambda: self._index(keys=[self._replicas]))
+        start, rows = self._key(""), {}
         for key, row in zip(found[::2], found[1::2], strict=True):
-            rows[key.decode()[start:]] = dict(json.loads(row))
+            if key.startswith(start):
+                rows[key[len(start) :].decode(errors="surrogateescape")] = parsed(row)
+            else:
+                rows[key.decode(errors="replace")] = {}
         return rows
 
-    def put(self, replica: str, row: Row, parts: Mapping[str, bytes]) -> list[str]:
+    def _row(self, pipe: Any, replica: str) -> StoreRow | None:
+        """Return the row there; None where there is none, {} where it is not of this type or form."""
+        kind = pipe.type(self._key(replica))
+        if kind != b"hash":
+            return None if kind == b"none" else {}
+        raw = pipe.hget(self._key(replica), "row")
+        return None if raw is None else parsed(raw)
+
+    def _written(
+        self, pipe: Any, replica: str, row: StoreRow, parts: Mapping[str, bytes], gone: Sequence[str] = ()
+    ) -> None:
+        key = self._key(replica)
+        pipe.hset(key, mapping={**{_field(n): data for n, data in parts.items()}, b"row": json.dumps(row)})
+        if gone:
+            pipe.hdel(key, *(_field(name) for name in gone))
+        pipe.sadd(self._replicas, key)
+
+    def put(self, replica: str, row: StoreRow, parts: Mapping[str, bytes]) -> list[str]:
         """Replace row and parts, unless the row there is as new; returns the parts that are missing."""
-        fields = [value for name, data in parts.items() for value in (f"part:{name}", data)]
-        args = [json.dumps(row), row["seq"], row["beat"], *fields]
-        missing = self._call(lambda: self._put(keys=[self._key(replica), self._replicas], args=args))
-        return [name.decode() for name in missing]
+
+        def run(pipe: Any) -> list[str]:
+            pipe.watch(self._key(replica))
+            old = self._row(pipe, replica)
+            if order(old) >= order(row):
+                return []
+            true, missing, gone = actual(old, row, parts)
+            pipe.multi()
+            if old == {}:  # of another type, or no row
+                pipe.delete(self._key(replica))
+                true, missing, gone = actual(None, row, parts)
+            self._written(pipe, replica, true, parts, gone)
+            pipe.execute()
+            return missing
+
+        return self._transaction(run)
+
+    def _transaction(self, run: Callable[[Any], Result]) -> Result:
+        def tried() -> Result:
+            for _ in range(TRIES):
+                with self._client.pipeline() as pipe:
+                    try:
+                        return run(pipe)
+                    except self._conflict:
+                        continue
+            raise OSError("redis: others write the same row all the time")
+
+        return self._call(tried)
 
     def fetch(self, replica: str, names: Sequence[str]) -> dict[str, bytes]:
         """Return those of the named parts that exist."""
         if not names:
             return {}
-        fields = [f"part:{name}" for name in names]
-        found = self._call(lambda: self._client.hmget(self._key(replica), fields))
+        found = self._call(lambda: self._client.hmget(self._key(replica), [_field(n) for n in names]))
         return {name: data for name, data in zip(names, found, strict=True) if data is not None}
 
     def compact(
-        self, expected: Row | None, row: Row, parts: Mapping[str, bytes], gone: Mapping[str, Row]
+        self,
+        expected: StoreRow | None,
+        row: StoreRow,
+        parts: Mapping[str, bytes],
+        gone: Mapping[str, StoreRow],
     ) -> bool:
         """Replace `BASE` and delete the replicas in `gone` if all are as given, in one transaction."""
 
-        def run() -> bool:
+        def run(pipe: Any) -> bool:
             seen = {BASE: expected, **gone}
-            with self._client.pipeline() as pipe:
-                try:
-                    pipe.watch(*(self._key(name) for name in seen))
-                    for name, wanted in seen.items():
-                        raw = pipe.hget(self._key(name), "row")
-                        if order(None if raw is None else json.loads(raw)) != order(wanted):
-                            return False
-                    pipe.multi()
-                    fields: dict[str, Any] = {f"part:{name}": data for name, data in parts.items()}
-                    pipe.hset(self._key(BASE), mapping={**fields, "row": json.dumps(row)})
-                    pipe.sadd(self._replicas, self._key(BASE))
-                    for name in gone:
-                        pipe.delete(self._key(name))
-                        pipe.srem(self._replicas, self._key(name))
-                    pipe.execute()
-                except self._conflict:
-                    return False
-                return True
+            pipe.watch(*(self._key(name) for name in seen))
+            if any(order(self._row(pipe, name)) != order(wanted) for name, wanted in seen.items()):
+                return False
+            pipe.multi()
+            for name in (BASE, *gone):
+                pipe.delete(self._key(name))
+                pipe.srem(self._replicas, self._key(name))
+            self._written(pipe, BASE, row, parts)
+            pipe.execute()
+            return True
 
-        return bool(self._call(run))
+        return self._transaction(run)
 
     def keep(self, decisions: Mapping[int, bytes], ttl_s: float) -> None:
         """Keep pending decisions, in one round trip."""
@@ -157,18 +202,27 @@ class RedisStore:
         def run() -> None:
             with self._client.pipeline(transaction=False) as pipe:
                 for key, data in decisions.items():
-                    pipe.set(f"{self.prefix}:decision:{key:016x}", data, px=max(1, int(ttl_s * 1e3)))
+                    pipe.set(self._decision(key), b"o" + data, px=max(1, int(ttl_s * 1e3)), nx=True)
                 pipe.execute()
 
         self._call(run)
 
-    def take(self, keys: Sequence[int]) -> list[bytes | None]:
-        """Take decisions, in one round trip."""
+    def look(self, keys: Sequence[int]) -> list[bytes | None]:
+        """Return decisions without taking them, in one round trip."""
+        found = self._call(lambda: self._client.mget([self._decision(key) for key in keys])) if keys else []
+        return [None if data is None else data[1:] if data[:1] == b"o" else b"" for data in found]
+
+    def take(self, keys: Sequence[int], token: str) -> list[bytes | None]:
+        """Take decisions for a token, in one round trip; asked again with it, it answers the same."""
 
         def run() -> list[bytes | None]:
             with self._client.pipeline(transaction=False) as pipe:
                 for key in keys:
-                    self._take(keys=[f"{self.prefix}:decision:{key:016x}"], client=pipe)
+                    self._take(keys=[self._decision(key)], args=[token], client=pipe)
                 return list(pipe.execute())
 
-        return list(self._call(run))
+        return self._call(run)
+
+
+def _field(name: str) -> bytes:
+    return b"part:" + name.encode(errors="surrogatepass")

@@ -1,36 +1,98 @@
-"""Snapshots: a captured state as a file; `container` is the format."""
+"""Snapshots: the whole state of a Router in one file, `container` being the form of the file."""
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal
 
 from banditroute._core import container
-from banditroute.records import Host
+from banditroute._core.files import write
+from banditroute._core.typing import Arrays, Header
+from banditroute.records import Host, SlicedHost
 
-__all__ = ["load", "rollback", "save"]
+__all__ = ["captured", "load", "rollback", "save"]
+
+
+def captured(host: Host, cut: Callable[[], object] | None = None) -> tuple[Header, Arrays]:
+    """Return the state of a host, copied slice by slice where it can be; the lock is held for one slice at a time.
+
+    `cut` is called with the lock held at the moment whose state it is.
+    """
+    sliced: object = host
+    if not isinstance(sliced, SlicedHost):
+        with host.locked():
+            state = host.capture()
+            if cut is not None:
+                cut()
+        return state
+    with host.locked():
+        slices = sliced.capture_slices()
+        given = next(slices)
+        if cut is not None:
+            cut()
+    try:
+        while given is None:
+            with host.locked():
+                given = next(slices)
+    finally:
+        close = getattr(slices, "close", None)
+        if close is not None:
+            with host.locked():
+                close()
+    return given
 
 
 def save(host: Host, path: str | os.PathLike[str]) -> None:
-    """Write the whole state to a file; see `Router.save`."""
-    with host.locked():
-        header, arrays = host.capture()
-    target = Path(path)
-    data = container.encode(header, arrays)
-    container.keep_previous(target)
-    container.write(target, data)
+    """Write the state of a host to a file; the file it replaces is kept beside it as ``<path>.previous``.
+
+    Through a link the file that it leads to is written. The new file has the mode of the one it replaces, or is its
+    owner's alone, for contexts are users' data.
+
+    Raises
+    ------
+    OSError
+        Disk full, read-only and so on; the old file is untouched.
+    SnapshotError
+        The state is larger than `load` would take; the old file is untouched.
+    TypeError, ValueError
+        The state is no plain data; the old file is untouched.
+    """
+    write(path, container.pieces(*captured(host)), previous=True)
 
 
 def load(
-    host: Host, path: str | os.PathLike[str], *, limit_bytes: int, arms: Literal["file", "code"] = "file"
+    host: Host,
+    path: str | os.PathLike[str],
+    *,
+    limit_bytes: int = container.LIMIT_BYTES,
+    arms: Literal["file", "code"] = "file",
+    replaced: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
-    """Continue from a file; see `Router.load`."""
+    """Put back what `save` wrote; returns what `Host.restore` says.
+
+    `replaced` is called once the state is another, with the lock held: see `Journal.replaced`.
+
+    Raises
+    ------
+    SnapshotError
+        Torn, altered, foreign, too large or not fitting; nothing changed.
+    OSError
+        The file cannot be read; nothing changed.
+    """
     header, arrays = container.read(path, limit_bytes=limit_bytes)
+    header.pop("journal", None)
     with host.locked():
-        return host.restore(header, arrays, arms=arms)
+        report = host.restore(header, arrays, arms=arms)
+        if replaced is not None:
+            replaced()
+    return report
 
 
-def rollback(host: Host, path: str | os.PathLike[str]) -> None:
-    """Put back the statistics of a file; see `Router.rollback`."""
+def rollback(
+    host: Host, path: str | os.PathLike[str], *, replaced: Callable[[], object] | None = None
+) -> None:
+    """Put back the statistics alone of what `save` wrote; errors and `replaced` as for `load`."""
     header, arrays = container.read(path)
     with host.locked():
         host.restore_statistics(header, arrays)
+        if replaced is not None:
+            replaced()

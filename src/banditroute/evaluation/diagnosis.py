@@ -16,11 +16,10 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Ints
 from banditroute.residency import coverage, gap, objective
 
-__all__ = ["Diagnosis", "cross_fitted", "diagnose", "segment_cache", "segment_hits", "segment_routing"]
+__all__ = ["Diagnosis", "diagnose", "segment_cache", "segment_hits", "segment_routing"]
 
 SAMPLE = 2048  # contexts used for coverage and gap, evenly spaced
 ENOUGH = 0.9  # share of what residency can win at which more slots are hardly worth it
-FOLDS = 5
 
 
 def segment_routing(trace: ArrayLike, window: int, arms: int | None = None) -> tuple[float, float]:
@@ -163,49 +162,6 @@ def segment_hits(trace: ArrayLike, window: int, arms: int | None = None) -> Floa
     return result
 
 
-def cross_fitted(contexts: ArrayLike, rewards: ArrayLike, *, ridge: float = 1.0) -> Floats:
-    """Return expected rewards as a linear router can know them: each row by a ridge regression on the other folds.
-
-    The best of N noisy rewards on one request looks better than any router can do; this is the sober version.
-
-    Parameters
-    ----------
-    contexts : (n, d) array
-    rewards : (n, N) array
-    ridge : float
-        Prior precision, > 0.
-
-    Returns
-    -------
-    (n, N) array
-        Five folds, every fifth row each.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Arrays that do not fit together; fewer than five rows.
-
-    Examples
-    --------
-    >>> x = np.linspace(0.0, 1.0, 50)
-    >>> fitted = cross_fitted(np.column_stack([x, np.ones(50)]), np.column_stack([x, 1.0 - x]), ridge=1e-6)
-    >>> bool(np.allclose(fitted[:, 0], x, atol=1e-4))
-    True
-    """
-    X = check.matrix("contexts", contexts)
-    R = check.matrix("rewards", rewards, rows=len(X))
-    precision = check.finite("ridge", ridge, low=0.0, open_low=True)
-    if len(X) < FOLDS:
-        raise ValueError(f"contexts must have at least {FOLDS} rows, got {len(X)}")
-    answer = np.empty_like(R)
-    fold = np.arange(len(X)) % FOLDS
-    for f in range(FOLDS):
-        rest = X[fold != f]
-        gram = rest.T @ rest + precision * np.eye(X.shape[1])
-        answer[fold == f] = X[fold == f] @ np.linalg.solve(gram, rest.T @ R[fold != f])
-    return answer
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnosis:
     """What `diagnose` found; arrays are over `slots`.
@@ -323,7 +279,7 @@ def diagnose(
     count = U.shape[1]
     if 0 in U.shape:
         raise ValueError(f"utilities must have at least one request and one arm, got shape {U.shape}")
-    prices = check.vector("faults", np.full(count, faults) if np.ndim(faults) == 0 else faults, count)
+    prices = check.non_negative("faults", np.full(count, faults) if np.ndim(faults) == 0 else faults, count)
     sizes = np.array(
         range(1, min(count, 16) + 1)
         if slots is None

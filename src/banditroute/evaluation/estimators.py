@@ -1,55 +1,81 @@
-"""Off-policy estimators over plain arrays: each returns its value and the influence of every row on it.
+"""Off-policy estimators over plain arrays: each is a ratio of two sums over rows, which is all that an interval needs.
 
-The influence values carry everything an interval needs: their spread is the standard error, and resampling them is the
-bootstrap. Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and optimization" (Statistical
-Science 29, 2014); Swaminathan and Joachims, "The self-normalized estimator for counterfactual learning" (NeurIPS 2015).
+Sums may be formed in parts and added, and their groups resampled: so an estimate of a trace in memory and one of a
+folder of files are the same computation. Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and
+optimization" (Statistical Science 29, 2014); Swaminathan and Joachims, "The self-normalized estimator for
+counterfactual learning" (NeurIPS 2015); Wang, Agarwal and Dudik, "Optimal and adaptive off-policy evaluation" (ICML
+2017, SWITCH); Su, Dimakopoulou, Krishnamurthy and Dudik, "Doubly robust off-policy evaluation with shrinkage" (ICML
+2020).
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve
 
 from banditroute._core.typing import Floats, Ints
 
 __all__ = [
+    "ESTIMATORS",
     "Fit",
     "Term",
     "clipped",
-    "cross_fit",
     "direct",
     "doubly_robust",
     "effective_size",
-    "grouped",
+    "fit_of",
     "importance",
     "ips",
-    "resample",
+    "shrunk",
     "snips",
+    "switch",
+    "term",
 ]
 
-
-_BLOCK = 16_384  # rows predicted at once: keeps the scratch far below the trace
-_GROUPS = 4096  # rows of a longer trace are resampled in so many groups of neighbours
+ESTIMATORS = ("ips", "clipped", "snips", "dm", "dr", "switch", "shrunk")
+MODELLED = frozenset({"dm", "dr", "switch", "shrunk"})  # those that need a model of rewards
 
 
 class Term(NamedTuple):
-    """An estimate and the influence of each row on it, (n,), of mean zero: ``value + mean(influence)`` of a resample.
+    """An estimate as ``sum top / sum bottom`` over the rows, (n,) each; `bottom` is 1 for a plain mean.
 
     Examples
     --------
-    >>> ips(np.array([1.0, 0.0]), np.array([2.0, 2.0]))
-    Term(value=1.0, influence=array([ 1., -1.]))
+    >>> ips(np.array([1.0, 0.0]), np.array([2.0, 2.0])).influence
+    array([ 1., -1.])
     """
 
-    value: float
-    influence: Floats
+    top: Floats
+    bottom: Floats
+
+    @property
+    def value(self) -> float:
+        """The estimate."""
+        return float(self.top.mean() / self.bottom.mean())
+
+    @property
+    def influence(self) -> Floats:
+        """How much each row moves the estimate, (n,), of mean zero."""
+        pull: Floats = (self.top - self.value * self.bottom) / self.bottom.mean()
+        return pull
 
     @property
     def std_error(self) -> float:
         """Standard deviation of the value over draws of independent rows."""
-        count = len(self.influence)
-        return float(np.sqrt(np.dot(self.influence, self.influence) / max(count - 1, 1) / count))
+        count, pull = len(self.top), self.influence
+        return float(np.sqrt(np.dot(pull, pull) / max(count - 1, 1) / count))
+
+    def less(self, other: "Term") -> "Term":
+        """Return the difference to another estimate on the same rows, paired row by row, to first order.
+
+        Examples
+        --------
+        >>> one, two = (ips(np.array([1.0, 0.0]), np.full(2, w)) for w in (2.0, 1.0))
+        >>> one.less(two).value
+        0.5
+        """
+        gap = self.value - other.value
+        return _mean(gap + self.influence - other.influence)
 
 
 class Fit(NamedTuple):
@@ -63,6 +89,20 @@ class Fit(NamedTuple):
 
     logged: Floats
     target: Floats
+
+
+def fit_of(expected: Floats, arms: Ints, target: NDArray[Any]) -> Fit:
+    """Return what expected rewards of every arm, (n, k), say of the logged arms and of a target.
+
+    Examples
+    --------
+    >>> fit_of(np.array([[1.0, 3.0]]), np.array([0]), np.array([[0.5, 0.5]]))
+    Fit(logged=array([1.]), target=array([2.]))
+    """
+    each = np.arange(len(arms))
+    if target.ndim == 1:
+        return Fit(expected[each, arms], expected[each, target])
+    return Fit(expected[each, arms], np.einsum("ij,ij->i", expected, target))
 
 
 def importance(arms: Ints, propensities: Floats, target: NDArray[Any]) -> Floats:
@@ -106,8 +146,7 @@ def effective_size(weights: Floats) -> float:
 
 
 def _mean(values: Floats) -> Term:
-    value = float(values.mean())
-    return Term(value, values - value)
+    return Term(values, np.ones(len(values)))
 
 
 def ips(rewards: Floats, weights: Floats) -> Term:
@@ -140,9 +179,7 @@ def snips(rewards: Floats, weights: Floats) -> Term:
     >>> snips(np.array([1.0, 3.0]), np.array([1.0, 3.0])).value
     2.5
     """
-    total = weights.mean()
-    value = float((weights * rewards).mean() / total)
-    return Term(value, weights * (rewards - value) / total)
+    return Term(weights * rewards, weights)
 
 
 def direct(fit: Fit) -> Term:
@@ -167,131 +204,45 @@ def doubly_robust(rewards: Floats, weights: Floats, fit: Fit) -> Term:
     return _mean(fit.target + weights * (rewards - fit.logged))
 
 
-def cross_fit(
-    contexts: Floats | None,
-    arms: Ints,
-    rewards: Floats,
-    targets: list[NDArray[Any]],
-    count: int,
-    *,
-    ridge: float = 1.0,
-    folds: int = 5,
-) -> list[Fit]:
-    """Fit rewards by ridge regression arm by arm, and predict each row from the other folds.
-
-    Parameters
-    ----------
-    contexts : (n, d) array or None
-        Without contexts the fit is the mean reward of each arm.
-    arms, rewards : (n,) arrays
-    targets : list of (n,) int or (n, count) arrays
-        What to average the predictions over.
-    count : int
-        Number of arms.
-    ridge : float
-        Strength with which an arm is drawn towards the fit of all arms together.
-    folds : int
-        Row i belongs to fold ``i % folds``: neighbours in time are apart, so drift is shared by all fits.
-
-    Returns
-    -------
-    list of Fit
-        One for each target. Cost O(n d (d + count)), scratch a small part of the contexts.
+def switch(rewards: Floats, weights: Floats, fit: Fit, limit: float) -> Term:
+    """SWITCH: doubly robust where the weight is at most `limit`, the direct method beyond.
 
     Examples
     --------
-    >>> fit, = cross_fit(None, np.zeros(4, int), np.ones(4), [np.zeros(4, int)], 1, folds=2)
-    >>> fit.target.round(6)
-    array([1., 1., 1., 1.])
+    >>> switch(np.array([1.0, 2.0]), np.array([2.0, 9.0]), Fit(np.zeros(2), np.ones(2)), 4.0).value
+    2.0
     """
-    rows = len(arms)
-    width = 1 if contexts is None else contexts.shape[1] + 1
-    gram, moment = np.zeros((folds, count, width, width)), np.zeros((folds, count, width))
-    fold = np.arange(rows) % folds
-    cell = fold * count + arms
-    order = np.argsort(cell, kind="stable")
-    edges = np.searchsorted(cell[order], np.arange(folds * count + 1))
-    for j in range(folds * count):
-        f, a = divmod(j, count)
-        for start in range(edges[j], edges[j + 1], _BLOCK):
-            own = order[start : min(start + _BLOCK, edges[j + 1])]
-            x = _with_one(contexts, own)
-            gram[f, a] += x.T @ x
-            moment[f, a] += x.T @ rewards[own]
-    theta = _solved(gram, moment, ridge)
-    fits = [Fit(np.empty(rows), np.empty(rows)) for _ in targets]
-    for f in range(folds):
-        for start in range(f, rows, _BLOCK * folds):
-            own = np.arange(start, min(start + _BLOCK * folds, rows), folds)
-            q = _with_one(contexts, own) @ theta[f].T
-            each = np.arange(len(own))
-            for target, fit in zip(targets, fits, strict=True):
-                fit.logged[own] = q[each, arms[own]]
-                if target.ndim == 1:
-                    fit.target[own] = q[each, target[own].astype(np.int64)]
-                else:
-                    fit.target[own] = np.einsum("ij,ij->i", q, target[own])
-    return fits
+    return doubly_robust(rewards, np.where(weights <= limit, weights, 0.0), fit)
 
 
-def _with_one(contexts: Floats | None, rows: Ints) -> Floats:
-    if contexts is None:
-        return np.ones((len(rows), 1))
-    out = np.empty((len(rows), contexts.shape[1] + 1))
-    out[:, :-1] = contexts[rows]
-    out[:, -1] = 1.0
-    return out
-
-
-def _solved(gram: Floats, moment: Floats, ridge: float) -> Floats:
-    """Return the coefficients that score each fold, (folds, arms, width), from the sums of the other folds."""
-    folds, count, width = moment.shape
-    theta = np.empty_like(moment)
-    penalty = ridge * np.eye(width)
-    shared_penalty = penalty.copy()
-    shared_penalty[-1, -1] = 1e-9  # the level of the rewards is not shrunk, only kept solvable
-    for f in range(folds):
-        others = (
-            np.arange(folds) != f
-        )  # summed, not subtracted: the fold must not show in the last bit either
-        other_gram, other_moment = gram[others].sum(axis=0), moment[others].sum(axis=0)
-        shared = solve(other_gram.sum(axis=0) + shared_penalty, other_moment.sum(axis=0), assume_a="pos")
-        for a in range(count):
-            pull = other_moment[a] + ridge * shared
-            theta[f, a] = solve(other_gram[a] + penalty, pull, assume_a="pos")
-    return theta
-
-
-def grouped(term: Term) -> Floats:
-    """Return the influence summed over at most 4096 groups of neighbouring rows: what `resample` draws from.
+def shrunk(rewards: Floats, weights: Floats, fit: Fit, limit: float) -> Term:
+    """Doubly robust with weights shrunk to ``w limit^2 / (w^2 + limit^2)``: half of the weight at the limit.
 
     Examples
     --------
-    >>> grouped(ips(np.array([1.0, 3.0]), np.ones(2)))
-    array([-1.,  1.])
+    >>> shrunk(np.array([1.0, 2.0]), np.array([4.0, 0.0]), Fit(np.zeros(2), np.zeros(2)), 4.0).value
+    1.0
     """
-    rows = len(term.influence)
-    groups = min(rows, _GROUPS)
-    sums: Floats = np.add.reduceat(term.influence, np.arange(groups) * rows // groups)
-    return sums
+    return doubly_robust(rewards, weights / (1.0 + np.square(weights / limit)), fit)
 
 
-def resample(sums: Floats, rows: int, draws: int, rng: np.random.Generator) -> Floats:
-    """Return bootstrap deviations, (draws, m), of m terms from their grouped influence, (groups, m).
-
-    The multinomial counts are the same for every term, so differences between columns are paired. Groups keep the
-    dependence between neighbours, and the cost, O(draws groups), does not grow with the trace.
+def term(name: str, rewards: Floats, weights: Floats, limit: float, fit: Fit | None) -> Term:
+    """Return the estimate of a name of `ESTIMATORS`; those with a model need a fit.
 
     Examples
     --------
-    >>> resample(np.zeros((5, 1)), 5, 2, np.random.default_rng(0)).ravel()
-    array([0., 0.])
+    >>> term("ips", np.ones(2), np.ones(2), 9.0, None).value
+    1.0
     """
-    groups = len(sums)
-    out = np.empty((draws, sums.shape[1]))
-    for start in range(0, draws, 256):
-        size = min(256, draws - start)
-        drawn = rng.integers(groups, size=(size, groups)) + groups * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups)
-        out[start : start + size] = counts @ sums / rows
-    return out
+    if name == "ips":
+        return ips(rewards, weights)
+    if name == "clipped":
+        return clipped(rewards, weights, limit)
+    if name == "snips":
+        return snips(rewards, weights)
+    assert fit is not None
+    if name == "dm":
+        return direct(fit)
+    if name == "dr":
+        return doubly_robust(rewards, weights, fit)
+    return (switch if name == "switch" else shrunk)(rewards, weights, fit, limit)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.evaluation.estimators import cross_fit
+from banditroute.evaluation.reward_model import cross_fit
 from banditroute.logs import Trace
 from banditroute.policies import Policy
 
@@ -110,7 +110,7 @@ def expected_rewards(trace: Trace, *, ridge: float = 1.0, folds: int = 5) -> Flo
     Returns
     -------
     (n, k) array
-        Of the rows with a reward: the linear fits of `estimators.cross_fit`. An arm that was hardly ever logged is
+        Of the rows with a reward: the linear fits of `reward_model.cross_fit`. An arm that was hardly ever logged is
         expected to earn about what the others do.
 
     Raises
@@ -136,6 +136,6 @@ def expected_rewards(trace: Trace, *, ridge: float = 1.0, folds: int = 5) -> Flo
     parts = check.integer("folds", folds, low=2)
     if len(log) < parts:
         raise ValueError(f"trace must hold at least {parts} rows with a reward, got {len(log)}")
-    each = [np.broadcast_to(np.int64(a), (len(log),)) for a in range(len(log.names))]
-    fits = cross_fit(log.contexts, log.arms, log.rewards, each, len(each), ridge=ridge, folds=parts)
-    return np.stack([fit.target for fit in fits], axis=1)
+    precision = check.finite("ridge", ridge, low=0.0, open_low=True)
+    model = cross_fit(log.contexts, log.arms, log.rewards, len(log.names), ridge=precision, folds=parts)
+    return model.expected(log.contexts)

@@ -1,19 +1,19 @@
 """What a log can answer: targets as arrays, and whether the logging policy could have done what they do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.logs import Trace
 from banditroute.policies import Policy
 
-__all__ = ["Target", "check_overlap", "known_propensities", "target_array"]
+__all__ = ["Target", "check_overlap", "known_propensities", "policy_probabilities", "target_array"]
 
-Target = str | int | ArrayLike | Policy | Callable[[Any], Any]
+Target = str | int | ArrayLike | Policy | Mapping[str, float] | Callable[[Any], Any]
 
 
 def known_propensities(log: Trace) -> Floats:
@@ -40,58 +40,154 @@ def known_propensities(log: Trace) -> Floats:
 def target_array(log: Trace, target: Target) -> NDArray[Any]:
     """Return the arm of each row, (n,) integers, or probabilities, (n, k).
 
+    Arms are names wherever there are names: a text, texts by row, a mapping from names to probabilities, a frame whose
+    columns are names. Where all names of a log are whole numbers a whole number is such a name too; elsewhere it is a
+    position. Plain arrays of probabilities are in the order of ``log.names``.
+
     Examples
     --------
-    >>> target_array(Trace(names=["a", "b"], arms=[0, 1], rewards=[1.0, 0.0]), "b")
-    array([1, 1])
+    >>> log = Trace(names=["10", "9"], arms=[0, 1], rewards=[1.0, 0.0])
+    >>> target_array(log, "9"), target_array(log, 9), target_array(log, ["9", "10"])
+    (array([1, 1]), array([1, 1]), array([1, 0]))
+    >>> target_array(log, {"9": 0.25, "10": 0.75})[0]
+    array([0.75, 0.25])
     """
-    count, width = len(log), len(log.names)
-    if isinstance(target, str):
-        if target not in log.names:
-            raise ValueError(f"target must be one of {log.names}, got {target!r}")
-        return np.full(count, log.names.index(target), dtype=np.int64)
-    if isinstance(target, int | np.integer) and not isinstance(target, bool):
-        return np.full(count, check.integer("target", target, high=width - 1), dtype=np.int64)
     if isinstance(target, Policy):
-        return _frozen(log, target)
+        return policy_probabilities(log, target)
     if callable(target):
         if log.contexts is None:
             raise ValueError("trace must hold contexts for a target that reads them, got none")
         target = target(log.contexts)
+    count = len(log)
+    if isinstance(target, str | int | np.integer) and not isinstance(target, bool):
+        return np.broadcast_to(_positions(log.names, np.asarray([target]))[0], (count,))
+    if isinstance(target, Mapping):
+        return np.broadcast_to(
+            _by_name(log.names, list(target), np.asarray([list(target.values())])), (count, len(log.names))
+        )
+    if hasattr(target, "columns") and hasattr(target, "to_numpy"):
+        array = np.asarray(target.to_numpy())
+        _check_rows(count, array)
+        return _probabilities(log.names, count, _by_name(log.names, list(target.columns), array))
     array = np.asarray(target)
-    if array.dtype.kind in "iu" and array.shape == (count,):
-        if array.min() < 0 or array.max() >= width:
-            raise ValueError(f"target must be in [0, {width - 1}], got {array.min()} .. {array.max()}")
-        return array
+    if (
+        array.shape == (len(log.names),)
+        and array.dtype.kind == "f"
+        and (labels := _labels(target, log.names))
+    ):
+        array = _by_name(log.names, labels, array[None, :])[0]
+    if array.shape == (count,) and array.dtype.kind in "iuUSOT":
+        return _positions(log.names, array)
+    return _probabilities(log.names, count, array)
+
+
+def _labels(target: Any, names: tuple[str, ...]) -> list[Any]:
+    """Return the index of a series whose entries are names of arms; an index of row numbers says nothing."""
+    index = getattr(target, "index", None)
+    labels = [] if index is None or callable(index) else list(index)
+    named = any(isinstance(one, str) for one in labels) or {str(one) for one in labels} <= set(names)
+    return labels if named else []
+
+
+def _check_rows(count: int, array: NDArray[Any]) -> None:
+    if array.ndim != 2 or len(array) != count:
+        raise ValueError(
+            f"target must have one row for each of the {count} rows of the log, got shape {array.shape}"
+        )
+
+
+def _probabilities(names: tuple[str, ...], count: int, array: NDArray[Any]) -> Floats:
+    width = len(names)
     if array.shape == (width,):
         array = np.broadcast_to(array, (count, width))
     if array.shape != (count, width) or array.dtype.kind not in "fiub":
-        raise ValueError(f"target must be an arm, ({count},) indices or ({count}, {width}) probabilities, "
+        raise ValueError(f"target must be an arm, ({count},) arms or ({count}, {width}) probabilities, "
                          f"got {array.dtype} of shape {array.shape}")  # fmt: skip
-    sums = array.sum(axis=1)
-    if not (array.min() >= 0.0 and np.abs(sums - 1.0).max() < 1e-6):
+    given: Floats = array if array.dtype == np.float64 else array.astype(np.float64)
+    sums = given.sum(axis=1)
+    if not (given.min(initial=0.0) >= 0.0 and np.abs(sums - 1.0).max(initial=0.0) < 1e-6):
         raise ValueError(f"target must be probabilities that sum to 1, got sums {sums.min()} .. {sums.max()}")
-    return array
+    return given
 
 
-def _frozen(log: Trace, policy: Policy) -> Floats:
+def _by_name(names: tuple[str, ...], columns: Sequence[Any], values: NDArray[Any]) -> Floats:
+    """Return columns of probabilities in the order of `names`; an arm without a column has probability 0."""
+    given = [str(c) for c in columns]
+    unknown = [c for c in given if c not in names]
+    if unknown:
+        raise ValueError(f"target must have columns of {list(names)}, got {unknown[0]!r}")
+    check.names("columns of the target", given)
+    out = np.zeros((len(values), len(names)))
+    out[:, [names.index(c) for c in given]] = values
+    return out
+
+
+def _positions(names: tuple[str, ...], arms: NDArray[Any]) -> Ints:
+    """Return the positions of arms given by name; whole numbers are positions unless all names are whole numbers."""
+    width = len(names)
+    if arms.dtype.kind in "iu":
+        if not all(_is_whole(name) for name in names):
+            if arms.size and (arms.min() < 0 or arms.max() >= width):
+                raise ValueError(f"target must be in [0, {width - 1}], got {arms.min()} .. {arms.max()}")
+            return arms.astype(np.int64)
+        values = np.array([int(name) for name in names])
+        order = np.argsort(values)
+        at = order[np.searchsorted(values, arms, sorter=order).clip(max=width - 1)]
+        wrong = values[at] != arms
+        if wrong.any():
+            raise ValueError(f"target must be one of {names}, got {arms[wrong][0]}")
+        return at.astype(np.int64)
+    place = {name: i for i, name in enumerate(names)}
+    found = np.empty(len(arms), dtype=np.int64)
+    for i, arm in enumerate(arms.tolist()):
+        key = arm.decode() if isinstance(arm, bytes) else str(arm)
+        if key not in place:
+            raise ValueError(f"target must be one of {names}, got {arm!r}")
+        found[i] = place[key]
+    return found
+
+
+def _is_whole(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) <= 18
+
+
+def policy_probabilities(log: Trace, policy: Policy) -> Floats:
+    """Return the probabilities of a policy as it stands on each row, (n, k), with the row's prices and mask.
+
+    Arms are matched by name: the policy may have them in another order, and must have the same ones.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB
+    >>> log = Trace(names=["a", "b"], arms=[0, 1], rewards=[1.0, 0.0], contexts=[[1.0], [2.0]])
+    >>> policy_probabilities(log, LinUCB(["b", "a"], 1, mix=1.0, rng=0))[0]
+    array([0.5, 0.5])
+    """
     if log.contexts is None:
         raise ValueError("trace must hold contexts to evaluate a policy, got none")
-    if policy.arms != log.names:
+    if sorted(policy.arms) != sorted(log.names):
         raise ValueError(f"policy must have the arms of the trace, {log.names}, got {policy.arms}")
-    prices, eligible = log.prices, log.eligible
-    return np.array(
-        [
-            policy.propensities(
-                x, prices=None if prices is None else prices[i], eligible=None if eligible is None else eligible[i]
-            )
-            for i, x in enumerate(log.contexts)
-        ]
-    )  # fmt: skip
+    if policy.dim != log.contexts.shape[1]:
+        raise ValueError(f"policy must have dim {log.contexts.shape[1]} as the trace has, got {policy.dim}")
+    own = np.array([log.names.index(name) for name in policy.arms])
+    prices = None if log.prices is None else log.prices[:, own]
+    eligible = None if log.eligible is None else log.eligible[:, own]
+    out = np.zeros((len(log), len(own)))
+    for i, x in enumerate(log.contexts):
+        out[i, own] = policy.propensities(
+            x,
+            prices=None if prices is None else prices[i],
+            eligible=None if eligible is None else eligible[i],
+        )
+    return out
 
 
-def check_overlap(log: Trace, propensities: Floats, target: NDArray[Any], name: str) -> None:
+def check_overlap(
+    log: Trace, propensities: Floats, target: NDArray[Any], name: str, *, seen: Mask | None = None
+) -> None:
     """Refuse a target that plays what the log could not have played.
+
+    Arms `seen`, (k,), are those of the whole log where `log` is a part of it.
 
     Examples
     --------
@@ -101,7 +197,8 @@ def check_overlap(log: Trace, propensities: Floats, target: NDArray[Any], name: 
     ValueError: b: an arm the target plays must have been logged, got no row of 'b'
     """
     width, each = len(log.names), np.arange(len(log))
-    seen = np.bincount(log.arms, minlength=width) > 0
+    if seen is None:
+        seen = np.bincount(log.arms, minlength=width) > 0
     used = np.bincount(target, minlength=width) > 0 if target.ndim == 1 else target.max(axis=0) > 0.0
     if (used & ~seen).any():
         arm = log.names[int((used & ~seen).argmax())]

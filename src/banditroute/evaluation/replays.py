@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Rng
+from banditroute.evaluation.learned import warning
 from banditroute.evaluation.overlap import known_propensities
 from banditroute.logs import Trace
 from banditroute.policies import Policy
@@ -15,7 +17,7 @@ __all__ = ["Replay", "replay"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
-    """A policy's run over the rows of a trace that agree with it: `rewards` and row numbers in order.
+    """A policy's run over the rows of a trace that agree with it: `rewards` and row numbers in order, and `notes`.
 
     Examples
     --------
@@ -27,6 +29,7 @@ class Replay:
     rows: NDArray[np.int64]
     offered: int
     scale: float
+    notes: tuple[str, ...] = ()
 
     @property
     def value(self) -> float:
@@ -51,7 +54,7 @@ def replay(trace: Trace, policy: Policy, *, rng: Rng = 0, min_rows: int = 20) ->
     rng : seed or Generator
         Of the rejection step; a uniform log needs none of it.
     min_rows : int
-        Fewest accepted rows that are answered.
+        Fewest accepted rows that are answered, >= 2.
 
     Returns
     -------
@@ -94,6 +97,8 @@ def replay(trace: Trace, policy: Policy, *, rng: Rng = 0, min_rows: int = 20) ->
     if len(missing):
         raise ValueError(f"every arm must have been logged, got no row of {log.names[missing[0]]!r}")
     _forced_rows(log, propensities)
+    fewest = check.integer("min_rows", min_rows, low=2)
+    told = warning(policy, log)
     scale = float(propensities.min())
     lottery = np.random.default_rng(rng).random(len(log))
     accept = lottery * propensities <= scale * (1.0 + 1e-12)
@@ -110,12 +115,10 @@ def replay(trace: Trace, policy: Policy, *, rng: Rng = 0, min_rows: int = 20) ->
                 policy.advance(len(rows))
             policy.update(choice.arm, contexts[i], float(log.rewards[i]), at=len(rows))
             rows.append(i)
-    if len(rows) < min_rows:
-        raise ValueError(
-            f"at least {min_rows} rows must agree with the policy, got {len(rows)} of {len(log)}"
-        )
+    if len(rows) < fewest:
+        raise ValueError(f"at least {fewest} rows must agree with the policy, got {len(rows)} of {len(log)}")
     kept = np.array(rows, dtype=np.int64)
-    return Replay(log.rewards[kept], kept, len(log), scale)
+    return Replay(log.rewards[kept], kept, len(log), scale, () if told is None else (told,))
 
 
 def _forced_rows(log: Trace, propensities: Floats) -> None:

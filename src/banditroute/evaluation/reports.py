@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,9 +11,13 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.evaluation import estimators as e
 from banditroute.evaluation.diagnosis import diagnose
-from banditroute.evaluation.forecasting import Forecasts, expected_rewards, forecasts
+from banditroute.evaluation.faults import fault_price, scale_note
+from banditroute.evaluation.forecasting import Forecasts, forecasts
 from banditroute.evaluation.overlap import check_overlap, known_propensities
-from banditroute.evaluation.values import HEAVIEST, compare
+from banditroute.evaluation.propensities import estimated_propensities
+from banditroute.evaluation.reward_model import RewardModel, RewardSums
+from banditroute.evaluation.sums import HEAVIEST
+from banditroute.evaluation.values import ESTIMATED, compare, difference
 from banditroute.logs import Trace
 from banditroute.policies import LinUCB
 
@@ -22,7 +26,6 @@ __all__ = ["Report", "report"]
 FEWEST = 50  # rows with a reward: below, no number of a report means anything
 FIXED = 12  # arms that are valued as rules of their own, the busiest
 RECENT = 50_000  # rows, the last ones, for what is computed request by request
-FAULT = 0.05  # price of a fault where neither the trace nor the caller tells one
 MIN_ESS = 20.0
 
 
@@ -48,6 +51,7 @@ def report(
     fault: float | None = None,
     window: int = 500,
     rewards: ArrayLike | None = None,
+    propensities: Literal["logged", "estimated"] = "logged",
     progress: Callable[[str], object] = str,
 ) -> Report:
     """Look at a trace from all sides.
@@ -63,6 +67,8 @@ def report(
         Requests per epoch in mind, for the diagnosis of residency.
     rewards : (n, k) array, optional
         Rewards of all arms where they are known, as for a log drawn from a matrix: true values are then given too.
+    propensities : "logged" or "estimated"
+        As in `compare`; a note says so.
     progress : callable
         Is told the name of each step before it is taken.
 
@@ -96,30 +102,33 @@ def report(
         raise ValueError(f"trace must hold at least {FEWEST} rows with a reward for a report, got {len(log)}")
     price = None if fault is None else check.finite("fault", fault, low=0.0)
     truth = None if rewards is None else check.matrix("rewards", rewards, len(trace.names), len(trace))[known]
+    if propensities not in ("logged", "estimated"):
+        raise ValueError(f"propensities must be 'logged' or 'estimated', got {propensities!r}")
+    said = [*getattr(trace, "notes", ())]
+    if propensities == "estimated":
+        log = estimated_propensities(log)
+        said.append(ESTIMATED)
     progress("the log")
     numbers: dict[str, Any] = {"log": _log(trace, log), "arms": _arms(trace), "support": _support(log)}
     progress("expected rewards")
-    expected = None if log.contexts is None else expected_rewards(log)
+    table = np.zeros((len(log), 0)) if log.contexts is None else log.contexts
+    sums = RewardSums.of(table, log.arms, log.rewards, len(log.names))
+    model = sums.solved(1.0)  # the one fit of all that follows
+    expected = None if log.contexts is None else model.expected(table)
+    numbers["notes"] = [*said, *sums.words()]
     progress("other rules")
-    numbers["candidates"], numbers["refused"], weights = _candidates(log, expected, truth)
+    numbers["candidates"], numbers["refused"], weights = _candidates(log, expected, model, truth)
     progress("forecasts")
     ahead = None
-    if log.contexts is not None:
-        recent = log[-RECENT:]
-        assert recent.contexts is not None
-        # With a constant, as the expected rewards have it: rewards need not be 0 where the context is.
-        contexts = np.column_stack([recent.contexts, np.ones(len(recent))])
-        recent = replace(recent, contexts=contexts)
-        ahead = forecasts(recent, LinUCB(log.names, contexts.shape[1], rng=0))
-        if (ahead.errors > 0.0).any():  # rewards that never differ are no test of a forecast
-            assert expected is not None
-            fitted = expected[np.arange(len(log)), log.arms][-RECENT:]
-            numbers["forecasts"] = _forecasts(ahead, fitted)
-        else:
-            ahead = None
+    if expected is not None:
+        ahead = _ahead(log, model)
+        if ahead is not None:
+            numbers["forecasts"] = _forecasts(ahead, expected[np.arange(len(log)), log.arms][-RECENT:])
     progress("residency")
     if len(log.names) > 1:
         numbers["residency"] = _residency(trace, log, expected, price, window)
+        if note := scale_note(float(log.rewards.std()), numbers["residency"]["diagnosis"]["fault"]):
+            numbers["notes"].append(note)
     if trace.latencies is not None and np.isfinite(trace.latencies).any():
         numbers["latency"] = _latency(trace.latencies, trace.hits)
     plain: dict[str, Any] = _plain(numbers)
@@ -211,7 +220,7 @@ def _targets(log: Trace, expected: Floats | None) -> dict[str, NDArray[Any]]:
 
 
 def _candidates(
-    log: Trace, expected: Floats | None, truth: Floats | None
+    log: Trace, expected: Floats | None, model: RewardModel, truth: Floats | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Floats]]:
     """Return estimates, the best first, candidates the log says nothing of and why, and weights."""
     try:
@@ -235,23 +244,22 @@ def _candidates(
     if not weights:
         return [], refused, {}
     usable = {name: targets[name] for name in weights}
-    estimates = compare(log, usable, estimators=("dr", "snips", "ips", "dm"), min_ess=MIN_ESS)
-    fits = e.cross_fit(
-        log.contexts, log.arms, log.rewards, list(usable.values()), len(log.names), ridge=1.0, folds=5
-    )
+    estimates = compare(log, usable, estimators=("dr", "snips", "ips", "dm"), min_ess=MIN_ESS, model=model)
     from scipy import stats
 
-    level = float(stats.norm.ppf(1.0 - 0.025 / len(usable)))
+    # As many standard errors as make all intervals hold at once.
+    level = 1.0 - 0.05 / len(usable)
+    wider = float(stats.norm.ppf((1.0 + level) / 2.0) / stats.norm.ppf(0.975))
     rows = []
-    for (name, own), fit in zip(weights.items(), fits, strict=True):
+    for name, own in weights.items():
         one = estimates[name]
-        term = e.doubly_robust(log.rewards, own, fit)
-        gain = term.value - float(log.rewards.mean())
-        half = level * e.Term(gain, term.influence - (log.rewards - log.rewards.mean())).std_error
+        gap = difference(log, usable[name], model=model, confidence=level, min_ess=MIN_ESS)
         row: dict[str, Any] = {"name": name}
         for kind in ("dr", "snips", "ips", "dm"):
             row[kind] = {"value": one[kind].value, "low": one[kind].low, "high": one[kind].high}
-        row |= {"gain": {"value": gain, "low": gain - half, "high": gain + half}, "ess": one.ess,
+        gain, low, high = gap.value, gap.low, gap.high
+        rows_to_settle = None if gap.rows_to_settle is None else int(wider**2 * gap.rows_to_settle)
+        row |= {"gain": {"value": gain, "low": low, "high": high}, "rows_to_settle": rows_to_settle, "ess": one.ess,
                 "max_weight": one.max_weight, "mean_weight": one.mean_weight,
                 "mean_weight_error": float(own.std() / np.sqrt(len(own)))}  # fmt: skip
         if truth is not None:
@@ -260,6 +268,16 @@ def _candidates(
             row["truth"] = float(each.mean())
         rows.append(row)
     return sorted(rows, key=lambda row: -row["dr"]["value"]), refused, weights
+
+
+def _ahead(log: Trace, model: RewardModel) -> Forecasts | None:
+    """Return what a fresh LinUCB expected of the last rows; None where rewards never differ, which is no test."""
+    recent = log[-RECENT:]
+    assert recent.contexts is not None
+    # On one scale and with a constant, as the expected rewards have it: rewards need not be 0 where the context is.
+    recent = replace(recent, contexts=model.columns(recent.contexts))
+    ahead = forecasts(recent, LinUCB(log.names, model.columns.dim, rng=0))
+    return ahead if (ahead.errors > 0.0).any() else None
 
 
 def _forecasts(ahead: Forecasts, fitted: Floats) -> dict[str, Any]:
@@ -289,11 +307,8 @@ def _residency(
             own = trace.rewards[rows]
             found[name] = _mean(own[~np.isnan(own)])
     source = "given"
-    if fault is None and trace.hits is not None and trace.prices is not None and not trace.hits.all():
-        at = np.flatnonzero(~trace.hits)
-        fault, source = max(float(trace.prices[at, trace.arms[at]].mean()), 0.0), "mean price of the faults"
-    elif fault is None:
-        fault, source = FAULT, "assumed"
+    if fault is None:
+        fault, source = fault_price(trace)
     if expected is None:
         utilities, basis = (
             np.eye(len(log.names))[log.arms[-RECENT:]],

@@ -1,163 +1,86 @@
 """Tuning: settings tried on paired seeds, chosen on one half of the data and judged on the other."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.evaluation.replays import replay
+from banditroute.evaluation.draws import POLICY, RESIDENCY, Draws, Part, Scored, Setting, paired_gain, scored
+from banditroute.evaluation.workers import needed, spread
 from banditroute.logs import Trace
-from banditroute.policies import LinUCB
-from banditroute.residency import Polar
-from banditroute.simulation import MatrixEnvironment, Problem, Stream, simulate
 
-__all__ = ["SPACE", "Draws", "Tuned", "score", "sweep", "tune"]
+__all__ = ["SPACE", "Tuned", "sweep", "tune"]
 
-Setting = Mapping[str, Any]
 Data = Callable[[int], Any]
 
 SPACE: dict[str, Any] = {"alpha": (0.02, 2.0, "log"), "ridge": (0.03, 30.0, "log")}
-_POLICY = ("alpha", "ridge", "discount", "mix", "prior")
-_RESIDENCY = ("capacity", "epoch", "price_weight")
 _CONFIRMED = 20  # paired seeds of the final comparisons, at least
+DOUBT = 2.0  # standard errors by which a gain must show on data that did not choose
 _HELD = 1_000_000  # seeds from here on are never tuned on
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draws:
-    """Streams of `requests` rows of a matrix by seed; with `fault` and `capacity`, residency problems.
-
-    Examples
-    --------
-    >>> draws = Draws(MatrixEnvironment(np.eye(3), np.eye(3)), 10)
-    >>> len(draws(0))
-    10
-    """
-
-    environment: MatrixEnvironment
-    requests: int
-    capacity: int | None = None
-    fault: float = 0.0
-
-    def __call__(self, seed: int) -> Stream | Problem:
-        """Return the stream or problem of a seed."""
-        stream = self.environment.stream(self.requests, seed)
-        if self.capacity is None:
-            return stream
-        prices = np.full(len(stream.arms), self.fault)
-        return Problem(stream, prices, prices, capacity=self.capacity)
-
-    def halves(self) -> tuple["Draws", "Draws"]:
-        """Return the same draws from two random halves of the rows that have none in common."""
-        order = np.random.default_rng(0).permutation(len(self.environment.contexts))
-        middle = len(order) // 2
-        first, second = (self._of(np.sort(rows)) for rows in (order[:middle], order[middle:]))
-        return first, second
-
-    def _of(self, rows: NDArray[np.int64]) -> "Draws":
-        whole = self.environment
-        part = MatrixEnvironment(
-            whole.contexts[rows],
-            whole.rewards[rows],
-            costs=None if whole.costs is None else whole.costs[rows],
-            arms=whole.arms,
-            groups=whole.groups[rows],
-            order=whole.order,
-            zipf=whole.zipf,
-            shifts=whole.shifts,
-        )
-        return replace(self, environment=part)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A stretch of a trace; a seed leaves out a fifth of its rows."""
-
-    trace: Trace
-
-    def __call__(self, seed: int) -> Trace:
-        count = len(self.trace)
-        kept = np.random.default_rng(seed).choice(count, size=max(count * 4 // 5, 1), replace=False)
-        return self.trace[np.sort(kept)]
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The chosen setting; ``{}`` means the defaults, when nothing beat them beyond doubt.
+    """The chosen setting; ``{}`` means the defaults, where the candidate did not beat them beyond doubt.
 
-    ``train`` and ``default_train`` are mean rewards per request net of prices on the data that chose, ``held_out`` and
-    ``default_held_out`` on data that did not; ``gain`` is the paired difference of the latter and ``gain_error`` its
-    standard error over seeds. ``trials`` holds a dictionary per trial: setting, mean, and whether it was stopped early.
+    ``candidate`` is the best of the search, ``train`` and ``default_train`` are its and the defaults' mean rewards per
+    request net of prices on fresh draws of the data that chose, ``held_out`` and ``default_held_out`` on data that did
+    not; ``gain`` is the paired difference of the latter, ``gain_error`` its error over rows and seeds. ``rows``
+    of data judged; ``trials`` holds a dictionary per trial: setting, mean, and whether it was stopped early.
 
     Examples
     --------
-    >>> Tuned({}, 0.5, 0.5, 0.4, 0.4, 0.0, 0.0, ()).setting
-    {}
+    >>> found = Tuned({}, {"alpha": 0.3}, 0.5, 0.5, 0.41, 0.4, 0.01, 0.01, 1000, ())
+    >>> found.low, found.high, found.rows_to_settle
+    (-0.01, 0.03, 4000)
     """
 
     setting: dict[str, Any]
+    candidate: dict[str, Any]
     train: float
     default_train: float
     held_out: float
     default_held_out: float
     gain: float
     gain_error: float
+    rows: int
     trials: tuple[dict[str, Any], ...]
 
+    @property
+    def low(self) -> float:
+        """Lower end of the interval of the gain, two standard errors below."""
+        return self.gain - DOUBT * self.gain_error
 
-def score(setting: Setting, data: Stream | Problem | Trace, seed: int) -> float:
-    """Return the mean reward per request, net of fault and load prices, of a setting on one draw of the data.
+    @property
+    def high(self) -> float:
+        """Upper end of the interval of the gain."""
+        return self.gain + DOUBT * self.gain_error
 
-    Parameters
-    ----------
-    setting : mapping
-        "alpha", "ridge", "discount", "mix" and "prior" go to `LinUCB`; "capacity" and "epoch" to `Polar`, which runs
-        where the data are a `Problem`; "price_weight" scales the prices by which it decides, not those it is charged.
-    data : Stream, Problem or Trace
-        A trace is replayed, see `replay`.
-    seed : int
-        Of the policy.
-
-    Examples
-    --------
-    >>> from banditroute.simulation import homes
-    >>> score({"alpha": 0.3, "epoch": 200}, homes(500, 0), 0) > 0
-    True
-    """
-    unknown = set(setting) - {*_POLICY, *_RESIDENCY}
-    if unknown:
-        raise ValueError(f"settings must be of {(*_POLICY, *_RESIDENCY)}, got {min(unknown)!r}")
-    options = {name: setting[name] for name in _POLICY if name in setting}
-    if isinstance(data, Trace):
-        if data.contexts is None:
-            raise ValueError("trace must hold contexts to tune on, got none")
-        return replay(data, LinUCB(data.names, data.contexts.shape[1], rng=seed, **options), rng=seed).value
-    stream = data if isinstance(data, Stream) else data.stream
-    policy = LinUCB(stream.arms, stream.dim, rng=seed, **options)
-    each = np.arange(len(stream))
-    if isinstance(data, Stream):
-        return float(stream.rewards[each, simulate(policy, stream).arms].mean())
-    weight = check.finite("price_weight", setting.get("price_weight", 1.0), low=0.0, open_low=True)
-    seen = replace(data, faults=weight * data.faults, loads=weight * data.loads)
-    residency = Polar(setting.get("capacity", data.capacity), epoch=setting.get("epoch", 500))
-    run = simulate(policy, seen, residency)
-    earned = stream.rewards[each, run.arms].sum() - data.faults[run.arms[~run.hits]].sum()
-    loads = sum(price for _, price in run.loads) / weight
-    return float((earned - loads) / len(stream))
+    @property
+    def rows_to_settle(self) -> int | None:
+        """Rows on the side that judges after which the gain would show, were it as found; None where it is 0."""
+        if self.gain == 0.0:
+            return None
+        return int(np.ceil(self.rows * (DOUBT * self.gain_error / self.gain) ** 2))
 
 
-def _one(setting: Setting, data: Data, seed: int) -> float:
-    return score(setting, data(seed), seed)
+def _one(setting: Setting, data: Data, seed: int) -> Scored:
+    return scored(setting, data(seed), seed)
 
 
 def sweep(
-    settings: Sequence[Setting], data: Data, seeds: Iterable[int], *, jobs: int = 1, backend: str = "loky"
+    settings: Sequence[Setting],
+    data: Data,
+    seeds: Iterable[int],
+    *,
+    independent: bool = True,
+    jobs: int = 1,
+    backend: str = "loky",
 ) -> Floats:
     """Score every setting on every seed: a table, (settings, seeds), the same whatever computes it.
 
@@ -169,6 +92,10 @@ def sweep(
         Returns the data of a seed; goes to other processes, so no lambda: a `Draws` or a ``functools.partial``.
     seeds : iterable of int
         The same for every setting, so that columns are paired.
+    independent : bool
+        Deal the rows of a `Draws` out, so that each seed has rows of its own and no more requests than rows: then the
+        columns are independent, and their spread over the root of their number is an honest error bar. False lets all
+        seeds draw from all rows: the horizon is as asked for, and the spread tells of the policies' luck only.
     jobs : int
         Processes; 1 stays in this one, -1 takes all cores.
     backend : str
@@ -177,21 +104,29 @@ def sweep(
 
     Examples
     --------
-    >>> draws = Draws(MatrixEnvironment(np.eye(3), np.eye(3)), 50)
+    >>> from banditroute.simulation import MatrixEnvironment
+    >>> draws = Draws(MatrixEnvironment(np.eye(30), np.eye(30)), 50)
     >>> sweep([{"alpha": 0.1}, {"alpha": 1.0}], draws, range(3)).shape
     (2, 3)
     """
-    work = [(setting, int(seed)) for seed in seeds for setting in settings]
-    if jobs == 1:
-        cells = [_one(setting, data, seed) for setting, seed in work]
-    else:
-        joblib = _needed("joblib", "tune")
-        if backend == "ray":
-            _needed("ray", "ray")
-            import_module("ray.util.joblib").register_ray()
-        with joblib.parallel_config(backend=backend, n_jobs=jobs):
-            cells = joblib.Parallel()(joblib.delayed(_one)(setting, data, seed) for setting, seed in work)
-    return np.array(cells).reshape(-1, len(settings)).T
+    own = [int(seed) for seed in seeds]
+    source = data.dealt(own) if independent and isinstance(data, Draws) else data
+    table = _table(settings, source, own, jobs=jobs, backend=backend)
+    return np.array([[cell.value for cell in row] for row in table]).reshape(len(settings), len(own))
+
+
+def _table(
+    settings: Sequence[Setting], data: Data, seeds: Iterable[int], *, jobs: int, backend: str
+) -> list[list[Scored]]:
+    """Return what every setting earned on every seed, by setting."""
+    work = [(setting, data, seed) for seed in seeds for setting in settings]
+    cells = spread(_one, work, jobs=jobs, backend=backend)
+    return [cells[i :: len(settings)] for i in range(len(settings))]
+
+
+def _values(setting: Setting, data: Data, seeds: Iterable[int], jobs: int, backend: str) -> Floats:
+    (row,) = _table([setting], data, seeds, jobs=jobs, backend=backend)
+    return np.array([cell.value for cell in row])
 
 
 def tune(
@@ -235,8 +170,8 @@ def tune(
     Returns
     -------
     Tuned
-        The setting replaces the defaults only where it beats them by two standard errors, paired, on fresh draws of
-        the data that chose.
+        The best of the search replaces the defaults only where it beats them by two standard errors on data that did
+        not choose it. The error counts rows once, however many seeds draw them.
 
     Raises
     ------
@@ -251,13 +186,14 @@ def tune(
 
     Examples
     --------
+    >>> from banditroute.simulation import MatrixEnvironment
     >>> rng = np.random.default_rng(0)
     >>> environment = MatrixEnvironment(rng.standard_normal((60, 2)), rng.random((60, 3)))
     >>> found = tune(Draws(environment, 100), trials=2, seeds=4)
     >>> len(found.trials)
     2
     """
-    optuna = _needed("optuna", "tune")
+    optuna = needed("optuna", "tune")
     ranges = {name: _range(name, given) for name, given in (SPACE if space is None else space).items()}
     check.integer("trials", trials, low=1)
     half = check.integer("seeds", seeds, low=4) // 2
@@ -274,9 +210,8 @@ def tune(
     done = _scored(study)
     # A sampler of the same seed would propose a resumed study its first settings again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(done))
-    run: dict[str, Any] = {"jobs": jobs, "backend": backend}
-    default = sweep([{}], train, range(seeds), **run)[0]
-    best, setting = default, dict[str, Any]()
+    search = partial(_values, data=train, jobs=jobs, backend=backend)
+    best, setting = search({}, seeds=range(seeds)), dict[str, Any]()
     for values, tried in done:
         if len(values) == seeds and values.mean() > best.mean():
             best, setting = values, tried
@@ -287,38 +222,45 @@ def tune(
         progress(f"trial {len(study.trials) + 1}, best {best.mean():.4f}")
         trial = study.ask()
         tried = {name: suggest(trial) for name, suggest in ranges.items()}
-        values = sweep([tried], train, range(half), **run)[0]
+        values = search(tried, seeds=range(half))
         behind = values - best[:half]
         hopeless = behind.mean() + 2.0 * behind.std(ddof=1) / np.sqrt(half) < 0.0
         if not hopeless:
-            values = np.append(values, sweep([tried], train, range(half, seeds), **run)[0])
+            values = np.append(values, search(tried, seeds=range(half, seeds)))
         trial.set_user_attr("values", values.tolist())
         study.tell(trial, float(values.mean()))
         idle += 1
         if not hopeless and values.mean() > best.mean():
             best, setting, idle = values, tried, 0
     progress("fresh and held-out data")
-    # The best of many is lucky on its seeds: it must prove itself on others before it replaces the defaults.
-    fresh = range(seeds, seeds + max(seeds, _CONFIRMED))
-    best, default = sweep([setting, {}], train, fresh, **run)
-    gain = best - default
-    if gain.mean() <= 2.0 * gain.std(ddof=1) / np.sqrt(len(gain)):
-        best, setting = default, {}
-    table = sweep([setting, {}], held, range(_HELD, _HELD + max(seeds, _CONFIRMED)), **run)
-    gain = table[0] - table[1]
+    tables = [
+        _table([setting, {}], part, own, jobs=jobs, backend=backend)
+        for part, own in ((train, _fresh(seeds, seeds)), (held, _fresh(_HELD, seeds)))
+    ]
+    (train_mean, default_train), (held_mean, default_held) = (
+        [float(np.mean([cell.value for cell in row])) for row in table] for table in tables
+    )
+    rows = None if not isinstance(held, Draws | Part) else [held.rows(s) for s in _fresh(_HELD, seeds)]
+    gain, error = paired_gain(*tables[1], rows)
     return Tuned(
+        setting if gain > DOUBT * error else {},
         setting,
-        train=float(best.mean()),
-        default_train=float(default.mean()),
-        held_out=float(table[0].mean()),
-        default_held_out=float(table[1].mean()),
-        gain=float(gain.mean()),
-        gain_error=float(gain.std(ddof=1) / np.sqrt(len(gain))),
+        train=train_mean,
+        default_train=default_train,
+        held_out=held_mean,
+        default_held_out=default_held,
+        gain=gain,
+        gain_error=error,
+        rows=len(_fresh(_HELD, seeds)) if rows is None else len(np.unique(np.concatenate(rows))),
         trials=tuple(
             {**tried, "reward": float(values.mean()), "stopped": len(values) < seeds}
             for values, tried in _scored(study)
         ),
     )
+
+
+def _fresh(first: int, seeds: int) -> range:
+    return range(first, first + max(seeds, _CONFIRMED))
 
 
 def _scored(study: Any) -> list[tuple[Floats, dict[str, Any]]]:
@@ -331,7 +273,7 @@ def _split(data: Data | Trace) -> tuple[Data, Data]:
     if isinstance(data, Trace):
         known = data.answered()
         middle = len(known) // 2
-        return _Part(known[:middle]), _Part(known[middle:])
+        return Part(known[:middle]), Part(known[middle:])
     if isinstance(data, Draws):
         return data.halves()
     if not callable(data):
@@ -341,8 +283,8 @@ def _split(data: Data | Trace) -> tuple[Data, Data]:
 
 def _range(name: str, given: Any) -> Callable[[Any], Any]:
     """Return the function that asks a trial for a value."""
-    if name not in (*_POLICY, *_RESIDENCY):
-        raise ValueError(f"space must name {(*_POLICY, *_RESIDENCY)}, got {name!r}")
+    if name not in (*POLICY, *RESIDENCY):
+        raise ValueError(f"space must name {(*POLICY, *RESIDENCY)}, got {name!r}")
     if isinstance(given, list) and given:
         return lambda trial: trial.suggest_categorical(name, given)
     if isinstance(given, tuple) and len(given) in (2, 3) and given[2:] in ((), ("log",)):
@@ -352,10 +294,3 @@ def _range(name: str, given: Any) -> Callable[[Any], Any]:
                 return lambda trial: trial.suggest_int(name, low, high, log=log)
             return lambda trial: trial.suggest_float(name, low, high, log=log)
     raise ValueError(f'{name} must be (low, high), (low, high, "log") or a list of choices, got {given!r}')
-
-
-def _needed(module: str, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(f"needs {module}: pip install 'banditroute[{extra}]'") from error

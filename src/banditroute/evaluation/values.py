@@ -2,80 +2,75 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Rng
 from banditroute.evaluation import estimators as e
-from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
-from banditroute.evaluation.replays import Replay, replay
+from banditroute.evaluation.estimators import ESTIMATORS
+from banditroute.evaluation.intervals import grouped, studentised
+from banditroute.evaluation.learned import cross_fitted_policy, same_rewards, warning
+from banditroute.evaluation.overlap import Target, known_propensities, target_array
+from banditroute.evaluation.propensities import estimated_propensities
+from banditroute.evaluation.question import LEARNING, UNANSWERED, Evaluation, Question
+from banditroute.evaluation.reward_model import RewardModel, RewardSums
+from banditroute.evaluation.sums import value_sums
 from banditroute.logs import Trace
+from banditroute.policies import Policy
 
-__all__ = ["ESTIMATORS", "Estimate", "Evaluation", "Replay", "compare", "evaluate", "replay"]
-
-ESTIMATORS = ("ips", "clipped", "snips", "dm", "dr")
-HEAVIEST = 1e100  # a weight; beyond, variances leave the range of a float
+__all__ = [
+    "ESTIMATORS",
+    "Difference",
+    "Estimate",
+    "Evaluation",
+    "Question",
+    "compare",
+    "difference",
+    "evaluate",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value per request, its standard error, and the ends of its bootstrap interval.
+class Difference:
+    """What one rule would have earned more than another per request, paired row by row.
+
+    ``value`` with its standard error and the ends of its interval, over so many ``rows``; ``notes`` say what to be wary
+    of.
 
     Examples
     --------
-    >>> Estimate(0.5, 0.1, 0.3, 0.7).value
-    0.5
+    >>> Difference(0.1, 0.1, -0.1, 0.3, 1000, ()).rows_to_settle
+    3842
     """
 
     value: float
     std_error: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Estimates of one target by estimator name, and how far the log bears on that target.
-
-    ``rows`` with a reward were used, ``unanswered`` were not. ``ess`` is the effective sample size
-    ``(sum w)^2 / sum w^2``; ``mean_weight`` is 1 up to noise when the propensities are right; ``zero_share`` of the
-    rows weigh nothing; ``clip`` is the limit of the clipped estimator and ``clipped_mass`` the share of the weight it
-    cut. ``notes`` say in words what to be wary of.
-
-    Examples
-    --------
-    >>> trace = Trace(names=["a", "b"], arms=[0, 1] * 50, rewards=[1.0, 0.0] * 50, propensities=[0.5] * 100)
-    >>> found = evaluate(trace, "a")
-    >>> found["dr"].value, found.ess
-    (1.0, 50.0)
-    """
-
-    estimates: dict[str, Estimate]
     rows: int
-    unanswered: int
-    ess: float
-    mean_weight: float
-    max_weight: float
-    zero_share: float
-    clip: float
-    clipped_mass: float
     notes: tuple[str, ...]
 
-    def __getitem__(self, name: str) -> Estimate:
-        return self.estimates[name]
+    @property
+    def settled(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0.0 or self.high < 0.0
+
+    @property
+    def rows_to_settle(self) -> int | None:
+        """Rows of a log like this one after which a 95 % interval would leave out 0, were the value as found.
+
+        None where nothing was found to tell apart.
+        """
+        if self.value == 0.0:
+            return None
+        return int(np.ceil(self.rows * (1.96 * self.std_error / self.value) ** 2))
 
     def __str__(self) -> str:
-        lines = [
-            f"{name:8s} {one.value:9.4f}  [{one.low:.4f}, {one.high:.4f}]"
-            for name, one in self.estimates.items()
-        ]
-        lines.append(
-            f"{self.rows} rows, effective {self.ess:.0f}; weights: mean {self.mean_weight:.3f}, "
-            f"largest {self.max_weight:.1f}, zero {self.zero_share:.1%}, clipped {self.clipped_mass:.1%}"
-        )
-        return "\n".join([*lines, *self.notes])
+        rows = self.rows_to_settle
+        more = "" if self.settled or rows is None else f"; about {rows:,} rows would settle it"
+        return "\n".join([f"{self.value:+.4f}  [{self.low:+.4f}, {self.high:+.4f}]{more}", *self.notes])
 
 
 def evaluate(trace: Trace, target: Target, **options: Any) -> Evaluation:
@@ -85,9 +80,11 @@ def evaluate(trace: Trace, target: Target, **options: Any) -> Evaluation:
     ----------
     trace : Trace
         Decisions with propensities; rows without a reward are left out and counted.
-    target : str, int, array, Policy or callable
-        One arm for all; probabilities (k,) or (n, k); the arm of each row, (n,) integers; a policy as it stands, which
-        learns nothing here (`replay` lets it learn); or a function of the (n, d) contexts that returns such an array.
+    target : str, int, array, mapping, frame, Policy or callable
+        One arm for all, by name (or position); a mapping from names to probabilities; probabilities (k,) or (n, k), a
+        frame of them with the names of arms as columns; the arm of each row, (n,) names or positions; a policy as it
+        stands, which learns nothing here (`replay` lets it learn); or a function of the (n, d) contexts that returns
+        any of these.
     **options
         As in `compare`.
 
@@ -123,6 +120,9 @@ def compare(
     draws: int = 1000,
     min_ess: float = 20.0,
     rng: Rng = 0,
+    cross_fit: bool | None = None,
+    propensities: Literal["logged", "estimated"] = "logged",
+    model: RewardModel | None = None,
 ) -> dict[str, Evaluation]:
     """Estimate what several fixed rules would have earned per request, on the same resamples of the rows.
 
@@ -132,19 +132,30 @@ def compare(
     targets : mapping of name to target
         As in `evaluate`.
     estimators : iterable of str
-        Of "ips", "clipped", "snips", "dm" (direct method) and "dr" (doubly robust).
+        Of "ips", "clipped", "snips", "dm" (direct method), "dr" (doubly robust), "switch" (doubly robust up to the
+        weight `clip`, the direct method beyond) and "shrunk" (doubly robust with weights shrunk towards `clip`).
     clip : float, optional
-        Largest weight of the clipped estimator; ``sqrt(n)`` when left out (Ionides 2008).
+        Largest weight of the clipped estimator, and the limit of "switch" and "shrunk"; ``sqrt(n)`` when left out
+        (Ionides 2008).
     ridge, folds : float, int
-        As in `estimators.cross_fit`.
+        As in `reward_model.cross_fit`.
     confidence : float
-        Coverage of the percentile intervals, in (0, 1).
+        Coverage of the intervals, in (0, 1).
     draws : int
         Bootstrap resamples.
     min_ess : float
-        Smallest effective sample size that is answered, >= 0.
+        Smallest effective sample size that is answered, >= 0; a target that agrees with no row never is.
     rng : seed or Generator
         Of the bootstrap.
+    cross_fit : bool, optional
+        Whether a policy among the targets learned from this very log. Then each row is judged by a policy of the same
+        settings that learned from the other folds. When left out it is done for policies that have learned exactly as
+        many rewards of every arm as the log holds; a policy that has learned others gets a note. False takes
+        policies as they stand.
+    propensities : "logged" or "estimated"
+        Estimated ones come from the log itself, see `estimated_propensities`; a note says so.
+    model : RewardModel, optional
+        Of the rows with a reward, where it was fitted before.
 
     Returns
     -------
@@ -154,14 +165,15 @@ def compare(
     ------
     ValueError
         Propensities are missing, zero or above 1; the target plays an arm that was never logged, was not eligible or
-        could not have been chosen; a propensity is so small that its weight is above 1e100; or the effective sample
-        size is below `min_ess`.
+        could not have been chosen; a propensity is so small that its weight is above 1e100; the effective sample size
+        is below `min_ess`, or 0; a policy that was to be cross-fitted cannot be started afresh.
 
     Notes
     -----
-    Intervals hold for rows that are independent given the logging rule. A log of a policy that was learning is not of
-    that kind: its intervals are nominal, and a note says so. The interval of the direct method leaves out the bias of
-    its fit. A million rows with 33 context components take about 3 s on one core.
+    Intervals are studentised bootstraps (`intervals.studentised`) and hold for rows that are independent given the
+    logging rule. A log of a policy that was learning is not of that kind: its intervals are nominal, and a note says
+    so. The direct method is a model's guess: the spread of its predictions leaves out its bias. A million rows with 33
+    context components take about 3 s on one core.
 
     Examples
     --------
@@ -169,109 +181,156 @@ def compare(
     >>> {name: found["ips"].value for name, found in compare(trace, {"a": "a", "even": [0.5, 0.5]}).items()}
     {'a': 1.0, 'even': 0.5}
     """
-    wanted = tuple(estimators)
-    unknown = [name for name in wanted if name not in ESTIMATORS]
-    if unknown or not wanted:
-        raise ValueError(f"estimators must be of {ESTIMATORS}, got {wanted}")
+    ask = Question.of(
+        estimators, clip=clip, ridge=ridge, folds=folds, confidence=confidence, draws=draws, min_ess=min_ess
+    )
+    log, notes = _answerable(trace, targets, ask, propensities)
+    arrays, said = _arrays(log, targets, ask.folds, cross_fit)
+    expected, about_columns = _expected(log, ask, model)
+    limit = ask.limit(len(log))
+    sums = value_sums(log, known_propensities(log), arrays, ask.estimators, limit, expected=expected)
+    around = [*about_columns, *_about_rows(trace, log), *notes]
+    return ask.answers(sums, len(trace) - len(log), np.random.default_rng(rng), around, said)
+
+
+def difference(
+    trace: Trace,
+    target: Target,
+    baseline: Target | None = None,
+    *,
+    estimator: str = "dr",
+    model: RewardModel | None = None,
+    **options: Any,
+) -> Difference:
+    """Estimate what one rule would have earned more than another, or than the log did, paired row by row.
+
+    Parameters
+    ----------
+    trace : Trace
+    target, baseline : as in `evaluate`
+        Without a baseline the log itself: what was decided and earned.
+    estimator : str
+        As in `compare`.
+    model : RewardModel, optional
+        As in `compare`.
+    **options
+        As in `compare`.
+
+    Returns
+    -------
+    Difference
+        Its interval is narrower than those of the two values, for both rest on the same rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `compare`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> arms = rng.integers(2, size=1000)
+    >>> trace = Trace(names=["a", "b"], arms=arms, rewards=0.2 + 0.6 * arms, propensities=np.full(1000, 0.5))
+    >>> gap = difference(trace, "b", "a")
+    >>> round(gap.value, 3), gap.settled
+    (0.6, True)
+    """
+    cross_fit, kind = options.pop("cross_fit", None), options.pop("propensities", "logged")
+    rng = np.random.default_rng(options.pop("rng", 0))
+    ask = Question.of([estimator], **options)
+    targets: dict[str, Target] = {"target": target} | ({} if baseline is None else {"baseline": baseline})
+    log, notes = _answerable(trace, targets, ask, kind)
+    arrays, said = _arrays(log, targets, ask.folds, cross_fit)
+    expected, about_columns = _expected(log, ask, model)
+    own, limit = known_propensities(log), ask.limit(len(log))
+    sums = value_sums(log, own, arrays, ask.estimators, limit, expected=expected)
+    ask.check_weights(sums)
+    terms = []
+    for array in arrays.values():
+        fit = None if expected is None else e.fit_of(expected, log.arms, array)
+        terms.append(e.term(estimator, log.rewards, e.importance(log.arms, own, array), limit, fit))
+    other = terms[1] if len(terms) == 2 else e.Term(log.rewards, np.ones(len(log)))
+    ends = studentised(grouped([terms[0].less(other)]), ask.level, ask.draws, rng)
+    told = [
+        *about_columns,
+        *_about_rows(trace, log),
+        *notes,
+        *(n for own_notes in said.values() for n in own_notes),
+    ]
+    value, error, low, high = (float(one[0]) for one in ends)
+    return Difference(value, error, low, high, len(log), tuple(dict.fromkeys(told)))
+
+
+def _answerable(
+    trace: Trace, targets: Mapping[str, Target], ask: Question, propensities: str
+) -> tuple[Trace, tuple[str, ...]]:
+    """Return the rows with a reward, with the propensities that were asked for, and what is to be said of these."""
     if not isinstance(trace, Trace):
         raise TypeError(f"trace must be a Trace (Trace.load reads a file), got {trace!r:.80}")
     if not targets:
         raise ValueError("targets must name at least one target, got none")
-    level = check.finite("confidence", confidence, low=0.0, high=1.0, open_low=True)
-    if level == 1.0:
-        raise ValueError("confidence must be in (0, 1), got 1: resamples have no interval that is sure")
-    fewest = check.finite("min_ess", min_ess, low=0.0)
-    check.integer("draws", draws, low=2)
-    ridge = check.finite("ridge", ridge, low=0.0, open_low=True)
-    folds = check.integer("folds", folds, low=2)
+    if propensities not in ("logged", "estimated"):
+        raise ValueError(f"propensities must be 'logged' or 'estimated', got {propensities!r}")
     log = trace.answered()
-    if len(log) < folds:
-        raise ValueError(f"trace must hold at least {folds} rows with a reward, got {len(log)}")
-    propensities = known_propensities(log)
-    resolved = {name: target_array(log, target) for name, target in targets.items()}
-    weights = {}
-    for name, target in resolved.items():
-        check_overlap(log, propensities, target, name)
-        weights[name] = e.importance(log.arms, propensities, target)
-        top = int(weights[name].argmax())
-        if not weights[name][top] <= HEAVIEST:
-            raise ValueError(
-                f"{name}: weights must be at most {HEAVIEST:g}, got {weights[name][top]:g} at row {top}, whose "
-                f"propensity is {propensities[top]:g}"
+    if len(log) < ask.folds:
+        raise ValueError(f"trace must hold at least {ask.folds} rows with a reward, got {len(log)}")
+    if propensities == "logged":
+        known_propensities(log)
+        return log, ()
+    return estimated_propensities(log, folds=ask.folds), (ESTIMATED,)
+
+
+ESTIMATED = (
+    "The propensities are estimated from the log, nobody recorded them: what the logging rule looked at beside the "
+    "contexts biases every value here, and intervals leave that out."
+)
+
+
+def _arrays(
+    log: Trace, targets: Mapping[str, Target], folds: int, cross_fit: bool | None
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[str, ...]]]:
+    """Return targets as arrays, policies that learned from this log cross-fitted, and what is to be said of them."""
+    arrays: dict[str, NDArray[Any]] = {}
+    said: dict[str, tuple[str, ...]] = {}
+    for name, target in targets.items():
+        if not isinstance(target, Policy) or cross_fit is False:
+            arrays[name] = target_array(log, target)
+            continue
+        refit = None
+        if cross_fit or same_rewards(target, log):
+            refit = cross_fitted_policy(target, log, folds)
+            if refit is None and cross_fit:
+                raise ValueError(
+                    f"{name}: cross_fit needs a policy that can be started afresh, got {type(target).__name__}"
+                )
+        if refit is not None:
+            said[name] = (
+                f"The policy learned from this log: each row was judged by one of its settings that learned from the "
+                f"other {folds - 1} of {folds} folds (cross_fit=False takes it as it stands, which is optimistic).",
             )
-        size = e.effective_size(weights[name])
-        if not size >= fewest:
-            raise ValueError(
-                f"{name}: the effective sample size must be at least {fewest:g}, got {size:.1f} of {len(log)} rows: "
-                "the log hardly ever did what the target does"
-            )
-    fits: list[e.Fit] = []
-    if {"dm", "dr"} & set(wanted):
-        fits = e.cross_fit(
-            log.contexts,
-            log.arms,
-            log.rewards,
-            list(resolved.values()),
-            len(log.names),
-            ridge=ridge,
-            folds=folds,
-        )
-    limit = float(np.sqrt(len(log))) if clip is None else check.finite("clip", clip, low=0.0, open_low=True)
-    tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
-    values, sums = {}, []
-    for i, (name, w) in enumerate(weights.items()):
-        terms = [_term(one, log.rewards, w, limit, fits[i] if fits else None) for one in wanted]
-        values[name] = [(term.value, term.std_error) for term in terms]
-        sums += [e.grouped(term) for term in terms]
-    drawn = e.resample(np.stack(sums, axis=1), len(log), draws, np.random.default_rng(rng))
-    ends = np.quantile(drawn, tails, axis=0).T.reshape(len(weights), len(wanted), 2)
-    found = {}
-    for (name, w), spread in zip(weights.items(), ends.tolist(), strict=True):
-        found[name] = Evaluation(
-            {
-                one: Estimate(value, error, value + low, value + high)
-                for one, (value, error), (low, high) in zip(wanted, values[name], spread, strict=True)
-            },
-            rows=len(log),
-            unanswered=len(trace) - len(log),
-            ess=e.effective_size(w),
-            mean_weight=float(w.mean()),
-            max_weight=float(w.max()),
-            zero_share=float(np.mean(w == 0.0)),
-            clip=limit,
-            clipped_mass=float(np.maximum(w - limit, 0.0).sum() / w.sum()),
-            notes=_notes(trace, log, w),
-        )
-    return found
+        elif told := warning(target, log):
+            said[name] = (told,)
+        arrays[name] = target_array(log, target) if refit is None else refit
+    return arrays, said
 
 
-def _term(name: str, rewards: Floats, weights: Floats, limit: float, fit: e.Fit | None) -> e.Term:
-    if name == "ips":
-        return e.ips(rewards, weights)
-    if name == "clipped":
-        return e.clipped(rewards, weights, limit)
-    if name == "snips":
-        return e.snips(rewards, weights)
-    assert fit is not None
-    return e.direct(fit) if name == "dm" else e.doubly_robust(rewards, weights, fit)
+def _expected(log: Trace, ask: Question, model: RewardModel | None) -> tuple[Floats | None, tuple[str, ...]]:
+    """Return expected rewards of every arm on every row where an estimator needs them, and what to say of columns."""
+    if not ask.modelled:
+        return None, ()
+    table = np.zeros((len(log), 0)) if log.contexts is None else log.contexts
+    if model is not None:
+        return model.expected(table), model.columns.words()
+    sums = RewardSums.of(table, log.arms, log.rewards, len(log.names), ask.folds)
+    return sums.solved(ask.ridge).expected(table), sums.words()
 
 
-def _notes(trace: Trace, log: Trace, weights: Floats) -> tuple[str, ...]:
+def _about_rows(trace: Trace, log: Trace) -> list[str]:
     notes = []
-    off = abs(weights.mean() - 1.0) / (weights.std() / np.sqrt(len(weights)) + 1e-12)
-    if off > 4.0 and abs(weights.mean() - 1.0) > 1e-9:
-        notes.append(f"The mean weight is {weights.mean():.3f}, {off:.0f} standard errors from 1: "
-                     "the propensities are not those of the decisions.")  # fmt: skip
-    if weights.max() > 0.05 * weights.sum():
-        notes.append(f"One row carries {weights.max() / weights.sum():.0%} of the weight.")
     if log.versions is not None and log.versions.min() != log.versions.max():
-        notes.append(
-            "The log is that of a learning policy: rows depend on each other, intervals are nominal."
-        )
+        notes.append(LEARNING)
     if again := trace.repeated():
         notes.append(f"{again} rows have the id of an earlier one and count again: were logs merged twice?")
     if len(log) < len(trace):
-        notes.append(
-            f"{len(trace) - len(log)} rows without a reward were left out, as if they were missing at random."
-        )
-    return tuple(notes)
+        notes.append(f"{len(trace) - len(log)} rows {UNANSWERED}")
+    return notes

@@ -3,10 +3,11 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from banditroute.logs.files import check_propensities, write
 from banditroute.logs.trace import Trace
 
 __all__ = ["to_dsjson", "to_obp"]
@@ -18,7 +19,7 @@ def to_obp(trace: Trace) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Propensities or contexts are missing: obp needs both.
+        Propensities or contexts are missing: obp needs both; a propensity is not in (0, 1].
 
     Examples
     --------
@@ -30,6 +31,7 @@ def to_obp(trace: Trace) -> dict[str, Any]:
     log = trace.answered()
     if log.propensities is None or log.contexts is None:
         raise ValueError("trace must hold propensities and contexts for obp, got a trace without")
+    check_propensities(log.propensities, known=True)
     return {
         "n_rounds": len(log),
         "n_actions": len(log.names),
@@ -52,7 +54,7 @@ def to_dsjson(trace: Trace, path: str | Path) -> Path:
     Raises
     ------
     ValueError
-        Propensities are missing.
+        Propensities are missing, or one is not in (0, 1]. No file is changed then.
 
     Examples
     --------
@@ -66,10 +68,14 @@ def to_dsjson(trace: Trace, path: str | Path) -> Path:
     log = trace.answered()
     if log.propensities is None:
         raise ValueError("trace must hold propensities for dsjson, got none")
+    check_propensities(log.propensities, known=True)
     path = Path(path)
-    with path.open("w", encoding="utf-8") as file:
+
+    def lines(file: IO[bytes]) -> None:
         for i in range(len(log)):
-            file.write(json.dumps(_event(log, i), separators=(",", ":")) + "\n")
+            file.write(json.dumps(_event(log, i), separators=(",", ":"), allow_nan=False).encode() + b"\n")
+
+    write(path, lines, private=log.contexts is not None)
     return path
 
 

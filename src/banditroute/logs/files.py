@@ -1,46 +1,102 @@
-"""Traces on disk: npz, CSV, JSON lines and Parquet."""
+"""Files of traces: which format, how they come to be whole, and one error that names them."""
 
-import csv
-import json
+import os
 import struct
 import zipfile
-import zlib
-from collections.abc import Iterable
-from io import BufferedReader
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from banditroute.logs.columns import FIELDS, MARK, MATRICES, coded, header_of, present, required, told
-from banditroute.logs.parquet import load_parquet, save_parquet
-from banditroute.logs.trace import Trace
+from banditroute.logs import archive, parquet, text
+from banditroute.logs.builder import Builder, Gathered
+from banditroute.logs.fields import Columns
 
-__all__ = ["load", "save"]
-
-_TEXT = "utf-8-sig"  # of files read: spreadsheets write a byte order mark
-_BLOCK = 1 << 16  # bytes summed at once: they stay in the cache
+__all__ = ["SUFFIXES", "check_propensities", "gather", "guarded", "load", "save", "titles", "write"]
 
 
-def save(trace: Trace, path: Path) -> Path:
-    """Write a trace in the format of the suffix.
+T = TypeVar("T")
+
+
+class _Format(NamedTuple):
+    save: Callable[[Columns, IO[bytes]], None]
+    read: Callable[..., Builder] | None
+
+
+_FORMATS = {
+    ".npz": _Format(archive.save_npz, None),
+    ".csv": _Format(text.save_csv, text.read_csv),
+    ".jsonl": _Format(text.save_jsonl, text.read_jsonl),
+    ".parquet": _Format(parquet.save_parquet, parquet.read_parquet),
+}
+SUFFIXES = tuple(_FORMATS)
+_DAMAGE = (
+    ValueError, TypeError, OverflowError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError,
+    struct.error, UnicodeError,
+)  # fmt: skip
+
+
+def save(trace: Columns, path: Path) -> Path:
+    """Write a trace in the format of the suffix, whole or not at all, for its owner alone where it holds contexts.
+
+    Raises
+    ------
+    ValueError
+        The suffix names no format; a propensity is no probability above 0. No file is changed then.
 
     Examples
     --------
-    >>> save(Trace(names=["a"], arms=[0], rewards=[1.0]), Path("log.txt"))
+    >>> save(None, Path("log.txt"))
     Traceback (most recent call last):
     ValueError: path must end in .npz, .csv, .jsonl or .parquet, got 'log.txt'
     """
-    _format(path)[0](trace, path)
+    writer = _format(path).save
+    propensities = getattr(trace, "propensities", None)
+    if propensities is not None:
+        check_propensities(propensities)
+    write(path, lambda file: writer(trace, file), private=getattr(trace, "contexts", None) is not None)
     return path
 
 
-def load(path: Path) -> Trace:
-    """Read a trace in the format of the suffix.
+def check_propensities(propensities: Any, *, known: bool = False) -> None:
+    """Refuse what is no probability above 0; NaN, not known, is fine unless all must be `known`.
 
-    CSV, JSON lines and Parquet may come from elsewhere: a column `arm` of names and a column `reward` are enough, and
-    the arms are then the ones that occur.
+    Examples
+    --------
+    >>> check_propensities(np.array([0.5, 1.5]))
+    Traceback (most recent call last):
+    ValueError: propensities must be in (0, 1] to be written, got 1.5 in row 1
+    """
+    odd = np.flatnonzero(~((propensities > 0.0) & (propensities <= 1.0)) & (known | ~np.isnan(propensities)))
+    if odd.size:
+        at = int(odd[0])
+        raise ValueError(f"propensities must be in (0, 1] to be written, got {propensities[at]} in row {at}")
+
+
+def write(path: Path, work: Callable[[IO[bytes]], object], *, private: bool) -> None:
+    """Write a file beside its place and put it there whole; a link stays, and the mode of a file that is there."""
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    try:
+        with open(handle, "wb") as file:
+            if target.exists():
+                os.chmod(temporary, target.stat().st_mode & 0o777)
+            work(file)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path, wanted: Mapping[str, Any] | None = None, *, comment: str | None = None) -> Gathered:
+    """Read the arguments of a trace in the format of the suffix.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No such file; what is wrong with it, with its name.
 
     Examples
     --------
@@ -48,244 +104,57 @@ def load(path: Path) -> Trace:
     Traceback (most recent call last):
     ValueError: path must end in .npz, .csv, .jsonl or .parquet, got 'log.txt'
     """
-    reader = _format(path)[1]
+    named = {field: given for field, given in (wanted or {}).items() if given is not None}
+    if path.suffix == ".npz" and named:
+        raise ValueError(
+            f"{path} has the columns of a trace already: {min(named)}= is for CSV, JSON lines and Parquet"
+        )
+    if path.suffix == ".npz":
+        return guarded(path, archive.read_npz)
+    return gather(path, named, comment=comment, finish=lambda builder: builder.gathered())
+
+
+def gather(
+    path: Path,
+    wanted: Mapping[str, str | Sequence[str] | None],
+    *,
+    finish: Callable[[Builder], T],
+    also: Mapping[str, Any] | None = None,
+    strict: bool = True,
+    comment: str | None = None,
+) -> T:
+    """Read columns of a file and return what `finish` makes of them; any error names the file."""
+    reader = _format(path).read
+    if reader is None:
+        raise ValueError(f"{path} must be .csv, .jsonl or .parquet to be read by its columns")
+    options: dict[str, Any] = {"comment": comment} if path.suffix == ".csv" else {}
+    return guarded(
+        path, lambda file: finish(reader(file, wanted=wanted, also=also, strict=strict, **options))
+    )
+
+
+def titles(path: Path) -> list[str]:
+    """Return the titles of a file; of JSON lines the keys of the first."""
+    if path.suffix == ".parquet":
+        found: list[str] = guarded(path, parquet.titles_of)
+    else:
+        found = guarded(path, lambda file: text.titles_of(file, path.suffix))
+    return found
+
+
+def guarded(path: Path, read: Callable[[Any], T]) -> T:
+    """Return what `read` makes of an open file; an error in it names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        trace: Trace = reader(path)
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        struct.error,
-    ) as error:
+        with path.open("rb") as file:
+            return read(file)
+    except _DAMAGE as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return trace
 
 
-def _format(path: Path) -> Any:
+def _format(path: Path) -> _Format:
     found = _FORMATS.get(path.suffix)
     if found is None:
         raise ValueError(f"path must end in .npz, .csv, .jsonl or .parquet, got {path.name!r}")
     return found
-
-
-def _save_npz(trace: Trace, path: Path) -> None:
-    columns = present(trace)
-    header = {**header_of(trace), "columns": list(columns)}  # a directory can lose an entry and look whole
-    arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), **columns}
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def _load_npz(path: Path) -> Trace:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is not an .npz file")
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if "header" not in members:
-            raise ValueError(f"it is not a trace, it holds {', '.join(members)}")
-        arrays = {name: _member(file, info) for name, info in members.items()}
-    header = told(json.loads(str(arrays["header"])))
-    missing = {"arms", "rewards", *header.get("columns", ())} - set(arrays)
-    if missing:
-        raise ValueError(f"it is damaged: {min(missing)} is missing")
-    columns = {name: array for name, array in arrays.items() if name in FIELDS}
-    return Trace(names=header["names"], policies=header["policies"], **columns)
-
-
-def _member(file: BufferedReader, info: zipfile.ZipInfo) -> Any:
-    """Read an array straight from its place: numpy's own way through the archive copies every byte.
-
-    The checksum comes first, over a small buffer: what is then read is what was written, and no damaged length asks
-    for memory.
-    """
-    name = info.filename
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} must not be compressed")
-    if info.header_offset < 0:
-        raise ValueError(f"{name} is damaged: its place is not in the file")
-    file.seek(info.header_offset + 26)  # lengths of name and extra field, at the end of the local header
-    title, extra = struct.unpack("<HH", file.read(4))
-    if file.read(title) != name.encode():
-        raise ValueError(f"{name} is damaged: it has another name in its place")
-    file.seek(extra, 1)
-    start, left, total = file.tell(), info.file_size, 0
-    buffer = memoryview(bytearray(_BLOCK))
-    while left > 0 and (count := file.readinto(buffer[: min(left, _BLOCK)])):
-        total = zlib.crc32(buffer[:count], total)
-        left -= count
-    if left or total != info.CRC:
-        raise ValueError(f"{name} is damaged: its checksum is not the one written")
-    file.seek(start)
-    return np.lib.format.read_array(file, allow_pickle=False)
-
-
-# Text: one dictionary of plain values per row.
-
-
-def _plain(trace: Trace, name: str, values: NDArray[Any]) -> list[Any]:
-    if name in ("arms", "policy"):
-        table = trace.names if name == "arms" else trace.policies
-        return [table[i] for i in values.tolist()]
-    if name not in MATRICES and values.dtype.kind == "f":
-        return [None if value != value else value for value in values.tolist()]  # NaN is not JSON
-    listed: list[Any] = values.tolist()
-    return listed
-
-
-def _save_jsonl(trace: Trace, path: Path) -> None:
-    columns = {FIELDS[n]: _plain(trace, n, v) for n, v in present(trace).items()}
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({MARK: {**header_of(trace), "columns": list(columns)}}) + "\n")
-        for row in zip(*columns.values(), strict=True):
-            file.write(json.dumps(dict(zip(columns, row, strict=True)), separators=(",", ":")) + "\n")
-
-
-def _load_jsonl(path: Path) -> Trace:
-    with path.open(encoding=_TEXT) as file:
-        try:
-            rows = [json.loads(line) for line in file if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"it is not JSON lines: {error}") from error
-    odd = next((row for row in rows if type(row) is not dict), None)
-    if odd is not None:
-        raise ValueError(f"it is not JSON lines of objects: got {odd!r:.80}")
-    header = told(rows.pop(0)[MARK], "columns") if rows and MARK in rows[0] else None
-    if header is None:  # rows from elsewhere; what some of them lack is not known of these
-        fields = list(dict.fromkeys(field for row in rows for field in row))
-    else:  # a trace without rows has columns all the same
-        fields = header["columns"]
-        wanted = set(fields)
-        odd = next((row for row in rows if row.keys() != wanted), None)
-        if odd is not None:
-            raise ValueError(
-                f"every row must hold {', '.join(fields)} as its header says, got {', '.join(odd)}"
-            )
-    return _assemble({field: [row.get(field) for row in rows] for field in fields}, header)
-
-
-def _save_csv(trace: Trace, path: Path) -> None:
-    columns: dict[str, list[Any]] = {}
-    for name, values in present(trace).items():
-        field = FIELDS[name]
-        if name in MATRICES:
-            own = range(values.shape[1]) if name == "contexts" else trace.names
-            listed = (values.astype(np.int64) if name == "eligible" else values).T.tolist()
-            columns |= {f"{field}:{one}": column for one, column in zip(own, listed, strict=True)}
-        elif name == "hits":
-            columns[field] = values.astype(np.int64).tolist()
-        else:
-            columns[field] = _plain(trace, name, values)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {MARK} {json.dumps(header_of(trace))}\n")
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _load_csv(path: Path) -> Trace:
-    with path.open(newline="", encoding=_TEXT) as file:
-        first = file.readline()
-        mark = f"# {MARK} "
-        header = told(json.loads(first[len(mark) :])) if first.startswith(mark) else None
-        if header is None:
-            file.seek(0)
-        reader = csv.reader(file)
-        titles = next(reader, [])
-        rows = list(reader)
-    twice = next((title for i, title in enumerate(titles) if title in titles[:i]), None)
-    if twice is not None:
-        raise ValueError(f"its columns must be distinct, got {twice!r} twice")
-    short = next((i for i, row in enumerate(rows) if len(row) != len(titles)), None)
-    if short is not None:
-        raise ValueError(
-            f"it must have {len(titles)} cells in every row, got {len(rows[short])} in row {short}"
-        )
-    columns: dict[str, Any] = {}
-    for title, cells in zip(titles, zip(*rows, strict=True) if rows else [()] * len(titles), strict=True):
-        field, _, part = title.partition(":")
-        if part and field in ("eligible", "prices", "context"):
-            columns.setdefault(field, {})[part] = _numbers(title, cells)
-        else:
-            columns[title] = [
-                None if cell == "" and title not in ("arm", "policy") else cell for cell in cells
-            ]
-    for field in ("eligible", "prices"):
-        if parts := columns.get(field):
-            header = header or {"names": list(parts), "policies": None}
-            if set(parts) != set(header["names"]):
-                raise ValueError(
-                    f"its columns {field}: must be those of the arms {header['names']}, got {list(parts)}"
-                )
-            columns[field] = np.stack([parts[one] for one in header["names"]], axis=1)
-    if parts := columns.get("context"):
-        numbered = all(
-            part.isdecimal() for part in parts
-        )  # in the order of the numbers, named ones in that of the file
-        columns["context"] = np.stack(
-            [parts[one] for one in (sorted(parts, key=int) if numbered else parts)], axis=1
-        )
-    return _assemble(columns, header)
-
-
-def _assemble(columns: dict[str, Any], header: dict[str, Any] | None) -> Trace:
-    """Return the trace of columns by field; strings become indices into the names."""
-    required(columns)
-    names = None if header is None else header.get("names")
-    policies = None if header is None else header.get("policies")
-    built: dict[str, Any] = {}
-    for name, field in FIELDS.items():
-        if field not in columns:
-            continue
-        cells = columns[field]
-        if name == "arms":
-            names, built[name] = coded(field, cells, names)
-        elif name == "policy":
-            policies, built[name] = coded(field, cells, policies)
-        elif name in ("ids", "versions"):
-            built[name] = _integers(field, cells, np.uint64 if name == "ids" else np.int64)
-        elif name == "hits":
-            built[name] = np.array([_truth(field, cell) for cell in cells], dtype=np.bool_)
-        else:
-            built[name] = _numbers(field, cells)
-    if "eligible" in built:
-        allowed = built["eligible"]
-        if not ((allowed == 0.0) | (allowed == 1.0)).all():
-            raise ValueError("column 'eligible': must be 0 or 1")
-        built["eligible"] = allowed.astype(np.bool_)
-    return Trace(names=tuple(names or ()), policies=policies or ("",), **built)
-
-
-def _numbers(field: str, cells: Any) -> NDArray[np.float64]:
-    try:
-        return np.array(cells, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"column {field!r}: {error}") from error
-
-
-def _integers(field: str, cells: Iterable[Any], kind: type[np.integer[Any]]) -> NDArray[Any]:
-    span = np.iinfo(kind)
-    try:
-        whole = [int(cell) for cell in cells]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"column {field!r}: {error}") from error
-    if whole and not (min(whole) >= max(span.min, 0) and max(whole) <= span.max):
-        raise ValueError(f"column {field!r}: must be in [0, {span.max}], got {min(whole)} .. {max(whole)}")
-    return np.array(whole, dtype=kind)
-
-
-def _truth(field: str, cell: Any) -> bool:
-    if cell not in (True, False, "0", "1", "True", "False", "true", "false"):
-        raise ValueError(f"column {field!r}: must be 0 or 1, got {cell!r}")
-    return cell in (True, "1", "True", "true")
-
-
-_FORMATS = {
-    ".npz": (_save_npz, _load_npz),
-    ".csv": (_save_csv, _load_csv),
-    ".jsonl": (_save_jsonl, _load_jsonl),
-    ".parquet": (save_parquet, load_parquet),
-}

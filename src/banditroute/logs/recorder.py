@@ -1,34 +1,44 @@
-"""Recorder: writes a Router's decisions and rewards down as a trace."""
+"""Recorder: a listener that writes a Router's decisions and rewards down as a trace, in memory or in files."""
 
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.background import Background
 from banditroute._core.typing import Floats
+from banditroute.logs.rotation import Rotation, Segment
 from banditroute.logs.trace import Trace
-
-if TYPE_CHECKING:
-    from banditroute.records import Decision
+from banditroute.records import Decision, Feedback, Parts, Pending, Request, Why
 
 __all__ = ["Recorder"]
 
-
-class _Row(NamedTuple):
-    decision: "Decision"
-    context: Floats | None
-    offers: Floats | None
-    names: tuple[str, ...]
-    policy: str
-    version: int
-
-
 _alive: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+
+
+class _Row:
+    """One decision, and what came back for it."""
+
+    __slots__ = ("context", "cost", "decision", "parts", "reward", "seconds", "segment", "settled", "version")
+
+    def __init__(
+        self, decision: Decision, context: Floats | None, parts: Parts, version: int, segment: Segment["_Row"]
+    ) -> None:
+        self.decision, self.context, self.parts, self.version = decision, context, parts, version
+        self.segment = segment
+        self.reward = self.cost = self.seconds = np.nan
+        self.settled = False  # nothing more will come
+
+    def settle(self) -> None:
+        """See the last of this row."""
+        self.segment.settled += not self.settled
+        self.segment.changed = self.settled = True
 
 
 class Recorder:
@@ -36,90 +46,154 @@ class Recorder:
 
     Parameters
     ----------
-    share : float
+    sample_rate : float
         Share of the decisions recorded, in [0, 1]. Which ones is read off their random ids: it depends on nothing
         else, and what is sampled stays an unbiased log.
     contexts : bool
         Record contexts; without them a trace is small, and the direct method and replay are not to be had.
-    limit : int
-        Rows kept in memory; further decisions are counted in ``dropped`` until `clear`.
+    max_rows : int
+        Rows kept in memory; decisions that find no room are counted in ``skipped`` until `clear`.
+    policy : str
+        Name of the policy, for the trace; may be set anew when the policy changes.
+    directory : path, optional
+        Rows are written there too, by a thread, in files of `rows_per_file` rows that `Trace.load` takes one by one or
+        as a folder. A file is written anew while answers to its rows come in, and left alone when all have come or
+        memory is needed. Of all such files in the folder, those of other workers included, the newest `max_files` stay.
+    rows_per_file, max_files : int
+        Bounds of the files: at most their product of rows, 0.4 kB and a context each, lies in the folder.
+    flush_s : float
+        Seconds between writes.
+    suffix : str
+        Format of the files, as in `Trace.save`.
 
     Notes
     -----
-    Give it to one Router as ``recorder=``. A decision costs a few microseconds more, a row the context plus 0.4 kB. A
-    reward is recorded when it was learned: what the Router drops stays unanswered here. With ``mix=0`` and no forcing
-    the propensities of most policies are 1, and such a log cannot be evaluated off-policy: record with ``mix > 0``.
+    Give it to one Router as ``recorder=``, or to anything that calls a `records.Listener`. A decision costs a few
+    microseconds more, a row the context, the prices and 0.4 kB. A reward is recorded when it was learned, also where
+    another worker learned it: what the Router drops stays unanswered here. Nothing is raised into a request: what goes
+    wrong is counted in ``errors``, by kind. With ``mix=0`` and no forcing the propensities of most policies are 1, and
+    such a log cannot be evaluated off-policy: record with ``mix > 0``.
 
     A forked child starts empty, for what was recorded before is its parent's: the traces of workers have no row twice.
 
     Examples
     --------
-    >>> from banditroute import LinUCB, Router
-    >>> recorder = Recorder()
-    >>> router = Router(LinUCB(["small", "large"], 2, mix=0.2, rng=0), recorder=recorder)
-    >>> decision = router.select([1.0, 0.5])
-    >>> router.update(decision.id, reward=0.8)
-    True
+    >>> recorder = Recorder(policy="LinUCB")
+    >>> decision = Decision(id=7, arm="large", propensity=0.9, hit=True, epoch=0, time=0.0)
+    >>> request = Request(np.array([1.0, 0.5]), 0)
+    >>> pending = Pending("large", request.x, 0.9, 0.0, 0)
+    >>> parts = Parts(("small", "large"), {"fault": np.array([0.1, 0.0])})
+    >>> recorder.decided(decision, request, pending, forced=False, parts=parts)
+    >>> recorder.learned(Feedback(7, "large", request, 0.8, cost=0.002))
     >>> trace = recorder.trace()
-    >>> trace.rewards, trace.contexts, trace.policies
-    (array([0.8]), array([[1. , 0.5]]), ('LinUCB',))
+    >>> trace.rewards, trace.contexts, trace.fault_prices, trace.policies
+    (array([0.8]), array([[1. , 0.5]]), array([[0.1, 0. ]]), ('LinUCB',))
     """
 
-    def __init__(self, *, share: float = 1.0, contexts: bool = True, limit: int = 1_000_000) -> None:
-        self.share = check.unit("share", share)
+    keeps_parts = True
+
+    def __init__(
+        self,
+        *,
+        sample_rate: float = 1.0,
+        contexts: bool = True,
+        max_rows: int = 1_000_000,
+        policy: str = "",
+        directory: str | Path | None = None,
+        rows_per_file: int = 10_000,
+        max_files: int = 100,
+        flush_s: float = 10.0,
+        suffix: str = ".npz",
+    ) -> None:
+        self.sample_rate = check.unit("sample_rate", sample_rate)
         self.contexts = bool(contexts)
-        self.limit = check.integer("limit", limit, low=1)
-        self.dropped = 0
-        self._below = round(self.share * 2.0**64)
+        self.max_rows = check.integer("max_rows", max_rows, low=1)
+        self.policy = str(policy)
+        self.rows_per_file = min(check.integer("rows_per_file", rows_per_file, low=1), max(max_rows // 2, 1))
+        self.flush_s = check.finite("flush_s", flush_s, low=0.0, open_low=True)
+        self.files = None if directory is None else Rotation(Path(directory), max_files, suffix)
+        self.skipped = 0
+        self.errors: Counter[str] = Counter()
+        self._below = round(self.sample_rate * 2.0**63)  # ids are 63 bits
         self._rows: dict[int, _Row] = {}
-        self._rewards: dict[int, float] = {}
-        self._latencies: dict[int, float] = {}
-        self._lock = threading.Lock()
+        self._segments: list[Segment[_Row]] = []
+        self._version = 0
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._writer: Background | None = None
+        self._start()
         _alive.add(self)
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __repr__(self) -> str:
+        where = "" if self.files is None else f", directory={str(self.files.directory)!r}"
+        return (
+            f"Recorder({len(self):,} rows{where}, sample_rate={self.sample_rate:g}, skipped={self.skipped:,})"
+        )
+
     def decided(
-        self,
-        decision: "Decision",
-        context: Floats,
-        offers: Floats | None,
-        names: tuple[str, ...],
-        policy: str,
-        version: int,
+        self, decision: Decision, request: Request, pending: Pending, forced: bool, parts: Parts | None
     ) -> None:
-        """Record a decision; called by the Router. Arrays are kept, not copied: they must not change any more."""
+        """Record a decision. Arrays are kept, not copied: they must not change any more."""
         if decision.id >= self._below:
             return
+        try:
+            self._record(decision, request, parts)
+        except Exception as error:  # a log is not worth a request
+            self.errors[type(error).__name__] += 1
+
+    def _record(self, decision: Decision, request: Request, parts: Parts | None) -> None:
+        if parts is None:
+            raise ValueError("parts must be given to a listener that keeps them, got None")
         with self._lock:
-            if len(self._rows) >= self.limit:
-                self.dropped += 1
+            if len(self._rows) >= self.max_rows and not self._released():
+                self.skipped += 1
                 return
-            own = context if self.contexts else None
-            self._rows[decision.id] = _Row(decision, own, offers, names, policy, version)
+            if not self._segments or len(self._segments[-1].rows) >= self.rows_per_file:
+                self._segments.append(Segment())
+            segment = self._segments[-1]
+            row = _Row(decision, request.x if self.contexts else None, parts, self._version, segment)
+            self._rows[decision.id] = row
+            segment.rows.append(row)
+            segment.changed = True
+            if self._writer is not None and len(segment.rows) == self.rows_per_file:
+                self._writer.wake()
 
-    def answered(self, decision_id: int, reward: float) -> None:
-        """Record a reward; called by the Router. Ids that are not in the sample are passed over."""
-        with self._lock:
-            if decision_id in self._rows:
-                self._rewards[decision_id] = reward
+    def learned(self, feedback: Feedback) -> None:
+        """Record what came back, wherever it was learned. Ids that are not in the sample are passed over."""
+        self._version += 1
+        try:
+            with self._lock:
+                row = self._rows.get(feedback.id)
+                if row is not None:
+                    row.reward = float(feedback.reward)
+                    row.cost = np.nan if feedback.cost is None else float(feedback.cost)
+                    row.seconds = np.nan if feedback.seconds is None else float(feedback.seconds)
+                    row.settle()
+        except Exception as error:
+            self.errors[type(error).__name__] += 1
 
-    def waited(self, decision_id: int, latency_s: float) -> None:
-        """Record how long the answer took, seconds; for the caller, who alone knows."""
-        latency = check.finite("latency_s", latency_s, low=0.0)
+    def dropped(self, decision_id: int, why: Why) -> None:
+        """See a decision end without a reward; one that was answered elsewhere may still have it."""
         with self._lock:
-            if decision_id in self._rows:
-                self._latencies[decision_id] = latency
+            row = self._rows.get(decision_id)
+            if row is not None and why != "answered":
+                row.settle()
+
+    def prices(self, decision_id: int) -> Parts | None:
+        """Return the prices of a decision by name of their term, None where it is not in memory."""
+        row = self._rows.get(decision_id)
+        return None if row is None else row.parts
 
     def clear(self) -> None:
-        """Forget what was recorded; rewards still due for it will be passed over."""
+        """Forget what is in memory; rewards still due for it will be passed over. Files stay."""
         with self._lock:
-            self._rows, self._rewards, self._latencies = {}, {}, {}
-            self.dropped = 0
+            self._rows, self._segments = {}, []
+            self.skipped = 0
 
     def trace(self) -> Trace:
-        """Return what was recorded so far, in the order of the decisions.
+        """Return what is in memory, in the order of the decisions.
 
         An arm that came or went meanwhile has a column throughout, and is not eligible where it did not exist.
 
@@ -130,49 +204,130 @@ class Recorder:
         """
         with self._lock:
             rows = list(self._rows.values())
-            rewards = [self._rewards.get(row.decision.id, np.nan) for row in rows]
-            waits = [self._latencies.get(row.decision.id, np.nan) for row in rows]
+            answers = _answers(rows)
         if not rows:
             raise ValueError("the recorder must hold a decision to make a trace, got none")
-        names = tuple(dict.fromkeys(name for known in dict.fromkeys(r.names for r in rows) for name in known))
-        place = {name: i for i, name in enumerate(names)}
-        offers = np.full((len(rows), len(names)), np.inf)
-        for known in dict.fromkeys(row.names for row in rows):
-            own = [i for i, row in enumerate(rows) if row.names == known]
-            none = np.zeros(len(known))
-            given = [none if (o := rows[i].offers) is None else o for i in own]
-            offers[np.ix_(own, [place[name] for name in known])] = given
-        eligible = np.isfinite(offers)
-        prices = np.where(eligible, offers, 0.0)
-        policies = tuple(dict.fromkeys(row.policy for row in rows))
-        return Trace(
-            names=names,
-            arms=_column(rows, lambda r: place[r.decision.arm], np.int64),
-            rewards=np.array(rewards),
-            propensities=_column(rows, lambda r: r.decision.propensity, np.float64),
-            contexts=np.array([row.context for row in rows]) if self.contexts else None,
-            times=_column(rows, lambda r: r.decision.time, np.float64),
-            ids=_column(rows, lambda r: r.decision.id, np.uint64),
-            eligible=None if eligible.all() else eligible,
-            prices=prices if prices.any() else None,
-            hits=_column(rows, lambda r: r.decision.hit, np.bool_),
-            latencies=np.array(waits) if self._latencies else None,
-            policies=policies,
-            policy=_column(rows, lambda r: policies.index(r.policy), np.int64),
-            versions=_column(rows, lambda r: r.version, np.int64),
-        )
+        return _trace(rows, answers, self.policy)
+
+    # Files.
+
+    def flush(self) -> None:
+        """Write what has changed to the folder; nothing where there is none. Raises ``OSError`` where it cannot."""
+        if self.files is None:
+            return
+        failed = None
+        with self._writing:
+            with self._lock:
+                due = [(s, list(s.rows), _answers(s.rows)) for s in self._segments if s.changed]
+                for segment, _, _ in due:
+                    segment.changed = False
+            for segment, rows, answers in due:
+                try:
+                    self.files.write(segment, _trace(rows, answers, self.policy))
+                except Exception as error:  # the next may be well
+                    failed = error
+                    segment.changed = True
+            with self._lock:
+                self._release([s for s in self._segments if s.done(self.rows_per_file)])
+        if failed is not None:
+            raise failed
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Write the rest and end the thread; False when that takes longer."""
+        if self._writer is None:
+            return True
+        ended = self._writer.close(timeout_s)
+        return self._flushed() and ended
+
+    def _released(self) -> bool:
+        """Give the memory of the oldest rows that are on disk; False where there are none. Holds the lock."""
+        written = next((s for s in self._segments[:-1] if s.name and not s.changed), None)
+        if written is None:
+            return False
+        self._release([written])
+        return True
+
+    def _release(self, segments: Sequence[Segment[_Row]]) -> None:
+        for segment in segments:
+            for row in segment.rows:
+                self._rows.pop(row.decision.id, None)
+            self._segments.remove(segment)
+
+    def _flushed(self) -> bool:
+        """Flush; False when it failed, which is counted."""
+        try:
+            self.flush()
+        except Exception as error:
+            self.errors[type(error).__name__] += 1
+            return False
+        return True
+
+    def _start(self) -> None:
+        if self.files is not None:
+            self._writer = Background("recorder", self._flushed, period_s=self.flush_s)
+            self._writer.start()
+
+    def start_empty(self) -> None:
+        """Start anew in a forked child, where no other thread runs."""
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self.clear()
+        self._start()
 
 
-def _column(rows: list[_Row], of: Callable[[_Row], object], dtype: type[np.generic]) -> NDArray[Any]:
-    return np.array([of(row) for row in rows], dtype=dtype)
+def _answers(rows: Sequence[_Row]) -> NDArray[np.float64]:
+    return np.array([(row.reward, row.cost, row.seconds) for row in rows]).reshape(len(rows), 3)
 
 
-def _start_empty() -> None:
-    """See a fork, in the child."""
+def _trace(rows: Sequence[_Row], answers: NDArray[np.float64], policy: str) -> Trace:
+    known = dict.fromkeys(row.parts.arms for row in rows)
+    names = tuple(dict.fromkeys(name for arms in known for name in arms))
+    place = {name: i for i, name in enumerate(names)}
+    eligible = np.zeros((len(rows), len(names)), dtype=np.bool_)
+    prices, faults = np.zeros(eligible.shape), np.zeros(eligible.shape)
+    for arms in known:
+        at = [i for i, row in enumerate(rows) if row.parts.arms == arms]
+        own = np.ix_(at, [place[name] for name in arms])
+        total = np.array([_total(rows[i].parts) for i in at])
+        eligible[own] = np.isfinite(total)
+        prices[own] = np.where(np.isfinite(total), total, 0.0)
+        fault = np.array([rows[i].parts.rows.get("fault", np.zeros(len(arms))) for i in at])
+        faults[own] = np.where(np.isfinite(total) & np.isfinite(fault), fault, 0.0)
+    decisions = [row.decision for row in rows]
+    rewards, costs, seconds = np.ascontiguousarray(answers.T)
+    return Trace(
+        names=names,
+        arms=np.array([place[d.arm] for d in decisions], dtype=np.int64),
+        rewards=rewards,
+        propensities=np.array([d.propensity for d in decisions]),
+        contexts=None if rows[0].context is None else np.array([row.context for row in rows]),
+        times=np.array([d.time for d in decisions]),
+        ids=np.array([d.id for d in decisions], dtype=np.uint64),
+        eligible=None if eligible.all() else eligible,
+        prices=prices if prices.any() else None,
+        fault_prices=faults if prices.any() else None,
+        costs=None if np.isnan(costs).all() else costs,
+        hits=np.array([d.hit for d in decisions], dtype=np.bool_),
+        latencies=None if np.isnan(seconds).all() else seconds,
+        policies=(policy,),
+        policy=np.zeros(len(rows), dtype=np.int64),
+        versions=np.array([row.version for row in rows], dtype=np.int64),
+    )
+
+
+def _total(parts: Parts) -> Floats:
+    """Return the prices the policy saw: what would have closed every arm was passed over."""
+    total: Floats = np.zeros(len(parts.arms))
+    for name in ("fault", "caller", *(n for n in parts.rows if n not in ("fault", "caller"))):
+        if name in parts.rows:
+            both = total + parts.rows[name]
+            total = both if np.isfinite(both).any() else total
+    return total
+
+
+def _start_children() -> None:
     for recorder in list(_alive):
-        recorder._lock = threading.Lock()
-        recorder.clear()
+        recorder.start_empty()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_empty)
+    os.register_at_fork(after_in_child=_start_children)

@@ -1,5 +1,7 @@
 """Traces: what was decided, with which probability, and what came back; the data of all offline work."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.typing import Floats
 from banditroute._core.validation import matrix, names
+from banditroute.logs import cells, files, frames
+from banditroute.logs.joining import joined
 
 __all__ = ["Trace"]
 
@@ -21,8 +25,8 @@ class Trace:
     ----------
     names : sequence of str
         Names of the k arms.
-    arms : (n,) int array
-        Index of the arm that was chosen.
+    arms : (n,) int array or names
+        The arm that was chosen, by index or by name; kept as indices.
     rewards : (n,) array
         Reward; NaN where none came back.
     propensities : (n,) array, optional
@@ -30,13 +34,17 @@ class Trace:
     contexts : (n, d) array, optional
         Context vectors.
     times : (n,) array, optional
-        Seconds; 0, 1, 2 ... when left out.
+        Seconds, or times as datetimes or ISO 8601 text; 0, 1, 2 ... when left out.
     ids : (n,) uint64 array, optional
-        Decision ids; 0, 1, 2 ... when left out. They may repeat, as resampled rows do: see `repeated`.
+        Decision ids, or text; 0, 1, 2 ... when left out. They may repeat, as resampled rows do: see `repeated`.
     eligible : (n, k) bool array, optional
         Arms that were allowed; all when left out.
     prices : (n, k) array, optional
-        Prices the policy saw, reward units.
+        Prices the policy saw, reward units: of faults, of the caller and of everything else.
+    fault_prices : (n, k) array, optional
+        The part of `prices` that is for loading the arm; None where it is not known apart.
+    costs : (n,) array, optional
+        What the call did cost, in the caller's own unit; NaN where not known.
     hits : (n,) bool array, optional
         Whether the arm was resident.
     latencies : (n,) array, optional
@@ -47,6 +55,8 @@ class Trace:
         Which of `policies` decided each row.
     versions : (n,) int array, optional
         Rewards that policy had learned by then: a version that moves tells a log of a learning policy.
+    notes : sequence of str
+        What a reader has to say of the file, such as columns it did not use; not stored.
 
     Raises
     ------
@@ -78,24 +88,33 @@ class Trace:
     policies: tuple[str, ...] = ("",)
     policy: NDArray[np.int64] | None = None
     versions: NDArray[np.int64] | None = None
+    fault_prices: Floats | None = None
+    costs: Floats | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the record is frozen for everyone else
         put(self, "names", names("names", self.names))
         put(self, "policies", tuple(str(name) for name in self.policies))
+        put(self, "notes", tuple(str(note) for note in self.notes))
         chosen = np.asarray(self.arms)
+        if chosen.ndim == 1 and chosen.size and chosen.dtype.kind in "UO":
+            chosen = cells.Words(self.names).encode("arms", chosen.tolist())
         if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
             raise TypeError(f"arms must be (n,) integers, got {chosen.dtype} of shape {chosen.shape}")
         count, width = len(chosen), len(self.names)
         put(self, "arms", _indices("arms", chosen, count, width))
         put(self, "rewards", _column("rewards", self.rewards, count))
-        for name in ("propensities", "times", "latencies"):
+        if self.times is not None and np.asarray(self.times).dtype.kind not in "fiub":
+            put(self, "times", cells.times("times", _listed(self.times)))
+        for name in ("propensities", "times", "latencies", "costs"):
             if getattr(self, name) is not None:
                 put(self, name, _column(name, getattr(self, name), count))
         if self.contexts is not None:
             put(self, "contexts", matrix("contexts", self.contexts, rows=count))
-        if self.prices is not None:
-            put(self, "prices", matrix("prices", self.prices, width, count))
+        for name in ("prices", "fault_prices"):
+            if getattr(self, name) is not None:
+                put(self, name, matrix(name, getattr(self, name), width, count))
         if self.eligible is not None:
             put(self, "eligible", _mask("eligible", self.eligible, (count, width)))
         if self.hits is not None:
@@ -106,6 +125,8 @@ class Trace:
             put(self, "versions", _indices("versions", self.versions, count, np.iinfo(np.int64).max))
         if self.ids is not None:
             ids = np.asarray(self.ids)
+            if ids.size and ids.dtype.kind in "UO":
+                ids = cells.ids("ids", ids.tolist())
             if ids.shape != (count,) or (count and ids.dtype.kind not in "iu"):
                 raise ValueError(f"ids must be {count} integers, got {ids.dtype} of shape {ids.shape}")
             if count and ids.dtype.kind == "i" and ids.min() < 0:
@@ -115,12 +136,17 @@ class Trace:
     def __len__(self) -> int:
         return len(self.arms)
 
+    def __repr__(self) -> str:
+        arms = ", ".join(map(repr, self.names[:4])) + (", ..." if len(self.names) > 4 else "")
+        held = [name for name in self.columns()[2:] if getattr(self, name) is not None]
+        return f"Trace({len(self):,} rows, {len(self.names)} arms ({arms}), {', '.join(held) or 'no other columns'})"
+
     def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
         """Return the trace of some rows: a slice, a mask or indices."""
         chosen: dict[str, Any] = {
             name: None if (a := getattr(self, name)) is None else a[rows] for name in self.columns()
         }
-        return type(self)(names=self.names, policies=self.policies, **chosen)
+        return type(self)(names=self.names, policies=self.policies, notes=self.notes, **chosen)
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
@@ -131,7 +157,7 @@ class Trace:
         >>> Trace.columns()[:3]
         ('arms', 'rewards', 'propensities')
         """
-        return tuple(f.name for f in fields(cls) if f.name not in ("names", "policies"))
+        return tuple(f.name for f in fields(cls) if f.name not in ("names", "policies", "notes"))
 
     def answered(self) -> Self:
         """Return the rows whose reward is known; the trace itself when that is all of them.
@@ -160,7 +186,13 @@ class Trace:
     def save(self, path: str | Path) -> Path:
         """Write the trace; the suffix says how: ``.npz``, ``.csv``, ``.jsonl`` or ``.parquet`` (needs pyarrow).
 
-        Every column that is present comes back from `load` bit for bit, in each of the formats.
+        Every column that is present comes back from `load` bit for bit, in each of the formats, or the file is
+        refused: it holds a checksum of its content. A new file with contexts can be read by its owner alone.
+
+        Raises
+        ------
+        ValueError
+            A propensity is not in (0, 1]; another suffix.
 
         Examples
         --------
@@ -170,18 +202,56 @@ class Trace:
         ...     Trace.load(trace.save(folder + "/log.csv")).rewards
         array([1. , 0.5])
         """
-        from banditroute.logs import files as trace_files  # formats are needed rarely
-
-        return trace_files.save(self, Path(path))
+        return files.save(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Trace":
-        """Read what `save` wrote.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        arm: str | None = None,
+        reward: str | None = None,
+        propensity: str | None = None,
+        context: str | Sequence[str] | None = None,
+        cost: str | None = None,
+        time: str | None = None,
+        id: str | None = None,
+        eligible: str | Sequence[str] | None = None,
+        comment: str | None = None,
+    ) -> Self:
+        """Read what `save` wrote, a folder of such files, or a log from elsewhere: CSV, JSON lines or Parquet.
+
+        Parameters
+        ----------
+        path : path
+            A file; or a folder, whose traces are joined in the order of their names.
+        arm, reward, propensity, cost, time, id : str, optional
+            Titles of the columns where they are not these words. A column `arm` of names and a column `reward` are
+            enough. Arms that are whole numbers come in their order, other names in that of the alphabet.
+        context : str or list of str, optional
+            One column of lists (in CSV as JSON), or several of numbers; ``"e_*"`` stands for all that begin so, by
+            number where the rest is one.
+        eligible : str or list of str, optional
+            One column of lists of names, or one column of truth values per arm: ``"may_*"``.
+        comment : str, optional
+            Lines of a CSV file that begin so are passed over.
+
+        Returns
+        -------
+        Trace
+            Its `notes` name every column that was not used, and a ``UserWarning`` does.
 
         Raises
         ------
         FileNotFoundError, ValueError, ImportError
-            No such file; not a trace; Parquet without pyarrow.
+            No such file; what is wrong, with file, column and row, counted from 0; Parquet without pyarrow.
+
+        Notes
+        -----
+        Text is read in rows of 4,096, Parquet in batches of 65,536: memory is that of the trace and one batch. A
+        missing reward, propensity, time, cost or latency is NaN; a missing context is refused. Numbers, truth values,
+        times and ids mean the same in every format, as text too. Ids are whole numbers below 2^64, to the digit;
+        other text is kept as 63 bits of its hash.
 
         Examples
         --------
@@ -189,10 +259,100 @@ class Trace:
         Traceback (most recent call last):
         FileNotFoundError: no file nowhere.npz
         """
-        from banditroute.logs import files as trace_files
+        wanted = _wanted(arm, reward, propensity, context, cost, time, id, eligible)
+        path = Path(path)
+        if path.is_dir():
+            parts = sorted(
+                one for one in path.iterdir() if one.suffix in files.SUFFIXES and one.name[0] != "."
+            )
+            if not parts:
+                raise FileNotFoundError(f"no trace in {path}")
+            return cls.joined([cls.load(one, **wanted, comment=comment) for one in parts])
+        found = files.load(path, wanted, comment=comment)
+        for note in found.notes:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+        try:
+            return cls(**found.values, notes=found.notes)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
 
-        trace: Trace = trace_files.load(Path(path))
-        return trace
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        arm: str | None = None,
+        reward: str | None = None,
+        propensity: str | None = None,
+        context: str | Sequence[str] | None = None,
+        cost: str | None = None,
+        time: str | None = None,
+        id: str | None = None,
+        eligible: str | Sequence[str] | None = None,
+    ) -> Self:
+        """Return the trace of a frame of pandas or polars, a table of pyarrow, or a mapping of columns.
+
+        Parameters are those of `load`; so are the rules and the notes. Categories of arms are their names, in order.
+
+        Examples
+        --------
+        >>> log = {"model": ["small", "large"], "score": [1, 0], "p": [0.5, 0.5], "tokens": [3, 9]}
+        >>> trace = Trace.from_frame(log, arm="model", reward="score", propensity="p", context=["tokens"])
+        >>> trace.names, trace.arms, trace.contexts.tolist()
+        (('large', 'small'), array([1, 0]), [[3.0], [9.0]])
+        """
+        found = frames.read_frame(
+            frame, _wanted(arm, reward, propensity, context, cost, time, id, eligible)
+        ).gathered()
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
+        return cls(**found.values, notes=found.notes)
+
+    def to_frame(self) -> Any:
+        """Return the columns as a frame of pandas, which `from_frame` takes back as it is; needs pandas.
+
+        Matrices are columns such as ``context:0`` or ``prices:small``.
+
+        Examples
+        --------
+        >>> import pytest; _ = pytest.importorskip("pandas")
+        >>> Trace(names=["a"], arms=[0], rewards=[1.0], contexts=[[0.5, 1.0]]).to_frame().columns.tolist()
+        ['arm', 'reward', 'context:0', 'context:1']
+        """
+        return frames.frame_of(self)
+
+    @classmethod
+    def joined(cls, traces: "Sequence[Trace]") -> Self:
+        """Return the rows of several traces, one after the other, such as those of several workers.
+
+        Arms are those of all; where a trace did not know an arm, it was not eligible. A column is kept where all have
+        it, and a time, propensity, cost or latency where any has it.
+
+        Raises
+        ------
+        ValueError
+            No traces; contexts of different lengths.
+
+        Examples
+        --------
+        >>> one, two = Trace(names=["a"], arms=[0], rewards=[1.0]), Trace(names=["b"], arms=[0], rewards=[0.0])
+        >>> both = Trace.joined([one, two])
+        >>> both.names, both.arms, both.eligible.tolist()
+        (('a', 'b'), array([0, 1]), [[True, False], [False, True]])
+        """
+        if not traces:
+            raise ValueError("traces must not be empty, got none")
+        return cls(**joined(traces, cls.columns()))
+
+
+def _wanted(*given: str | Sequence[str] | None) -> dict[str, Any]:
+    fields = ("arm", "reward", "propensity", "context", "cost", "time", "id", "eligible")
+    return dict(zip(fields, given, strict=True))
+
+
+def _listed(value: Any) -> Any:
+    array = np.asarray(value)
+    return array if array.dtype.kind == "M" else array.tolist()
 
 
 def _column(name: str, value: ArrayLike, count: int) -> Floats:

@@ -4,7 +4,8 @@ from banditroute.policies.base import LARGEST, Choice, Compiled, Policy, Scores,
 from banditroute.policies.diag import DiagLinUCB
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, summed
 from banditroute.policies.graph.cluster_graph import ClusterGraph
-from banditroute.policies.graph.online_matching import GraphDiagLinUCB
+from banditroute.policies.graph.online_matching import OnlineMatching
+from banditroute.policies.graph.policy import GraphDiagLinUCB
 from banditroute.policies.greedy import EpsilonGreedy
 from banditroute.policies.hybrid import HybridLinUCB
 from banditroute.policies.linear import LinearPolicy
@@ -39,6 +40,7 @@ __all__ = [
     "LinUCB",
     "LinearPolicy",
     "LogisticUCB",
+    "OnlineMatching",
     "Policy",
     "RarelySwitching",
     "Restarting",

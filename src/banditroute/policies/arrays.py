@@ -145,7 +145,10 @@ class ArrayPolicy(Policy):
         self._own, self._common, self._rng, self._clock = own, common, rng, clock
         self.generations = generations
         self.rename(names)
-        self._derive(range(len(names)))
+        self._loaded()
+
+    def _loaded(self) -> None:
+        """Derive what is not saved."""
 
     def _read(self, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
         """Return arrays as they are written today; an older policy may have written others."""

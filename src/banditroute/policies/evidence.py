@@ -137,7 +137,7 @@ def summed(policy: EvidencePolicy, parts: Sequence[ArmEvidence]) -> ArmEvidence:
         for bucket, sums in policy.aged(part, newest).buckets.items():
             mine = buckets.setdefault(bucket, {})
             for name, array in sums.items():
-                mine[name] = mine[name] + array if name in mine else np.array(array)
+                mine[name] = np.array(mine[name] + array if name in mine else array)
     return ArmEvidence(highest, max(part.latest for part in parts), dict(sorted(buckets.items())))
 
 

@@ -49,7 +49,7 @@ class HybridLinUCB(FeaturedPolicy):
     with the features that the arm had when it was chosen. Removing an arm keeps what it taught the shared part;
     `forget` does not.
 
-    `select` costs O(k (d m + m^2 + d^2)), `update` O(d^3 + m^3 + d^2 m + k m^2).
+    `select` costs O(k (d m + m^2 + d^2)), `update` O(d^3 + m^3 + d^2 m).
 
     Examples
     --------
@@ -81,8 +81,8 @@ class HybridLinUCB(FeaturedPolicy):
         dim = check.integer("dim", dim, low=1)
         first = check.names("arms", arms)
         size = featured(features, first[:1], np.zeros(dim)).shape[1]
-        self._cov = np.zeros((0, dim, dim))
         super().__init__(first, dim, features=features, size=size, **options)
+        self._common["ridge"] = np.array(self.ridge)  # the total depends on it
 
     def _cold(self) -> dict[str, Floats]:
         d, m = self.dim, self._size
@@ -104,27 +104,38 @@ class HybridLinUCB(FeaturedPolicy):
         sums["shared_moment"] += weight * reward * z
         sums["count"] += 1.0
 
-    def _derive(self, arms: Sequence[int]) -> None:
-        own, left, count = self._own, self._common, len(self._own["count"])
-        if len(self._cov) != count or len(arms) == count:
-            d, m = self.dim, self._size
-            self._cov, self._link = np.zeros((count, d, d)), np.zeros((count, d, m))
-            self._alone = np.zeros((count, d))
-            self._gram, self._moment = np.zeros((count, m, m)), np.zeros((count, m))
-            arms = range(count)
-        for a in arms:
-            cov = np.linalg.inv(self.ridge * np.eye(self.dim) + own["gram"][a])
-            self._cov[a] = cov
-            self._link[a] = cov @ own["cross"][a]  # A^-1 B
-            self._alone[a] = cov @ own["moment"][a]  # A^-1 b
-            self._gram[a] = own["shared_gram"][a] - own["cross"][a].T @ self._link[a]
-            self._moment[a] = own["shared_moment"][a] - own["cross"][a].T @ self._alone[a]
-        gram = left["left_gram"] + self._gram.sum(axis=0)
-        self._cov0 = np.linalg.inv(self.shared_ridge * np.eye(self._size) + (gram + gram.T) / 2.0)
-        self._beta = self._cov0 @ (left["left_moment"] + self._moment.sum(axis=0))
+    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
+        _, z = self._split(x)
+        own, common = self._own, self._common
+        common["total_gram"] += own["cross"][a].T @ self._link[a] + weight * np.outer(z, z)
+        common["total_moment"] += own["cross"][a].T @ self._alone[a] + weight * reward * z
+        self._add({name: own[name][a, ...] for name in self._sums}, x, reward, weight)
+        self._fit(a)
+        common["total_gram"] -= own["cross"][a].T @ self._link[a]
+        common["total_moment"] -= own["cross"][a].T @ self._alone[a]
+        self._solve()
 
-    def _leave(self, a: int) -> tuple[Floats, Floats]:
-        return self._gram[a], self._moment[a]
+    def _fit(self, a: int) -> None:
+        own = self._own
+        cov = np.linalg.inv(self.ridge * np.eye(self.dim) + own["gram"][a])
+        self._cov[a] = cov
+        self._link[a] = cov @ own["cross"][a]  # A^-1 B
+        self._alone[a] = cov @ own["moment"][a]  # A^-1 b
+
+    def _told(self, arms: Sequence[int]) -> tuple[Floats, Floats]:
+        own, count = self._own, len(self._own["count"])
+        if len(arms) == count:
+            self._cov, self._link = np.zeros_like(own["gram"]), np.zeros_like(own["cross"])
+            self._alone = np.zeros_like(own["moment"])
+        for a in arms:
+            self._fit(a)
+        grams = own["shared_gram"] - np.einsum("adi,adj->aij", own["cross"], self._link)
+        return grams, own["shared_moment"] - np.einsum("adi,ad->ai", own["cross"], self._alone)
+
+    def _solve(self) -> None:
+        gram = self._common["total_gram"]
+        self._cov0 = np.linalg.inv(self.shared_ridge * np.eye(self._size) + (gram + gram.T) / 2.0)
+        self._beta = self._cov0 @ self._common["total_moment"]
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
@@ -154,13 +165,30 @@ class HybridLinUCB(FeaturedPolicy):
         old = ("count", "cross", "link", "alone", "gram0", "moment0")
         if "left_gram" in arrays or not set(old) <= set(arrays):
             return arrays
-        cross, link, alone = (
-            np.asarray(arrays[name], dtype=np.float64) for name in ("cross", "link", "alone")
+        cross, link, alone, gram, moment = (
+            np.asarray(arrays[name], dtype=np.float64)
+            for name in ("cross", "link", "alone", "gram0", "moment0")
         )
         count, d, m = np.size(arrays["count"]), self.dim, self._size
-        if (cross.shape, link.shape, alone.shape) != ((count, d, m), (count, d, m), (count, d)):
-            raise ValueError(f"cross must have shape {(count, d, m)} as link has, got {cross.shape}")
-        gram = arrays["gram0"] + np.einsum("adi,adj->ij", cross, link)
-        moment = arrays["moment0"] + np.einsum("adi,ad->i", cross, alone)
-        blank = {"shared_gram": np.zeros((count, m, m)), "shared_moment": np.zeros((count, m))}
-        return {**arrays, **blank, "left_gram": gram, "left_moment": moment}
+        shapes = [array.shape for array in (cross, link, alone, gram, moment)]
+        if shapes != [(count, d, m), (count, d, m), (count, d), (m, m), (m,)]:
+            raise ValueError(f"cross, link, alone, gram0, moment0 must fit {count} arms, got shapes {shapes}")
+        # What is left when no arm explains anything is what the arms themselves told, whoever they were.
+        return {
+            **{name: arrays[name] for name in ("count", "cross", "moment") if name in arrays},
+            "gram": arrays.get("gram", gram),
+            "shared_gram": np.zeros((count, m, m)),
+            "shared_moment": np.zeros((count, m)),
+            "left_gram": gram + np.einsum("adi,adj->ij", cross, link),
+            "left_moment": moment + np.einsum("adi,ad->i", cross, alone),
+            "total_gram": gram,
+            "total_moment": moment,
+            "ridge": np.array(self.ridge),
+        }
+
+    def _loaded(self) -> None:
+        self._told(range(len(self.arms)))
+        if self._common["ridge"] != self.ridge:
+            self._common["ridge"] = np.array(self.ridge)
+            self._derive(())
+        self._solve()

@@ -28,8 +28,8 @@ class FeaturedPolicy(ArrayPolicy):
     """What the policies with features of arm and request share: features are those that the arm had when it was chosen.
 
     A decision keeps the context followed by the features of its arm (`kept`), and `update` takes that row. Given a
-    context alone it asks for the features as they are then. Sums are kept per arm; ``left_gram`` and ``left_moment``
-    are what arms that were removed told the others.
+    context alone it asks for the features as they are then. Sums are kept per arm, and their total; ``left_gram`` and
+    ``left_moment`` are what arms that were removed have told the others, and are part of the total.
     """
 
     _size: int  # of the features
@@ -40,7 +40,11 @@ class FeaturedPolicy(ArrayPolicy):
         self.features, self._size = features, size
         self._seen: tuple[Floats, Floats] | None = None  # the last context scored, and the features then
         super().__init__(arms, dim, **options)
-        self._common = {"left_gram": np.zeros((size, size)), "left_moment": np.zeros(size)}
+        self._common = {
+            name: np.zeros(shape)
+            for end, shape in (("gram", (size, size)), ("moment", (size,)))
+            for name in (f"total_{end}", f"left_{end}")
+        }
         self._derive(range(len(self.arms)))
 
     def _features(self, x: Floats) -> Floats:
@@ -73,27 +77,38 @@ class FeaturedPolicy(ArrayPolicy):
             )
         return x[: self.dim], x[self.dim :]
 
-    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
-        self._add({name: self._own[name][a, ...] for name in self._sums}, x, reward, weight)
-        self._derive([a])
+    def _derive(self, arms: Sequence[int]) -> None:
+        """Derive what follows from the sums of these arms, and form the total anew: left, then arm by arm."""
+        grams, moments = self._told(arms)
+        self._common["total_gram"] = self._common["left_gram"] + grams.sum(axis=0)
+        self._common["total_moment"] = self._common["left_moment"] + moments.sum(axis=0)
+        self._solve()
 
     @abstractmethod
-    def _leave(self, a: int) -> tuple[Floats, Floats]:
-        """Return what an arm that is removed has told the others: a gram and a moment of the features."""
+    def _told(self, arms: Sequence[int]) -> tuple[Floats, Floats]:
+        """Return gram and moment of the features that each arm adds to the total; sums of these arms have changed."""
+
+    @abstractmethod
+    def _solve(self) -> None:
+        """Derive coefficients from the total."""
 
     def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None.
 
         What a removed arm told of the features stays; what an arm told that starts cold in its place (`forget`) goes.
         """
-        for a in set(range(len(self.arms))) - set(keep):
-            if a < len(keep) and keep[a] is None:
-                continue
-            gram, moment = self._leave(a)
-            self._common["left_gram"] = self._common["left_gram"] + gram
-            self._common["left_moment"] = self._common["left_moment"] + moment
+        grams, moments = self._told(())
+        total = {name: self._common[name] for name in ("total_gram", "total_moment")}
+        gone = sorted(set(range(len(self.arms))) - set(keep))
+        forgotten = [a for a in gone if a < len(keep) and keep[a] is None]
+        for a in set(gone) - set(forgotten):
+            self._common["left_gram"] = self._common["left_gram"] + grams[a]
+            self._common["left_moment"] = self._common["left_moment"] + moments[a]
         self._seen = None
         super().resize(keep)
+        if not forgotten:  # to the last bit: the others notice nothing
+            self._common |= total
+            self._solve()
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -130,7 +145,7 @@ class SharedLinUCB(FeaturedPolicy):
     A reward is learned with the features that the arm had when it was chosen. Removing an arm keeps what it taught,
     which is about features; `forget` does not.
 
-    `select` costs O(k m^2), `update` O(k m^2 + m^3).
+    `select` costs O(k m^2), `update` O(m^3).
 
     Examples
     --------
@@ -142,7 +157,7 @@ class SharedLinUCB(FeaturedPolicy):
     'far'
     """
 
-    _sums = ("count", "gram", "moment")
+    _sums = ("count", "arm_gram", "arm_moment")
 
     def __init__(
         self,
@@ -162,22 +177,27 @@ class SharedLinUCB(FeaturedPolicy):
 
     def _cold(self) -> dict[str, Floats]:
         m = self._size
-        return {"count": np.array(0.0), "gram": np.zeros((m, m)), "moment": np.zeros(m)}
+        return {"count": np.array(0.0), "arm_gram": np.zeros((m, m)), "arm_moment": np.zeros(m)}
 
     def _add(self, sums: Sums, x: Floats, reward: float, weight: float) -> None:
         _, z = self._split(x)
-        sums["gram"] += weight * np.outer(z, z)
-        sums["moment"] += weight * reward * z
+        sums["arm_gram"] += weight * np.outer(z, z)
+        sums["arm_moment"] += weight * reward * z
         sums["count"] += 1.0
 
-    def _derive(self, arms: Sequence[int]) -> None:
-        own, left = self._own, self._common
-        gram = left["left_gram"] + own["gram"].sum(axis=0)
-        self._cov = np.linalg.inv(self.ridge * np.eye(self._size) + gram)
-        self._beta = self._cov @ (left["left_moment"] + own["moment"].sum(axis=0))
+    def _learn(self, a: int, x: Floats, reward: float, weight: float, at: int) -> None:
+        self._add({name: self._own[name][a, ...] for name in self._sums}, x, reward, weight)
+        _, z = self._split(x)
+        self._common["total_gram"] += weight * np.outer(z, z)
+        self._common["total_moment"] += weight * reward * z
+        self._solve()
 
-    def _leave(self, a: int) -> tuple[Floats, Floats]:
-        return self._own["gram"][a], self._own["moment"][a]
+    def _told(self, arms: Sequence[int]) -> tuple[Floats, Floats]:
+        return self._own["arm_gram"], self._own["arm_moment"]
+
+    def _solve(self) -> None:
+        self._cov = np.linalg.inv(self.ridge * np.eye(self._size) + self._common["total_gram"])
+        self._beta = self._cov @ self._common["total_moment"]
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
@@ -196,10 +216,13 @@ class SharedLinUCB(FeaturedPolicy):
         return self._beta.copy()
 
     def _read(self, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
-        """Sums once were of all arms together: they count as those of arms that left."""
+        """Sums once were kept of all arms together: they count as those of arms that left."""
         if "left_gram" in arrays or not {"count", "gram", "moment"} <= set(arrays):
             return arrays
-        count = np.size(arrays["count"])
-        gram, moment = np.zeros((count, self._size, self._size)), np.zeros((count, self._size))
-        left = {"left_gram": arrays["gram"], "left_moment": arrays["moment"]}
-        return {"count": arrays["count"], "gram": gram, "moment": moment, **left}
+        cold, count = self._cold(), np.size(arrays["count"])
+        blank = {name: np.zeros((count, *cold[name].shape)) for name in ("arm_gram", "arm_moment")}
+        sums = {f"{kind}_{end}": arrays[end] for kind in ("left", "total") for end in ("gram", "moment")}
+        return {"count": arrays["count"], **blank, **sums}
+
+    def _loaded(self) -> None:
+        self._solve()

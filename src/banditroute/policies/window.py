@@ -193,10 +193,10 @@ class SlidingWindow(Wrapper):
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays; sums that were set are under ``told.``."""
         header, arrays = super().to_state()
-        told = [[arm, bucket] for arm, given in self._told.items() for bucket in given]
+        told = [(arm, bucket) for arm, given in self._told.items() for bucket in given]
         for i, (arm, bucket) in enumerate(told):
             arrays |= {f"told.{i}.{name}": array.copy() for name, array in self._told[arm][bucket].items()}
-        return {**header, "told": told}, arrays
+        return {**header, "told": [list(key) for key in told]}, arrays
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
@@ -228,7 +228,7 @@ class SlidingWindow(Wrapper):
                     mine = self._told[arm].setdefault(bucket * span // self.span, {})
                     for name, array in sums.items():
                         mine[name] = mine[name] + array if name in mine else array
-            at, self._bucket = self._bucket * span, 0
+            at, self._bucket = max(self._bucket * span, self.clock - 1), 0
             self._move(at)
             self._relearn()
 

@@ -1,7 +1,7 @@
 """What is spoken of: requests, decisions, feedback and events, and the protocols of the parts of a Router."""
 
 from banditroute.records.decision import Decision, Extras, Feedback, Origin, Parts, Pending, Request
-from banditroute.records.events import Answered, ArmChange, Decided, Dropped, Event, Marked, Why
+from banditroute.records.events import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Why
 from banditroute.records.protocols import (
     AdapterBackend,
     Capabilities,
@@ -9,10 +9,12 @@ from banditroute.records.protocols import (
     Host,
     Listener,
     PriceRow,
+    SlicedHost,
     State,
     StateStore,
     StoreRow,
     Term,
+    TermHost,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Claims",
     "Decided",
     "Decision",
+    "Deferred",
     "Dropped",
     "Event",
     "Extras",
@@ -35,9 +38,11 @@ __all__ = [
     "Pending",
     "PriceRow",
     "Request",
+    "SlicedHost",
     "State",
     "StateStore",
     "StoreRow",
     "Term",
+    "TermHost",
     "Why",
 ]

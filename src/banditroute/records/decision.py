@@ -7,9 +7,10 @@ from banditroute._core.typing import Floats, Mask
 
 __all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Request"]
 
-# Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, or an answer to
-# a decision that another replica made.
-Origin = Literal["here", "expired", "elsewhere"]
+# Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, an answer to a
+# decision that another replica made, or an answer to a decision of this router that a peer learned: nothing is learned
+# here then, for the peer's evidence brings it.
+Origin = Literal["here", "expired", "elsewhere", "peer"]
 
 
 class Extras(NamedTuple):
@@ -36,6 +37,8 @@ class Extras(NamedTuple):
 class Request(NamedTuple):
     """A context ``x`` (d,), its index ``at`` on the clock of decisions, and ``extras``, None where none were given.
 
+    ``time`` is that of the decision, seconds on the Router's clock: the only time that terms know.
+
     Examples
     --------
     >>> import numpy as np
@@ -46,6 +49,7 @@ class Request(NamedTuple):
     x: Floats
     at: int
     extras: Extras | None = None
+    time: float = 0.0
 
 
 class Decision(NamedTuple):
@@ -93,6 +97,8 @@ class Pending(NamedTuple):
 class Feedback(NamedTuple):
     """What came back for a decision: the reward that was learned, and what the call did cost.
 
+    ``kept`` is what the policy learned it from, where that is more than the context of the request (`Policy.kept`).
+
     Examples
     --------
     >>> import numpy as np
@@ -108,6 +114,7 @@ class Feedback(NamedTuple):
     seconds: float | None = None
     failed: bool = False
     origin: Origin = "here"
+    kept: Floats | None = None
 
 
 class Parts(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 from banditroute.records.decision import Pending
 
-__all__ = ["Answered", "ArmChange", "Decided", "Dropped", "Event", "Marked", "Why"]
+__all__ = ["Answered", "ArmChange", "Decided", "Deferred", "Dropped", "Event", "Marked", "Why"]
 
-Why = Literal["expired", "cancelled", "answered", "removed"]
+Why = Literal["expired", "cancelled", "answered", "removed", "unknown"]
 
 
 class Decided(NamedTuple):
@@ -41,10 +41,14 @@ class Answered(NamedTuple):
     seconds: float | None = None
     failed: bool = False
     foreign: Pending | None = None
+    source: str | None = None
 
 
 class Dropped(NamedTuple):
     """A decision awaits feedback no more: expired, cancelled, answered on another replica, or its arm was removed.
+
+    ``reward`` is the one that was learned in place of an answer, where one is stated for decisions that expire.
+    ``unknown``: an answer waited for a decision that nobody made.
 
     Examples
     --------
@@ -54,6 +58,26 @@ class Dropped(NamedTuple):
 
     id: int
     why: Why
+    reward: float | None = None
+
+
+class Deferred(NamedTuple):
+    """An answer waits until the store has said who learns it; None: there is none, the decision expired.
+
+    ``pending`` is the decision where it was made here; ``token`` what the store is asked with, so that a process that
+    starts again gets the same word; ``expired`` that the answer is the reward stated for decisions that expire.
+
+    Examples
+    --------
+    >>> Deferred(7, Answered(7, 0.8), None, "t").answer.reward
+    0.8
+    """
+
+    id: int
+    answer: Answered | None
+    pending: Pending | None
+    token: str
+    expired: bool = False
 
 
 class ArmChange(NamedTuple):
@@ -85,4 +109,4 @@ class Marked(NamedTuple):
     details: Mapping[str, Any]
 
 
-Event = Decided | Answered | Dropped | ArmChange | Marked
+Event = Decided | Answered | Dropped | Deferred | ArmChange | Marked

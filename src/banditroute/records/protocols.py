@@ -1,12 +1,14 @@
 """What the parts of a Router are to each other: protocols, so that anyone can write one of their own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from numpy.typing import ArrayLike
+
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.records.decision import Decision, Feedback, Parts, Pending, Request
-from banditroute.records.events import ArmChange, Event, Marked, Why
+from banditroute.records.events import Answered, ArmChange, Deferred, Event, Marked, Why
 
 __all__ = [
     "AdapterBackend",
@@ -15,10 +17,12 @@ __all__ = [
     "Host",
     "Listener",
     "PriceRow",
+    "SlicedHost",
     "State",
     "StateStore",
     "StoreRow",
     "Term",
+    "TermHost",
 ]
 
 
@@ -31,6 +35,8 @@ class PriceRow:
         Written into by the term's `write`.
     ring : callable
         Tells that `values` are out of date: the next request has the term write them anew. From any thread.
+    host : callable, optional
+        Returns the `TermHost` that the term belongs to, None when that is gone (a weak reference will do).
 
     Examples
     --------
@@ -40,10 +46,44 @@ class PriceRow:
     stale
     """
 
-    __slots__ = ("ring", "values")
+    __slots__ = ("host", "ring", "values")
 
-    def __init__(self, values: Floats, ring: Callable[[], None]) -> None:
-        self.values, self.ring = values, ring
+    def __init__(
+        self,
+        values: Floats,
+        ring: Callable[[], None],
+        host: Callable[[], "TermHost | None"] = lambda: None,
+    ) -> None:
+        self.values, self.ring, self.host = values, ring, host
+
+
+class TermHost(Protocol):
+    """What a term sees of the Router it belongs to, and calls without the Router's lock held."""
+
+    def select(
+        self,
+        x: ArrayLike,
+        *,
+        eligible: Collection[str] | ArrayLike | None = None,
+        prices: ArrayLike | None = None,
+        protected: bool = False,
+    ) -> Decision:
+        """Choose the arm that serves a request."""
+
+    def update(self, decision_id: int, reward: float, *, cost: float | None = None) -> bool:
+        """Learn the reward that answers a decision, and what the call did cost."""
+
+    def cancel(self, decision_id: int) -> bool:
+        """Withdraw a decision: it teaches nothing and frees what was set aside for it."""
+
+    def forget_arm(self, name: str) -> None:
+        """Forget all that was learned of an arm."""
+
+    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
+        """Have a term `replay_mark` what it was told from outside, under the lock, and tell listeners."""
+
+    def add_term(self, term: "Term") -> None:
+        """Let a term shape the choices from now on."""
 
 
 @runtime_checkable
@@ -72,17 +112,20 @@ class Term(Protocol):
     ) -> Floats | None:
         """Return prices of this request alone, (k,), infinite where closed; None where there is nothing to say."""
 
-    def reserve(self, arm: str, request: Request) -> Any:
+    def reserve(self, arm: str, request: Request, /) -> Any:
         """See an arm chosen; what it returns (plain data) is held with the decision."""
 
-    def settle(self, arm: str, held: Any, feedback: Feedback) -> None:
-        """See the feedback of a decision learned."""
+    def settle(self, arm: str, held: Any, feedback: Feedback, /) -> None:
+        """See the feedback of a decision learned; the arm may be gone by then."""
 
-    def release(self, arm: str, held: Any) -> None:
+    def release(self, arm: str, held: Any, /) -> None:
         """See a decision end without an answer: expired, cancelled, rerouted, arm removed, or a fork."""
 
-    def mark(self, details: Mapping[str, Any]) -> None:
-        """Take up again what was told from outside and came back from a journal."""
+    def replay_mark(self, details: Mapping[str, Any]) -> None:
+        """Take up what was told from outside: at once through `TermHost.tell_term`, or again from a journal.
+
+        An arm that is gone by now is passed over.
+        """
 
     def add_arm(self, name: str) -> None:
         """Follow an arm that was added; it starts with what the term assumes of an unknown one."""
@@ -123,9 +166,32 @@ class Listener(Protocol):
     def marked(self, mark: Marked) -> None:
         """See a term told something from outside."""
 
+    def deferred(self, event: Deferred) -> None:
+        """See an answer wait for the store; `learned` or `dropped` ends the wait."""
+
 
 class Host(Protocol):
-    """What durability sees of a Router: its state in and out, its events back in, and its lock."""
+    """What durability sees of a Router: its state in and out, events of elsewhere put into effect, and its lock.
+
+    ``decisions`` counts those made here; ``size_limit`` and ``time_limit_s`` bound those that await feedback.
+    Everything but `flush` is called with `locked` held, which is re-entrant.
+    """
+
+    @property
+    def decisions(self) -> int:
+        """Decisions made here."""
+
+    @property
+    def size_limit(self) -> int:
+        """Decisions that may await feedback."""
+
+    @property
+    def time_limit_s(self) -> float:
+        """Seconds after which a decision expires."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms now."""
 
     def capture(self) -> tuple[Header, Arrays]:
         """Return the whole state; the lock must be held."""
@@ -144,15 +210,72 @@ class Host(Protocol):
     def locked(self) -> AbstractContextManager[None]:
         """Hold the Router's lock, with no plan under way."""
 
+    def flush(self) -> None:
+        """Make durable what has been told so far: nothing is published that a crash could make this process forget."""
+
+    def check(self, reward: float, pending: Pending | None) -> None:
+        """Raise ``ValueError`` for a reward that the policy would refuse. None: it is not known yet of what."""
+
+    def admit(self, answer: Answered) -> float | None:
+        """Return the reward to learn by the rules of its source, whose rate is charged; None where that is used up.
+
+        Raises ``ValueError`` outside its range.
+        """
+
+    def refund(self, source: str | None) -> None:
+        """Take back what `admit` charged a source for an answer to a decision that is not known yet."""
+
+    def absorb(self, pending: Pending, feedback: Feedback) -> bool:
+        """Learn the answer to a decision that is in the ledger no more, or never was; False where its arm is gone."""
+
+    def duplicate(self) -> None:
+        """Count an answer that came after another."""
+
+    def drop(self, decision_id: int, pending: Pending | None, why: Why) -> None:
+        """End an answer that waited for the store and teaches nothing: terms release, listeners are told."""
+
+    def answered(self, feedback: Feedback) -> bool:
+        """See a decision of this Router learned by a peer; False where it awaits feedback no more.
+
+        Its pending counts and terms settle; listeners are told `learned` with origin ``peer``, also where it is False.
+        """
+
+    def apply(self, event: ArmChange | Marked) -> bool:
+        """Do as another worker did, and tell the listeners; False where there was nothing to do or it is refused."""
+
+    def announce(self, event: Deferred) -> None:
+        """Tell the listeners that an answer waits for the store."""
+
+    def hear_of(self, others: int) -> None:
+        """Set the common clock: so many decisions were made by others."""
+
+
+@runtime_checkable
+class SlicedHost(Protocol):
+    """A Host whose state can be copied slice by slice, so that no hold of the lock is long."""
+
+    def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
+        """Yield None after each slice and at last the state, as it was at the first; the lock is held for each.
+
+        What changes in between must have been copied before it changes. Closing the iterator ends that.
+        """
+
 
 class Claims(Protocol):
     """Decides which worker learns an answer, where decisions are shared."""
 
     def defers(self, decision_id: int, pending: Pending, answer: Feedback | None) -> bool:
-        """Tell whether the answer (None: the decision expired) must wait for the store; the lock is held."""
+        """Tell whether the answer (None: the decision expired) must wait for the store; the lock is held.
+
+        True: it is this one's from now on, and comes back by `Host.absorb` or `Host.drop`.
+        """
 
     def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
-        """Learn the answer to a decision that another worker made; asks the store, so without the lock."""
+        """Learn the answer to a decision that another worker made; asks the store, so without the lock.
+
+        ``answer`` has the fields of `Answered` but the id: ``reward``, admitted by the rules of its source, and
+        ``cost``, ``seconds``, ``failed`` and ``source`` where given. False: it was answered before.
+        """
 
 
 # Adapters on servers.
@@ -190,8 +313,8 @@ class AdapterBackend(Protocol):
     (`Capabilities`); ``pin(name, pinned=True) -> bool``; ``touch(name) -> bool``, mark as just used; ``observe() ->
     dict`` of name to `State`, the server's own word of where every adapter is ("gpu" is resident, a name that is
     missing is nowhere, "unknown" leaves the belief as it was); ``forget(name) -> bool``, drop its weights altogether,
-    for a name that may come back with others (`evict` without it); and, where ``displaces``, ``served(name)``: a request
-    was sent there, answered from a model without I/O by the changes of what is resident, (name, resident) each.
+    for a name that may come back with others (`evict` without it); and, where ``displaces``, ``served(name)``: a
+    request was sent there, answered from a model without I/O by the changes of what is resident, (name, resident) each.
 
     Examples
     --------
@@ -218,8 +341,9 @@ StoreRow = dict[str, Any]
 class StateStore(Protocol):
     """What replicas need of a store; every call may raise ``OSError`` when it is down, and is then tried again.
 
-    A row is a small JSON object with at least ``seq`` and ``beat``; parts are bytes by name. Rows and parts of one
-    replica change together. Ids are 64-bit integers.
+    A row is a small JSON object with at least ``seq`` (integer) and ``beat``, both in [0, 2^53), ``parts`` and
+    ``lacking``; parts are bytes by name. Rows and parts of one replica change together. Ids are 63-bit integers. Names
+    are strings of any length. What is there but is no row counts as older than any, and is told as ``{}``.
     """
 
     def index(self) -> dict[str, StoreRow]:
@@ -246,7 +370,13 @@ class StateStore(Protocol):
         """Replace the base and delete the replicas in `gone`, at once, if all are still as given; else False."""
 
     def keep(self, decisions: Mapping[int, bytes], ttl_s: float) -> None:
-        """Keep pending decisions for any replica to answer."""
+        """Keep pending decisions for any replica to answer; those that were kept or taken before are left alone."""
 
-    def take(self, keys: Sequence[int]) -> list[bytes | None]:
-        """Take decisions, each of them once: its bytes, b"" where it was taken before, None where it is unknown."""
+    def look(self, keys: Sequence[int]) -> list[bytes | None]:
+        """Return each decision without taking it: its bytes, b"" where it was taken, None where it is unknown."""
+
+    def take(self, keys: Sequence[int], token: str) -> list[bytes | None]:
+        """Take decisions, each of them for one token: its bytes, b"" where another token has it, None where unknown.
+
+        A call with the same token gets the same answer again, so a reply that was lost is asked for once more.
+        """

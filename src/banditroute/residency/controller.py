@@ -122,6 +122,12 @@ class Window:
         self.seen = 0
         self._rows: Floats = np.empty((0, 0))
 
+    def check_state(self) -> None:
+        """Refuse attributes that do not go together, as a file may tell them."""
+        kept = min(self.seen, self.size)
+        if self.size < 1 or self.seen < 0 or len(self._rows) < kept or len(self._rows) > self.size:
+            raise ValueError(f"a window of {self.size} must hold {kept} contexts, got {len(self._rows)}")
+
     def append(self, x: Floats) -> None:
         """Keep one context."""
         at = self.seen % self.size

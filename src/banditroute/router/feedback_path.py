@@ -6,7 +6,7 @@ from banditroute.records import ArmChange, Extras, Feedback, Origin, Pending, Re
 from banditroute.router.ledger import ANSWERED, Entry
 from banditroute.router.parts import RouterParts
 
-__all__ = ["FeedbackPath"]
+__all__ = ["FeedbackPath", "asked", "spread"]
 
 
 class FeedbackPath:
@@ -61,7 +61,7 @@ class FeedbackPath:
             arms.reward_sums[arm] += reward
             parts.books.learned += 1
             return True
-        feedback = Feedback(key, entry[0], self._request(entry), reward, cost, seconds, failed)
+        feedback = Feedback(key, entry[0], self._request(entry), reward, cost, seconds, failed, kept=entry[1])
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             parts.ledger.answer(key)
             self._off_play(arm)
@@ -81,6 +81,7 @@ class FeedbackPath:
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn an answer to a decision that is in this ledger no more, or never was."""
         parts = self._parts
+        feedback = feedback._replace(request=asked(pending, parts.policy.dim), kept=pending.context)
         arm = parts.arms.positions.get(pending.arm)
         learned = self._learn(arm, pending.context, feedback)
         parts.ledger.close(feedback.id, ANSWERED)
@@ -127,7 +128,7 @@ class FeedbackPath:
         origin: Origin = "expired"
         feedback = None
         if reward is not None:
-            feedback = Feedback(key, name, self._request(entry), reward, origin=origin)
+            feedback = Feedback(key, name, self._request(entry), reward, origin=origin, kept=entry[1])
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
             return
         self.release(name, held)
@@ -145,17 +146,29 @@ class FeedbackPath:
         self.release(entry[0], entry[5])
         parts.listeners.dropped(key, "cancelled")
 
-    def answered_elsewhere(self, key: int) -> bool:
-        """Close a decision that another replica has answered; False where it is not open here."""
+    def answered_elsewhere(self, key: int, feedback: Feedback | None = None) -> bool:
+        """Close a decision that another replica has answered; False where it is not open here.
+
+        ``feedback`` is what was learned there: terms settle with it, and listeners hear of it in any case.
+        """
         parts = self._parts
         entry = parts.ledger.pending.get(key)
-        if entry is None:
-            return False
-        parts.ledger.answer(key)
-        self._off_play(parts.arms.positions.get(entry[0]))
-        self.release(entry[0], entry[5])
-        parts.listeners.dropped(key, "answered")
-        return True
+        if entry is not None:
+            name, held = entry[0], entry[5]
+            parts.ledger.answer(key)
+            self._off_play(parts.arms.positions.get(name))
+            if feedback is None:
+                self.release(name, held)
+            else:
+                feedback = feedback._replace(arm=name, request=self._request(entry))
+                for at, term in enumerate(parts.table.terms):
+                    mine = None if held is None or at >= len(held) else held[at]
+                    parts.books.guarded(term.name, term.settle, name, mine, feedback)
+        if feedback is not None:
+            parts.listeners.learned(feedback)
+        if entry is not None:
+            parts.listeners.dropped(key, "answered")
+        return entry is not None
 
     def release(self, arm: str, held: tuple[Any, ...] | None) -> None:
         """Give back what the terms set aside for a decision."""
@@ -173,11 +186,24 @@ class FeedbackPath:
         if arm is not None:
             self._parts.arms.pending[arm] -= 1
             if self._parts.spread_pending:
-                self._spread(arm)
+                spread(self._parts, arm)
 
     def _request(self, entry: Entry) -> Request:
-        """Return the request that a decision answered, as far as it is kept."""
-        _, kept, _, _, at, _, weights, session = entry
-        dim = self._parts.policy.dim
-        extras = None if weights is None and session is None else Extras(weights=weights, session=session)
-        return Request(kept if kept.size == dim else kept[:dim], at, extras)
+        return asked(entry, self._parts.policy.dim)
+
+
+def asked(entry: Any, dim: int) -> Request:
+    """Return the request of a decision in the ledger, as far as it was kept: its context is what comes first."""
+    _, kept, _, time, at, _, weights, session = entry
+    extras = None if weights is None and session is None else Extras(weights=weights, session=session)
+    return Request(kept if kept.size == dim else kept[:dim], at, extras, time)
+
+
+def spread(parts: RouterParts, arm: int) -> None:
+    """Narrow the bonus of an arm as if each of its pending decisions were one more observation.
+
+    Exact where contexts are unit vectors along one direction: the width there is (ridge + n)^-1/2, and p plays
+    more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
+    """
+    known = parts.policy.mass(arm)
+    parts.policy.widen(arm, "pending", (known / (known + max(0.0, parts.arms.pending[arm]))) ** 0.5)

@@ -7,22 +7,27 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from banditroute._core.typing import Arrays, Header
+from banditroute.durability.membership import Membership
 from banditroute.errors import SnapshotError
+from banditroute.policies import Policy
+from banditroute.policies.evidence import EvidencePolicy
 from banditroute.records import (
     Answered,
     ArmChange,
     Decided,
     Decision,
+    Deferred,
     Dropped,
     Event,
-    Extras,
     Feedback,
+    Marked,
     Pending,
-    Request,
+    Why,
 )
 from banditroute.router import changes, state
-from banditroute.router.feedback_path import FeedbackPath
-from banditroute.router.ledger import ANSWERED
+from banditroute.router.feedback_path import FeedbackPath, asked, spread
+from banditroute.router.ledger import ANSWERED, EXPIRED
+from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
 
 __all__ = ["RouterHost"]
@@ -41,12 +46,22 @@ class RouterHost:
         Decisions under ids of the caller.
     """
 
-    __slots__ = ("_feedback", "_named", "parts")
+    __slots__ = ("_feedback", "_limits", "_named", "member", "parts")
 
     def __init__(
-        self, parts: RouterParts, feedback: FeedbackPath, named: "OrderedDict[int, Decision]"
+        self,
+        parts: RouterParts,
+        feedback: FeedbackPath,
+        named: "OrderedDict[int, Decision]",
+        limits: Limits | None = None,
     ) -> None:
-        self.parts, self._feedback, self._named = parts, feedback, named
+        self.parts, self._feedback, self._named, self._limits = parts, feedback, named, limits
+        self.member: Membership | None = None  # who this was in its store, until it joins that again
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms now."""
+        return self.parts.arms.names
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -63,10 +78,21 @@ class RouterHost:
         self, header: Header, arrays: Arrays, *, arms: Literal["file", "code"] = "file"
     ) -> dict[str, Any]:
         """Put a captured state back, whole or not at all; the lock must be held."""
+        member = _member(self.parts.policy, header, arrays)
         report = state.restore(self, header, arrays, arms=arms)
+        self.follow(member)
         self._named.clear()
         self.parts.rearm()
         return report
+
+    def follow(self, member: Membership | None) -> None:
+        """Have who this was in its store take in what is replayed, until it joins that again; None ends it."""
+        if self.member is not None:
+            self.parts.listeners.remove(self.member)
+        self.member = member
+        if member is not None:
+            self.parts.listeners.add(member)
+        self.parts.rearm()
 
     def restore_statistics(self, header: Header, arrays: Arrays) -> None:
         """Put back what the policy knew in a captured state, and nothing else; the lock must be held.
@@ -108,9 +134,11 @@ class RouterHost:
             return self._dropped(event)
         if isinstance(event, ArmChange):
             return self._changed(event)
+        if isinstance(event, Deferred):
+            return self._deferred(event)
         for term in parts.table.terms:
             if term.name == event.term:
-                term.mark(event.details)
+                term.replay_mark(event.details)
                 return True
         return False
 
@@ -138,8 +166,7 @@ class RouterHost:
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
         if parts.table.terms:
-            extras = Extras(weights=pending.weights, session=pending.session)
-            request = Request(context, pending.at, extras)
+            request = asked(tuple(pending), policy.dim)
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -153,7 +180,10 @@ class RouterHost:
             return self.absorb(event.foreign, self.feedback(event.id, event.foreign, event))
         entry = parts.ledger.pending.get(event.id)
         if entry is None:
-            return False
+            waited = self._waited(event.id)
+            return waited is not None and self.absorb(
+                waited, self.feedback(event.id, waited, event, elsewhere=False)
+            )
         self._feedback.answer(event.id, entry, event.reward, event.cost, event.seconds, event.failed)
         return True
 
@@ -164,25 +194,63 @@ class RouterHost:
         return Feedback(
             decision_id,
             pending.arm,
-            Request(pending.context[: self.parts.policy.dim], pending.at),
+            asked(tuple(pending), self.parts.policy.dim),
             answer.reward,
             answer.cost,
             answer.seconds,
             answer.failed,
             "elsewhere" if elsewhere else "here",
+            pending.context,
         )
 
     def _dropped(self, event: Dropped) -> bool:
         ledger = self.parts.ledger
         if event.id not in ledger.pending:
-            return False
-        if event.why == "expired":
-            ledger.expire(event.id)
+            return self._ended(event)
+        if event.why == "expired":  # with the reward that was stated then, whatever is stated now
+            stated, self.parts.expired_reward = self.parts.expired_reward, event.reward
+            try:
+                ledger.expire(event.id)
+            finally:
+                self.parts.expired_reward = stated
         elif event.why == "cancelled":
             self._feedback.cancel(event.id)
         else:
+            if event.why == "removed":  # an answer came that taught nothing
+                self.parts.books.dropped += 1
             self._feedback.answered_elsewhere(event.id)
         return True
+
+    def _deferred(self, event: Deferred) -> bool:
+        """Have an answer wait for the store again, until the Router joins it."""
+        if self.member is None:
+            return False
+        ledger = self.parts.ledger
+        entry = ledger.pending.get(event.id)
+        if entry is not None:
+            ledger.answer(event.id)
+            arm = self.parts.arms.positions.get(entry[0])
+            if arm is not None:
+                self.parts.arms.pending[arm] -= 1
+            event = event._replace(pending=Pending(*entry))
+        self.member.deferred(event)
+        return True
+
+    def _waited(self, decision_id: int) -> Pending | None:
+        """Return the decision of an answer that waited for the store, where it was made here."""
+        event = None if self.member is None else self.member.waiting.get(decision_id)
+        return None if event is None else event.pending
+
+    def _ended(self, event: Dropped) -> bool:
+        """See the wait of an answer end: the reward stated for decisions that expire was learned, or nothing."""
+        if self.member is None or event.id not in self.member.waiting:
+            return False
+        pending = self._waited(event.id)
+        if pending is None or event.reward is None:
+            self.drop(event.id, pending, event.why)
+            return True
+        answer = Answered(event.id, event.reward)
+        return self.absorb(pending, self.feedback(event.id, pending, answer)._replace(origin="expired"))
 
     def _changed(self, event: ArmChange) -> bool:
         parts = self.parts
@@ -199,28 +267,71 @@ class RouterHost:
 
     # What replicas do; the lock must be held.
 
+    def flush(self) -> None:
+        """Have listeners that have a `flush`, a journal, make durable what they were told; without the lock."""
+        for listener in self.parts.listeners.all:
+            flush = getattr(listener, "flush", None)
+            if flush is not None:
+                flush()
+
+    def check(self, reward: float, pending: Pending | None) -> None:
+        """Raise ``ValueError`` for a reward that the policy would refuse."""
+        self.parts.policy.check_reward(reward, 1.0)
+
+    def admit(self, answer: Answered) -> float | None:
+        """Return the reward to learn by the rules of its source; None where that is above its rate."""
+        if self._limits is None:
+            return answer.reward
+        return self._limits.admit(answer.source, answer.reward, self.parts.books.now())
+
+    def refund(self, source: str | None) -> None:
+        """Take back what the rate of a source was charged for an answer to a decision that is not known yet."""
+        if self._limits is not None:
+            self._limits.refund(source)
+
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn an answer to a decision that is not, or no more, in this ledger; False when its arm is gone."""
         return self._feedback.absorb(pending, feedback)
-
-    def answered_elsewhere(self, decision_id: int, feedback: Feedback | None = None) -> bool:
-        """Close a decision of this ledger that another worker has answered, and pass the answer on to listeners."""
-        closed = self._feedback.answered_elsewhere(decision_id)
-        if closed and feedback is not None:
-            self.parts.listeners.learned(feedback)
-        return closed
 
     def duplicate(self) -> None:
         """Count an answer that came after another."""
         self.parts.ledger.duplicates += 1
 
-    def dropped(self) -> None:
-        """Count an answer that cannot be learned."""
-        self.parts.books.dropped += 1
+    def drop(self, decision_id: int, pending: Pending | None, why: Why) -> None:
+        """End an answer that waited for the store and teaches nothing."""
+        parts, ledger = self.parts, self.parts.ledger
+        if pending is not None:
+            self._feedback.release(pending.arm, pending.held)
+        if why == "answered":
+            if ledger.closed.get(decision_id) == EXPIRED:  # another worker was first: it has not expired
+                ledger.expired -= 1
+            else:
+                ledger.duplicates += 1
+            ledger.close(decision_id, ANSWERED)
+        elif why == "removed":
+            parts.books.dropped += 1
+        parts.listeners.dropped(decision_id, why)
 
-    def remember(self, decision_id: int) -> None:
-        """Remember that a decision of another worker has been answered."""
-        self.parts.ledger.close(decision_id, ANSWERED)
+    def answered(self, feedback: Feedback) -> bool:
+        """See a decision of this Router learned by a peer; False where it awaits feedback no more."""
+        return self._feedback.answered_elsewhere(feedback.id, feedback)
+
+    def apply(self, event: ArmChange | Marked) -> bool:
+        """Do as another worker did, and tell the listeners; False where there was nothing to do or it is refused."""
+        try:
+            if isinstance(event, Marked):
+                if not self._replayed(event):
+                    return False
+                self.parts.listeners.marked(event)
+                return True
+            return self._changed(event)
+        except (ValueError, TypeError, LookupError) as error:
+            log.warning("%s elsewhere, not possible here: %s", event, error)
+            return False
+
+    def announce(self, event: Deferred) -> None:
+        """Tell the listeners that an answer waits for the store."""
+        self.parts.listeners.deferred(event)
 
     @property
     def decisions(self) -> int:
@@ -251,4 +362,17 @@ class RouterHost:
     def respread(self, arm: int) -> None:
         """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
         if self.parts.spread_pending:
-            changes.spread(self.parts, arm)
+            spread(self.parts, arm)
+
+
+def _member(policy: Policy, header: Header, arrays: Arrays) -> Membership | None:
+    """Return who the Router of a state was in its store; None where it had joined none."""
+    if "replica" not in header or not isinstance(policy, EvidencePolicy):
+        return None
+    own = {
+        name.removeprefix("replica."): array for name, array in arrays.items() if name.startswith("replica.")
+    }
+    try:
+        return Membership.of_state(policy, header["replica"], own)
+    except (ValueError, TypeError, LookupError) as error:
+        raise SnapshotError(f"the snapshot must fit this router: {error}") from error

@@ -9,7 +9,7 @@ from banditroute.router.books import Books
 
 __all__ = ["Listeners"]
 
-CALLS = ("decided", "learned", "dropped", "arms_changed", "marked")
+CALLS = ("decided", "learned", "dropped", "arms_changed", "marked", "deferred")
 
 
 class Listeners:
@@ -61,8 +61,11 @@ class Listeners:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Tell nobody anything for the length of a ``with``: what is replayed has been told before."""
-        calls, self._calls = self._calls, dict.fromkeys(CALLS, ())
+        """Tell nobody but those who follow replays, for the length of a ``with``: the others were told before."""
+        calls, told = self._calls, self.all
+        self.all = tuple(one for one in told if getattr(one, "hears_replays", False))
+        self._collect()
+        self.all = told
         try:
             yield
         finally:
@@ -82,6 +85,11 @@ class Listeners:
         """Tell of a decision that ended without a reward."""
         for name, call in self._calls["dropped"]:
             self._books.guarded(name, call, decision_id, why)
+
+    def deferred(self, event: Any) -> None:
+        """Tell of an answer that waits for the store."""
+        for name, call in self._calls["deferred"]:
+            self._books.guarded(name, call, event)
 
     def arms_changed(self, change: Any) -> None:
         """Tell of a change of arms."""

@@ -98,6 +98,10 @@ class Planner:
         """Whether another thread is computing a plan; the lock must be held."""
         return self.waiting is not None and self._planner != threading.get_ident()
 
+    def is_busy(self) -> bool:
+        """As `busy`."""
+        return self.busy
+
     def settle(self) -> None:
         """Wait until no plan is being computed; the lock must be held and is released meanwhile."""
         while self.busy:

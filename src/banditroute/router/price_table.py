@@ -1,7 +1,8 @@
 """The price table: a row per standing term, folded into one vector when a row has changed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Floats, Mask
 from banditroute.policies import Policy
-from banditroute.records import Parts, PriceRow, Request, Term
+from banditroute.records import Parts, PriceRow, Request, Term, TermHost
 
 __all__ = ["PriceTable"]
 
@@ -38,10 +39,24 @@ class PriceTable:
     array([0. , 0.1])
     """
 
-    __slots__ = ("_muted", "_rows", "_stale", "effective", "fault", "live", "moving", "relaxed", "terms")
+    __slots__ = (
+        "_muted",
+        "_rows",
+        "_stale",
+        "effective",
+        "fault",
+        "host",
+        "live",
+        "moving",
+        "relaxed",
+        "terms",
+    )
 
     def __init__(self, count: int) -> None:
         self.terms: tuple[Term, ...] = ()
+        self.host: Callable[[], TermHost | None] = lambda: (
+            None
+        )  # the Router, which the table must not keep alive
         self.moving: tuple[Term, ...] = ()  # terms that price each request
         self.relaxed: Counter[str] = Counter()  # by term: how often it was passed over
         self.fault = PriceRow(np.zeros(count), lambda: None)
@@ -58,7 +73,8 @@ class PriceTable:
         self.moving = tuple(term for term in terms if term.per_request)
         self._rows, self._stale = [], {}
         for at, term in enumerate(terms):
-            row = PriceRow(np.zeros(len(names)), lambda at=at, term=term: self._ring(at, term))  # type: ignore[misc]
+            ring = partial(self._ring, at, term)
+            row = PriceRow(np.zeros(len(names)), ring, self.host)
             self._rows.append((term, row))
             self._stale[at] = term
             term.bind(names, row)

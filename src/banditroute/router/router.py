@@ -17,6 +17,8 @@ from banditroute._core.container import LIMIT_BYTES
 from banditroute._core.typing import Clock, Floats
 from banditroute.durability import journal, snapshots
 from banditroute.durability.journal import Journal
+from banditroute.durability.local_evidence import Shareable
+from banditroute.durability.membership import Membership
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
 from banditroute.policies import LARGEST, Choice, Policy
@@ -24,6 +26,7 @@ from banditroute.records import (
     Decision,
     Extras,
     Listener,
+    Marked,
     Pending,
     Request,
     StateStore,
@@ -34,7 +37,7 @@ from banditroute.residency.paging import Paging
 from banditroute.router import changes, forcing
 from banditroute.router.arms import Arms, Eligible, Priced
 from banditroute.router.books import Books
-from banditroute.router.feedback_path import FeedbackPath
+from banditroute.router.feedback_path import FeedbackPath, spread
 from banditroute.router.forks import follow_forks
 from banditroute.router.host import RouterHost
 from banditroute.router.ledger import Entry, Ledger, decision_key
@@ -210,9 +213,8 @@ class Router:
             )  # fmt: skip
             self.paging = self._residence.paging
             if residency.needs_utilities:
-                policy.utilities(
-                    np.zeros((1, policy.dim))
-                )  # raises where the policy cannot say what it maximises
+                # Raises where the policy cannot say what it maximises.
+                policy.utilities(np.zeros((1, policy.dim)))
         self.parts = RouterParts(
             self._lock,
             policy,
@@ -254,8 +256,9 @@ class Router:
             if not isinstance(term, Term):
                 raise TypeError(f"terms must hold Terms, got {term!r}")
             _unowned(f"term {term.name!r}", term)
+        self._table.host = weakref.ref(self)
         self._table.bind(terms, self._arms.names)
-        self._host = RouterHost(self.parts, self._feedback, self._named)
+        self._host = RouterHost(self.parts, self._feedback, self._named, self._limits)
         self.parts.rearm = self._feedback.collect
         for listener in listeners:
             self._listeners.add(listener)
@@ -266,7 +269,7 @@ class Router:
                 reconciler = Reconciler(self.backend, confirm=self._confirmed, clock=self._clock)
             self._planner = Planner(self.parts, self._residence, self.maintenance, reconciler)
             self.parts.settle = self._planner.settle
-            self.parts.planning = lambda planner=self._planner: planner.busy
+            self.parts.planning = self._planner.is_busy
             self.parts.unload = self._planner.unload
         self._rearm()
         for part in (self.policy, *terms):
@@ -475,7 +478,7 @@ class Router:
                 value = admitted
             if entry is not None:
                 return self._feedback.answer(key, entry, value, cost, seconds, failed)
-        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed}
+        answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed, "source": source}
         return self._adopted(key, answer, source)
 
     def cancel(self, decision_id: int | str) -> bool:
@@ -563,7 +566,9 @@ class Router:
         mask = None if eligible is None else self._arms.allowed(eligible)
         own = None if prices is None else self._arms.priced(prices)
         extras = Extras(mask, own, protected, None, None, weights, session)
-        return extras, self._table.of_request(self.policy, Request(context, at, extras), own, mask)
+        return extras, self._table.of_request(
+            self.policy, Request(context, at, extras, self._books.now()), own, mask
+        )
 
     def _served(
         self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
@@ -582,8 +587,6 @@ class Router:
             arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
             self._books.forced += forced
         hit = residence.actual.mask.item(arm)
-        if planner.reconciler is not None and planner.reconciler.follows_requests:
-            planner.reconciler.served(self._arms.names[arm])
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
@@ -605,7 +608,7 @@ class Router:
         """Book a decision that terms or listeners are told of, or that has an id of the caller."""
         books, table, listeners = self._books, self._table, self._listeners
         name, _, propensity, now, at = entry[:5]
-        request = Request(context, at, extras)
+        request = Request(context, at, extras, now)
         parts = None
         if listeners.keeps_parts:
             prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
@@ -616,7 +619,7 @@ class Router:
         own = key is not None
         key = self._ledger.open(entry, key)
         if self.parts.spread_pending:
-            changes.spread(self.parts, arm)
+            spread(self.parts, arm)
         decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
         if own:
             self._named[key] = decision
@@ -656,7 +659,7 @@ class Router:
         self._arms.pending = [0] * len(self._arms)
         if parts.spread_pending:
             for arm in range(len(self._arms)):
-                changes.spread(parts, arm)
+                spread(parts, arm)
         self.policy.reseed()
         if self._journal is not None:
             self._journal.abandon()
@@ -820,11 +823,26 @@ class Router:
             if term.name in ("fault", "caller", *(one.name for one in self._table.terms)):
                 raise ValueError(f"term must have a name of its own, got {term.name!r}")
             _unowned(f"term {term.name!r}", term)
-            self._table.bind((*self._table.terms, term), self._arms.names)
+            before = self._table.terms
+            try:
+                self._table.bind((*before, term), self._arms.names)
+            except ValueError:  # it is for other arms
+                self._table.bind(before, self._arms.names)
+                raise
             if self._residence is not None:
                 self._residence.reprice()
             _owned[term] = weakref.ref(self)
             self._rearm()
+
+    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
+        """Have the term called `name` take up what it was told from outside; a journal has it from then on."""
+        with self._lock:
+            for term in self._table.terms:
+                if term.name == name:
+                    term.replay_mark(details)
+                    self._listeners.marked(Marked(name, details))
+                    return
+            raise ValueError(f"name must be that of a term, got {name!r}")
 
     def add_listener(self, listener: Listener) -> None:
         """Tell one more listener, after the others."""
@@ -901,7 +919,9 @@ class Router:
         as they are. Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
         """
         self._alone("load")
-        report = snapshots.load(self._host, path, limit_bytes=limit_bytes, arms=arms)
+        own = self._journal
+        replaced = None if own is None else own.replaced
+        report = snapshots.load(self._host, path, limit_bytes=limit_bytes, arms=arms, replaced=replaced)
         with self._lock:
             self._rearm()
         if self._journal is not None:
@@ -978,10 +998,10 @@ class Router:
             raise ValueError(
                 f"recover must come before the first decision, got {self._books.index} decisions"
             )
-        own, report = journal.recover(
-            self._host, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
-        )
-        with self._lock:
+        with self._lock:  # until the journal listens: what happened in between would be in no record
+            own, report = journal.recover(
+                self._host, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
+            )
             self._journal = own
             self._listeners.add(own)
             self._rearm()
@@ -1059,30 +1079,39 @@ class Router:
         """
         if self._replica is not None:
             raise ValueError("join must be called once, got a second call")
+        policy = self.policy
+        if not isinstance(policy, Shareable):
+            raise TypeError(f"policy must share its evidence to join a store, got {type(policy).__name__}")
         new = Replica(
             self._host,
-            self.policy,
+            policy,
             store,
             sync_s=sync_s,
             share_decisions=share_decisions,
             background=background,
+            member=self._host.member,
         )
         with self._lock:
+            before = self._host.member
+            self._host.follow(None)
             self._listeners.add(new)
             self.parts.claims = new if share_decisions else None
             self._replica = new
             self._rearm()
         try:
+            if self._journal is not None:
+                self._journal.checkpoint()  # nothing is published under a name that a crash would make it forget
             new.start()
         except BaseException:
-            self._leave(new)
+            self._leave(new, before)
             raise
         return new
 
-    def _leave(self, replica: Replica) -> None:
+    def _leave(self, replica: Replica, before: Membership | None) -> None:
         with self._lock:
             self._listeners.remove(replica)
             self.parts.claims = self._replica = None
+            self._host.follow(before)
             self._rearm()
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
@@ -1099,7 +1128,9 @@ class Router:
         """
         if self._books.closed:
             raise ValueError("rollback must come before close: the directory may be another's by now")
-        snapshots.rollback(self._host, path)
+        snapshots.rollback(
+            self._host, path, replaced=None if self._journal is None else self._journal.replaced
+        )
         if self._replica is not None:
             self._replica.rolled_back()
         if self._journal is not None:
@@ -1121,9 +1152,10 @@ class Router:
         """
         with self._lock:
             self._books.close()
-        for part in (self._replica, self._journal):
-            if part is not None:
-                part.close(timeout_s)
+        if self._replica is not None:
+            self._replica.stop(timeout_s)
+        if self._journal is not None:
+            self._journal.close(timeout_s)
         if self._planner is not None:
             self._planner.close(min(timeout_s, 2.0))
         for owned in (self.policy, *self._table.terms):

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from banditroute._core import validation as check
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
+from banditroute.logs import Trace
 from banditroute.policies import LARGEST, Compiled, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
+from banditroute.simulation.charges import RunningCosts
 from banditroute.simulation.stream import Problem, Stream
 
 __all__ = ["Run", "simulate"]
@@ -39,6 +43,12 @@ class Run:
         Arms loaded: at plans, and on faults by controllers that insert.
     forced : int
         Decisions forced by the controller.
+    problem : Problem or Stream, optional
+        What it ran on.
+    policy : str
+        Name of the policy that ran.
+    surcharge : float
+        What the controller added to the price of routing to an arm that was not resident.
 
     Examples
     --------
@@ -54,6 +64,9 @@ class Run:
     loads: list[tuple[int, float]] = field(default_factory=list)
     page_ins: int = 0
     forced: int = 0
+    problem: Problem | Stream | None = None
+    policy: str = ""
+    surcharge: float = 0.0
 
     def __post_init__(self) -> None:
         self.arms = np.zeros(self.length, dtype=np.int64)
@@ -71,6 +84,60 @@ class Run:
             if stop > start:
                 yield start, stop, chosen
 
+    def to_trace(self) -> Trace:
+        """Return the run as a recorder would have written it down: the reward of the arm that served, no other.
+
+        Raises
+        ------
+        ValueError
+            The run was not made by `simulate`.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB
+        >>> stream = Stream(np.eye(2), np.eye(2), np.eye(2), ("a", "b"))
+        >>> trace = simulate(LinUCB(("a", "b"), 2, mix=0.2, rng=0), stream).to_trace()
+        >>> trace.names, trace.contexts.tolist(), trace.versions
+        (('a', 'b'), [[1.0, 0.0], [0.0, 1.0]], array([0, 1]))
+        """
+        if self.problem is None:
+            raise ValueError("a run must know its problem to make a trace; simulate gives it one")
+        stream = self.problem if isinstance(self.problem, Stream) else self.problem.stream
+        rows = np.arange(len(self))
+        _, due = _feedback(stream)
+        columns: dict[str, Any] = {}
+        if not isinstance(self.problem, Stream) and not self.hits.all():
+            columns["fault_prices"] = np.tile(self.problem.faults, (len(self), 1))
+            columns["prices"] = columns["fault_prices"] + self.surcharge
+            for start, stop, resident in self.residents():
+                for name in columns:
+                    columns[name][start:stop, sorted(resident)] = 0.0
+        return Trace(
+            names=stream.arms,
+            arms=self.arms,
+            rewards=stream.rewards[rows, self.arms],
+            propensities=self.propensities,
+            contexts=stream.contexts,
+            times=stream.arrivals,
+            eligible=stream.available,
+            costs=None if stream.costs is None else stream.costs[rows, self.arms],
+            hits=None if isinstance(self.problem, Stream) else self.hits,
+            policies=(self.policy,),
+            versions=np.searchsorted(due, rows, side="right"),
+            **columns,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run as a trace, as `Trace.save` does.
+
+        Examples
+        --------
+        >>> Run(1).save("run.npz")
+        Traceback (most recent call last):
+        ValueError: a run must know its problem to make a trace; simulate gives it one
+        """
+        return self.to_trace().save(path)
+
 
 def simulate(
     policy: Policy,
@@ -79,6 +146,8 @@ def simulate(
     *,
     engine: Literal["auto", "compiled", "router"] = "auto",
     protected: ArrayLike | None = None,
+    cost_price: float = 0.0,
+    known_costs: bool = False,
 ) -> Run:
     """Run a policy over a stream, learning each reward after its delay.
 
@@ -95,6 +164,12 @@ def simulate(
         decision for decision. "auto" takes the compiled loop where it can.
     protected : (T,) bool array, optional
         Requests on which nothing may be forced.
+    cost_price : float
+        What a unit of money is worth in rewards, >= 0: above 0 arms are priced by what they charge (the stream must
+        have costs), and a real `Router` runs. Regret knows of rewards only; see `frontier`.
+    known_costs : bool
+        Price what an arm charges on this very request, as if it were known in advance; otherwise the mean of what it
+        has charged so far.
 
     Returns
     -------
@@ -136,9 +211,20 @@ def simulate(
     if protected is not None and guard.shape != (len(stream),):
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
-    if handle is not None:
-        return _compiled(policy, handle, stream, full, residency, guard)
-    return _routed(policy, stream, full, residency, guard)
+    charges = None
+    if check.finite("cost_price", cost_price, low=0.0) > 0.0:
+        if stream.costs is None:
+            raise ValueError("problem must have costs with cost_price, got none")
+        if engine == "compiled":
+            raise ValueError("engine 'compiled' knows no costs, got cost_price above 0")
+        charges = RunningCosts(cost_price, stream.costs, known=known_costs)
+    if handle is not None and charges is None:
+        run = _compiled(policy, handle, stream, full, residency, guard)
+    else:
+        run = _routed(policy, stream, full, residency, guard, charges)
+    run.problem, run.policy = problem, type(policy).__name__
+    run.surcharge = 0.0 if residency is None else residency.surcharge
+    return run
 
 
 def _feedback(stream: Stream) -> tuple[Ints, Ints]:
@@ -271,22 +357,25 @@ def _routed(
     problem: Problem | None,
     controller: Controller | None,
     protected: NDArray[np.bool_],
+    charges: RunningCosts | None = None,
 ) -> Run:
     length = len(stream)
-    limits = {"feedback_limit_s": 1e18, "pending_limit": length + 1}
     if controller is None:
-        router = Router(policy, **limits)
+        router = Router(policy, feedback_limit_s=1e18, pending_limit=length + 1)
     else:
         assert problem is not None
         router = Router(
             policy, controller, problem.faults,
-            sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
+            sizes=problem.sizes, loads=problem.loads, maintenance="manual",
+            feedback_limit_s=1e18, pending_limit=length + 1,
         )  # fmt: skip
     with router:
-        return _served(router, stream, protected)
+        return _served(router, stream, protected, charges)
 
 
-def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run:
+def _served(
+    router: Router, stream: Stream, protected: NDArray[np.bool_], charges: RunningCosts | None
+) -> Run:
     """Serve the stream, request by request, each reward learned when it is due."""
     length = len(stream)
     run = Run(length)
@@ -303,6 +392,7 @@ def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run
         )  # an insertion serves from the next request on
         decision = router.select(
             stream.contexts[t],
+            prices=None if charges is None else charges.prices(t),
             eligible=None if stream.available is None else stream.available[t],
             protected=bool(protected[t]) if len(protected) else False,
         )
@@ -314,6 +404,8 @@ def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run
             paid = cost
         ids[t] = decision.id
         run.arms[t] = place[decision.arm]
+        if charges is not None:
+            charges.paid(int(run.arms[t]), t)
         run.propensities[t] = decision.propensity
         run.hits[t] = decision.hit
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)

@@ -291,7 +291,7 @@ class MatrixEnvironment:
         arms: str | None = None,
         groups: str | None = None,
         scale: float = 1.0,
-        components: int | None = 32,
+        components: int | None = None,
         bias: bool = True,
         **options: Any,
     ) -> Self:
@@ -306,7 +306,7 @@ class MatrixEnvironment:
         scale
             The stored number that stands for a reward of 1: rewards are divided by it (255 for bytes).
         components
-            Leading context columns to keep; None for all.
+            Leading context columns to keep; all when not given.
         bias
             Append a constant 1 to every context.
         **options

@@ -1,18 +1,25 @@
 """What shapes a choice beside its reward, and what forbids an arm: budget, floor, queues, health, cost models."""
 
+from banditroute.terms.base import BaseTerm
 from banditroute.terms.budget import BudgetPacer, knapsack
-from banditroute.terms.cost_models import Heads
+from banditroute.terms.cascade import Cascade
+from banditroute.terms.cost_models import CostModels
 from banditroute.terms.floor import QualityFloor, cheapest_above
-from banditroute.terms.health import ArmHealth, screen, stability
-from banditroute.terms.prices import Prices, Queues, energy, money
+from banditroute.terms.health import ArmHealth
+from banditroute.terms.money import energy, money
+from banditroute.terms.queues import Queues
+from banditroute.terms.screening import screen, stability
+from banditroute.terms.sessions import Sessions
 
 __all__ = [
     "ArmHealth",
+    "BaseTerm",
     "BudgetPacer",
-    "Heads",
-    "Prices",
+    "Cascade",
+    "CostModels",
     "QualityFloor",
     "Queues",
+    "Sessions",
     "cheapest_above",
     "energy",
     "knapsack",

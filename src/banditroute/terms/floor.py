@@ -1,13 +1,17 @@
 """Quality floors: on the mean at the least cost, by a dual price; on each request, by a threshold."""
 
+from collections.abc import Mapping
 from math import exp
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats, Mask
+from banditroute._core.typing import Arrays, Floats, Header, Mask
 from banditroute.policies import LARGEST, Scores
+from banditroute.records import Feedback
+from banditroute.terms.base import Asked, BaseTerm, kept
 
 __all__ = ["QualityFloor", "cheapest_above"]
 
@@ -15,7 +19,7 @@ __all__ = ["QualityFloor", "cheapest_above"]
 RANGE = (1e-4, 1.0)  # price of the median arm, reward units: at 1 cost is all that counts
 
 
-class QualityFloor:
+class QualityFloor(BaseTerm):
     """Hold the mean reward at a floor at the least cost, by a price on cost that falls while quality is missing.
 
     Arm a is priced at ``price * cost_a / median cost``. Each reward moves it: ``price <- price * exp(rate * (reward -
@@ -53,23 +57,73 @@ class QualityFloor:
     True
     """
 
+    name = "floor"
+
     def __init__(self, target: float, costs: ArrayLike, *, rate: float = 0.05, price: float = 0.01) -> None:
         self.target = check.finite("target", target, low=-LARGEST, high=LARGEST)
-        self.costs = check.vector("costs", costs, np.size(costs), limit=LARGEST).copy()
-        if not len(self.costs) or self.costs.min() <= 0.0:
-            raise ValueError(f"costs must be > 0, one for each arm, got {costs!r}")
+        self.costs = check.non_negative("costs", costs, limit=LARGEST, open_low=True).copy()
+        super().__init__(len(self.costs))
         self.rate = check.unit("rate", rate)
         self.price = check.finite("price", price, low=RANGE[0], high=RANGE[1])
-        self._relative = self.costs / np.median(self.costs)
 
-    def prices(self, x: ArrayLike | None = None) -> Floats:
+    def shown(self) -> str:
+        """Return what `repr` tells of the state."""
+        return f"target={self.target:g}, price={self.price:.3g}, arms={len(self.costs)}"
+
+    def prices(self, request: Asked = None, *, weights: Mapping[str, float] | None = None) -> Floats:
         """Return the price of each arm, (k,), in reward units; the context is not used."""
-        return self.price * self._relative
+        return np.minimum(self.price / np.median(self.costs) * self.costs, LARGEST)
 
     def report(self, reward: float) -> None:
-        """Move the price by one measured reward."""
-        gap = check.finite("reward", reward, low=-LARGEST, high=LARGEST) - self.target
-        self.price = min(max(self.price * exp(min(max(self.rate * gap, -1.0), 1.0)), RANGE[0]), RANGE[1])
+        """Move the price by one measured reward that did not come through a Router's `update`."""
+        self.tell({"reward": check.finite("reward", reward, low=-LARGEST, high=LARGEST)})
+
+    def replay_mark(self, details: Mapping[str, Any]) -> None:
+        """Let a reward that was reported or a cost that was set take effect."""
+        if "reward" in details:
+            self._move(check.finite("reward", details["reward"], low=-LARGEST, high=LARGEST))
+        elif (at := self.position(str(details["arm"]))) is not None:
+            self.costs[at] = check.finite("cost", details["cost"], low=0.0, high=LARGEST, open_low=True)
+            self.ring()
+
+    def settle(self, arm: int | str, held: Any, feedback: Feedback, /) -> None:
+        """Move the price by the reward that was learned."""
+        self._move(feedback.reward)
+
+    def _move(self, reward: float) -> None:
+        step = min(max(self.rate * (reward - self.target), -1.0), 1.0)
+        self.price = min(max(self.price * exp(step), RANGE[0]), RANGE[1])
+        self.ring()
+
+    def add_arm(self, name: str, cost: float | None = None) -> None:
+        """Follow an arm that was added, at this cost, or at the median where it is left out."""
+        value = None if cost is None else check.finite("cost", cost, low=0.0, high=LARGEST, open_low=True)
+        super().add_arm(name)
+        if value is not None:
+            self.costs[-1] = value
+
+    def set_cost(self, arm: int | str, cost: float) -> None:
+        """Say what an arm costs from now on."""
+        name = self.arms[self.index(arm)]
+        self.tell({"arm": name, "cost": check.finite("cost", cost, low=0.0, high=LARGEST, open_low=True)})
+
+    def resize(self, keep: list[int | None]) -> None:
+        """Keep the costs of arms that stay; a new one is put at the median."""
+        self.costs = kept(self.costs, keep, float(np.median(self.costs)))
+
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return everything needed to continue; target and rate are settings, not state."""
+        header, arrays = super().to_state()
+        return header | {"price": self.price}, arrays | {"costs": self.costs.copy()}
+
+    def load_state(self, header: Header, arrays: Arrays) -> None:
+        """Continue from `to_state`, with the target of this object."""
+        count = len(self.kept_arms(header))
+        costs = check.entry("arrays", arrays, "costs")
+        costs = check.non_negative("costs", costs, count, limit=LARGEST, open_low=True)
+        price = check.finite("price", check.entry("header", header, "price"), low=RANGE[0], high=RANGE[1])
+        super().load_state(header, arrays)
+        self.costs, self.price = costs.copy(), price
 
 
 def cheapest_above(scores: Scores, target: float, costs: ArrayLike, *, width: float = 0.0) -> Mask:

@@ -33,28 +33,44 @@ from banditroute.testing.learning import (
     online_equals_batch,
 )
 from banditroute.testing.material import Factory
+from banditroute.testing.sharing import (
+    evidence_adds_up,
+    forgotten_arms_start_cold,
+    reseeded_policies_draw_apart,
+    utilities_decide,
+)
+from banditroute.testing.term_driver import TermDriver
+from banditroute.testing.terms import TERM_CHECKS, TermFactory, check_term
 
 __all__ = [
     "CHECKS",
+    "TERM_CHECKS",
+    "TermDriver",
+    "TermFactory",
     "arm_order_does_not_matter",
     "arms_come_and_go",
     "arrays_of_the_caller_are_left_alone",
     "check_policy",
+    "check_term",
     "choice_agrees_with_a_full_scan",
     "cold_start_is_exact",
     "draws_do_not_depend_on_the_outcome",
     "equal_contexts_count_alike",
     "equal_prices_change_nothing",
     "errors_change_nothing",
+    "evidence_adds_up",
     "feedback_is_learned_once_with_its_own_context",
     "feedback_order_does_not_matter",
+    "forgotten_arms_start_cold",
     "free_residency_changes_nothing",
     "online_equals_batch",
     "propensities_are_a_distribution",
     "propensity_is_the_frequency",
     "reading_changes_nothing",
+    "reseeded_policies_draw_apart",
     "same_seed_same_trace",
     "saved_state_continues",
+    "utilities_decide",
 ]
 
 CHECKS: tuple[Callable[[Factory], bool], ...] = (
@@ -76,6 +92,10 @@ CHECKS: tuple[Callable[[Factory], bool], ...] = (
     equal_prices_change_nothing,
     free_residency_changes_nothing,
     choice_agrees_with_a_full_scan,
+    utilities_decide,
+    evidence_adds_up,
+    forgotten_arms_start_cold,
+    reseeded_policies_draw_apart,
 )
 
 

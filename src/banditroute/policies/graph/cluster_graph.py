@@ -64,7 +64,7 @@ def distinct(name: str, value: Iterable[str]) -> list[str]:
 class ClusterGraph:
     """A bipartite graph: an edge (c, j) says that item j is a candidate for users of cluster c.
 
-    Made by `from_embeddings` or `from_edges`; never changes afterwards. A `GraphDiagLinUCB` starts from it
+    Made by `from_embeddings` or `from_edges`; never changes afterwards. A `OnlineMatching` starts from it
     and edits its own edges while running.
 
     Attributes

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Ints, Rng
+from banditroute._core.typing import Floats, Ints, Rng
 from banditroute.errors import UnknownArm
 from banditroute.policies.graph.cluster_graph import MOST, distinct, indices
 from banditroute.policies.graph.edges import NOISE, Edges
@@ -41,6 +41,33 @@ class LiveGraph:
         self._cursor = 0
 
     @property
+    def generator(self) -> np.random.Generator:
+        """The source of random numbers."""
+        return self._rng
+
+    def take(self, generator: np.random.Generator) -> None:
+        """Go on with another generator; what was drawn ahead is dropped."""
+        self._rng = generator
+        self.draw_noise()
+
+    def living(self) -> Ints:
+        """Return the items that were not retired, ascending."""
+        return np.flatnonzero(self._live)
+
+    def sums(self, item: int) -> Floats:
+        """Return the sums d, b, s of an item's edges, (n_clusters, 3): 0 where there is no edge."""
+        given = np.zeros((self.n_clusters, 3))
+        places = self._edges.find(np.arange(self.n_clusters), np.full(self.n_clusters, self.index(item)))
+        given[places >= 0] = self._edges.truth[places[places >= 0]]
+        return given
+
+    def set_sums(self, item: int, sums: Floats) -> None:
+        """Put sums in the place of those on an item's edges; rows of clusters without an edge are left out."""
+        places = self._edges.find(np.arange(self.n_clusters), np.full(self.n_clusters, self.index(item)))
+        self._edges.truth[places[places >= 0]] = sums[places >= 0]
+        self._edges.derive()
+
+    @property
     def n_clusters(self) -> int:
         """Number of clusters."""
         return self._edges.clusters
@@ -66,8 +93,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], ["a", "b"]), alpha=1.0).index("b")
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> OnlineMatching(ClusterGraph.from_edges([0, 0], ["a", "b"]), alpha=1.0).index("b")
         1
         """
         if isinstance(item, str):
@@ -88,8 +115,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
         >>> policy.retire_items([0])
         >>> policy.neighbours(0)
         array([1])
@@ -125,8 +152,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0)
         >>> policy.add_items(2, [[0, 1], [1]])
         array([2, 3])
         """
@@ -173,8 +200,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], ["a", "b"]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0], ["a", "b"]), alpha=1.0)
         >>> policy.retire_items(["a"])
         >>> policy.update("a", [0], [1.0], 0.5), policy.dropped
         (False, 1)
@@ -202,8 +229,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0)
         >>> policy.add_edges([0], [1])
         >>> policy.neighbours(0)
         array([0, 1])
@@ -233,8 +260,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 1], [0, 1]), alpha=1.0)
         >>> policy.remove_edges([0], [0])
         >>> policy.n_edges
         1
@@ -251,8 +278,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0], [0]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0], [0]), alpha=1.0)
         >>> policy.update(0, [0], [1.0], 0.5)
         True
         >>> policy.discount(0.25)
@@ -275,9 +302,9 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
         >>> graph = ClusterGraph.from_edges([0], [0])
-        >>> a, b = GraphDiagLinUCB(graph, alpha=1.0), GraphDiagLinUCB(graph, alpha=1.0)
+        >>> a, b = OnlineMatching(graph, alpha=1.0), OnlineMatching(graph, alpha=1.0)
         >>> a.update(0, [0], [1.0], 0.0), b.update(0, [0], [1.0], 1.0)
         (True, True)
         >>> a.merge(b)
@@ -306,8 +333,8 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0], [0]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0], [0]), alpha=1.0)
         >>> header, arrays = policy.to_state()
         >>> sorted(arrays)
         ['indptr', 'items', 'live', 'noise', 'truth']
@@ -336,15 +363,17 @@ class LiveGraph:
         Examples
         --------
         >>> from banditroute.policies.graph.cluster_graph import ClusterGraph
-        >>> from banditroute.policies.graph.online_matching import GraphDiagLinUCB
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
-        >>> other = GraphDiagLinUCB(ClusterGraph.from_edges([0], [0]), alpha=1.0)
+        >>> from banditroute.policies.graph.online_matching import OnlineMatching
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
+        >>> other = OnlineMatching(ClusterGraph.from_edges([0], [0]), alpha=1.0)
         >>> other.load_state(*policy.to_state())
         >>> other.n_edges
         2
         """
         kind = (header["policy"], header["n_clusters"])
-        if kind != (type(self).__name__, self.n_clusters):
+        if (
+            kind[0] not in (type(self).__name__, "GraphDiagLinUCB") or kind[1] != self.n_clusters
+        ):  # its name of old
             raise ValueError(f"state must be of {(type(self).__name__, self.n_clusters)}, got {kind}")
         names, n = header["names"], len(arrays["live"])
         live = indices("live", arrays["live"], below=2).astype(np.uint8)

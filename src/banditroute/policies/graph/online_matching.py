@@ -13,7 +13,7 @@ from banditroute.policies.graph.cluster_graph import ClusterGraph, indices
 from banditroute.policies.graph.edges import NOISE, Edges
 from banditroute.policies.graph.live_graph import LiveGraph
 
-__all__ = ["GraphDiagLinUCB", "ItemScores", "Pick", "Slate"]
+__all__ = ["ItemScores", "OnlineMatching", "Pick", "Slate"]
 
 
 LIMIT = 1e100  # rewards and weights beyond it are refused: sums of them would overflow
@@ -70,7 +70,7 @@ def compile_kernels() -> None:
     prepare(g.credit_rows, s, c, c[:, None], w[:, None], w, w, np.zeros(1, dtype=np.bool_))
 
 
-class GraphDiagLinUCB(LiveGraph):
+class OnlineMatching(LiveGraph):
     """Diag-LinUCB of Online Matching: a mean and a width on every edge of a cluster-item graph.
 
     A request is a few active clusters with weights w (`ClusterGraph.context`); the candidates are the items
@@ -114,7 +114,7 @@ class GraphDiagLinUCB(LiveGraph):
     Examples
     --------
     >>> graph = ClusterGraph.from_edges([0, 0, 1], ["jazz", "rock", "rock"])
-    >>> policy = GraphDiagLinUCB(graph, alpha=0.5, rng=0)
+    >>> policy = OnlineMatching(graph, alpha=0.5, rng=0)
     >>> for item, reward in [("jazz", 0.2), ("rock", 0.9), ("rock", 0.7)]:
     ...     learned = policy.update(item, [0, 1], [0.7, 0.3], reward)
     >>> policy.scores([0, 1], [0.7, 0.3]).mean.round(3)
@@ -176,7 +176,7 @@ class GraphDiagLinUCB(LiveGraph):
 
         Examples
         --------
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0, 0, 0], [0, 1, 2, 3]), alpha=1.0, rng=1)
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0, 0, 0], [0, 1, 2, 3]), alpha=1.0, rng=1)
         >>> policy.select([0], [1.0], k=2).propensity  # all four are new: they tie
         0.25
         """
@@ -218,7 +218,7 @@ class GraphDiagLinUCB(LiveGraph):
 
         Examples
         --------
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=0.1, init_precision=1.0)
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=0.1, init_precision=1.0)
         >>> policy.update(1, [0], [1.0], 1.0)
         True
         >>> policy.top([0], [1.0], 2).items
@@ -238,7 +238,7 @@ class GraphDiagLinUCB(LiveGraph):
 
         Examples
         --------
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 1], [0, 0]), alpha=1.0)
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 1], [0, 0]), alpha=1.0)
         >>> policy.update(0, [0, 1], [0.5, 0.5], 0.8)
         True
         >>> policy.scores([0, 1], [0.5, 0.5])
@@ -287,7 +287,7 @@ class GraphDiagLinUCB(LiveGraph):
 
         Examples
         --------
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
         >>> policy.update(1, [0], [1.0], 0.7)
         True
         """
@@ -339,7 +339,7 @@ class GraphDiagLinUCB(LiveGraph):
 
         Examples
         --------
-        >>> policy = GraphDiagLinUCB(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
+        >>> policy = OnlineMatching(ClusterGraph.from_edges([0, 0], [0, 1]), alpha=1.0)
         >>> policy.update_batch([1, 0], [[0], [0]], [[1.0], [1.0]], [0.7, 0.1])
         array([ True,  True])
         """
@@ -365,6 +365,12 @@ class GraphDiagLinUCB(LiveGraph):
         return learned
 
     # -- border ---------------------------------------------------------------------------------------------
+
+    def admitted(self, clusters: ArrayLike, weights: ArrayLike) -> tuple[Ints, Floats]:
+        """Return a context as arrays, or refuse it."""
+        c, w = self._arrays(clusters, weights)
+        self._admit(c, w)
+        return c, w
 
     @staticmethod
     def _arrays(clusters: ArrayLike, weights: ArrayLike) -> tuple[Ints, Floats]:

@@ -1,0 +1,1 @@
+"""Arrays, files, threads and kernels; knows no policy."""

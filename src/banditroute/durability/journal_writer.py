@@ -1,0 +1,531 @@
+"""The journal of a Router: what happened since the last checkpoint, appended off the request path."""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice, pairwise
+from stat import S_ISREG
+from typing import NamedTuple
+
+from banditroute._core import container
+from banditroute._core.background import Background
+from banditroute._core.files import Folder, write_all
+from banditroute.durability import journal_records as form
+from banditroute.durability.snapshots import captured
+from banditroute.records import (
+    Answered,
+    ArmChange,
+    Decision,
+    Deferred,
+    Dropped,
+    Event,
+    Feedback,
+    Host,
+    Marked,
+    Parts,
+    Pending,
+    Request,
+    Why,
+)
+
+__all__ = ["Journal", "Kept", "Written"]
+
+BUFFER_LIMIT = 1 << 26  # bytes kept while the disk refuses; beyond it records are dropped and counted
+BATCH = 1 << 20  # bytes of a write
+NAMES = 4096  # encoded names that are kept
+
+
+class Kept(NamedTuple):
+    """A snapshot of the directory: its number, and that of the first record that is not in it (-1: format 1)."""
+
+    number: int
+    record: int
+
+
+class Written(NamedTuple):
+    """A file of the journal: the number of its first record (-1: format 1), and its own number."""
+
+    first: int
+    number: int
+
+
+def file_name(kind: str, number: int) -> str:
+    """Return the name of a file of a generation.
+
+    Examples
+    --------
+    >>> file_name("snapshot", 7)
+    'snapshot-000000000007'
+    """
+    return f"{kind}-{number:012d}"
+
+
+class Journal:
+    """Records what happens in a Router, and checkpoints it now and then, in threads of its own: a listener.
+
+    Made by `journal.recover`.
+
+    Parameters
+    ----------
+    host : Host
+    folder : Folder
+        Locked; the journal closes it.
+    position : int
+        The number of the next record, and of the first that `host` does not hold.
+    follows : int
+        Up to where the files there must have been read for nothing to be missing before `position`.
+    kept : list of Kept
+        Snapshots there, oldest first.
+    files : list of Written
+        Files of the journal there, oldest first.
+    checkpoint_s, flush_s : float
+        Seconds between checkpoints and between writes.
+    keep : int
+        Snapshots to keep.
+    log : logging.Logger
+
+    Notes
+    -----
+    A record costs the request path about a microsecond: it is packed and put in a queue. A thread writes every
+    ``flush_s``; a process that is killed loses what came after, a machine that loses power what was not synced.
+
+    Records are numbered, and a snapshot tells the number at which it was taken. What was handed to the system but not
+    yet synced stays in memory and is written again, at the same place, until a sync has succeeded, so short writes and
+    failed syncs repair themselves. A record leaves memory when it is durable, or when a snapshot that holds its effect
+    is. When the disk refuses for so long that 64 MiB wait, records are dropped and counted, none is taken until the
+    next checkpoint, and what comes then is not written before the snapshot of that checkpoint is durable.
+    """
+
+    keeps_parts = False
+
+    def __init__(
+        self,
+        host: Host,
+        folder: Folder,
+        *,
+        position: int,
+        follows: int,
+        kept: list[Kept],
+        files: list[Written],
+        checkpoint_s: float,
+        flush_s: float,
+        keep: int,
+        log: logging.Logger,
+    ) -> None:
+        self._host, self._folder, self._keep, self._log = host, folder, keep, log
+        self._kept, self._files = kept, files
+        self._number = max([0, *(k.number for k in kept), *(w.number for w in files)])
+        self._generation = kept[-1].number if kept else 0
+        # Under the host's lock.
+        self._queue: deque[bytes | int] = deque()  # payloads; a number: records before it were dropped
+        self._next = position
+        self._gap = False  # records were dropped: none is taken until the next checkpoint
+        self._bytes_in = 0
+        self._imputed = -1  # the last decision that expired with a stated reward
+        self._names: dict[str, bytes] = {}
+        self.recorded = self.lost = 0
+        # Under `_io`.
+        self._io = threading.RLock()
+        self._unsaved: deque[bytes] = deque()  # payloads taken from the queue, not yet durable
+        self._first, self._follows = position, follows  # of the first of them; of the next file
+        self._bytes_out = 0
+        self._file: int | None = None
+        self._good = self._chain = (
+            0  # bytes of the file that are durable, checksum of the last record of them
+        )
+        self._noted: set[str] = set()
+        self.errors = self.checkpoints = 0
+        self.closed = self.moved = False
+        self._one = threading.Lock()  # a checkpoint is under way
+        self._flush_s = flush_s
+        self._flusher = Background("journal", self._round, period_s=flush_s, log=log)
+        self._checkpointer = Background("checkpoint", self.checkpoint, period_s=checkpoint_s, log=log)
+
+    def __repr__(self) -> str:
+        """Show the directory and how many records were taken."""
+        state = "closed" if self.closed else f"recorded={self.recorded}, lost={self.lost}"
+        return f"Journal({str(self._folder.path)!r}, {state})"
+
+    # What the Router calls, with its lock held.
+
+    def decided(
+        self, decision: Decision, request: Request, pending: Pending, forced: bool, parts: Parts | None
+    ) -> None:
+        """Record a decision."""
+        name = self._names.get(pending[0])
+        if name is None:
+            name = self._known(pending[0])
+        try:
+            payload = form.decision(decision[0], pending, decision[3], forced, name)
+        except BaseException:
+            self._lose()
+            raise
+        self._append(payload)
+
+    def learned(self, feedback: Feedback) -> None:
+        """Record an answer, or the reward that stands for one that did not come."""
+        if feedback.origin == "peer":  # learned by another worker, whose evidence brings it
+            return
+        if feedback.origin == "expired":
+            self._imputed = feedback.id
+            self._record(Dropped(feedback.id, "expired", feedback.reward))
+            return
+        foreign = None
+        if feedback.origin == "elsewhere":
+            extras = feedback.request.extras
+            kept = feedback.request.x if feedback.kept is None else feedback.kept
+            foreign = Pending(
+                feedback.arm, kept, 1.0, 0.0, feedback.request.at,
+                weights=None if extras is None else extras.weights,
+                session=None if extras is None else extras.session,
+            )  # fmt: skip
+        self._record(
+            Answered(feedback.id, feedback.reward, feedback.cost, feedback.seconds, feedback.failed, foreign)
+        )
+
+    def dropped(self, decision_id: int, why: Why) -> None:
+        """Record a decision that ended without an answer."""
+        if decision_id != self._imputed or why != "expired":
+            self._record(Dropped(decision_id, why))
+
+    def deferred(self, event: Deferred) -> None:
+        """Record an answer that waits for the store; the decision itself is recorded already where it was made here."""
+        self._record(event._replace(pending=None))
+
+    def arms_changed(self, change: ArmChange) -> None:
+        """Record that arms came, went, or were forgotten."""
+        self._record(change)
+
+    def marked(self, mark: Marked) -> None:
+        """Record what a term was told from outside."""
+        self._record(mark)
+
+    def replaced(self) -> None:
+        """See the whole state replaced, by a load or a rollback: call `checkpoint` next, without the lock.
+
+        Until one has succeeded no record is taken, lest it be replayed on a state that is not its own.
+        """
+        self._next += 1  # a step that is in no file: what came before does not lead to what comes after
+        self._gap = True
+
+    def _known(self, arm: str) -> bytes:
+        try:
+            name = form.check_name(arm)
+        except BaseException:
+            self._lose()
+            raise
+        if len(self._names) >= NAMES:
+            self._names.clear()
+        self._names[arm] = name
+        return name
+
+    def _record(self, event: Event) -> None:
+        try:
+            payload = form.packed(event)
+        except BaseException:
+            self._lose()
+            raise
+        self._append(payload)
+
+    def _append(self, payload: bytes) -> None:
+        if self.closed:
+            raise ValueError("the journal is closed: nothing may be recorded any more")
+        size = len(payload) + form.FRAME.size
+        if self._gap or self._bytes_in - self._bytes_out + size > BUFFER_LIMIT or len(payload) > form.LARGEST:
+            self._lose()
+            return
+        self._queue.append(payload)
+        self._bytes_in += size
+        self._next += 1
+        self.recorded += 1
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._next += 1
+        self._gap = True
+
+    # Writing; never with the Router's lock held.
+
+    def flush(self) -> None:
+        """Write everything recorded so far and sync it: when this returns, a crash loses none of it.
+
+        Raises
+        ------
+        OSError
+            The disk refuses, and records are kept for the next attempt; or records were dropped, and those after them
+            wait for a checkpoint.
+        """
+        with self._io:
+            if self._folder.closed:
+                return
+            self._drain()
+            self._write(self._first + len(self._unsaved))
+            if self._gap or (self._queue and isinstance(self._queue[0], int)):
+                raise OSError(errno.ENOSPC, f"{self.lost} records were dropped: a checkpoint must come first")
+
+    def _drain(self) -> None:
+        """Take from the queue what follows without a gap."""
+        queue = self._queue
+        for _ in range(len(queue)):
+            if isinstance(queue[0], int):
+                return
+            self._unsaved.append(queue.popleft())  # type: ignore[arg-type]
+
+    def _write(self, end: int) -> None:
+        """Make the records before record `end` durable."""
+        count = end - self._first
+        if count <= 0:
+            return
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        place, chain, batch = self._good, self._chain, bytearray()
+        for at, payload in enumerate(islice(self._unsaved, count), 1):
+            frame, chain = form.framed(payload, chain)
+            batch += frame
+            batch += payload
+            if len(batch) >= BATCH or at == count:
+                write_all(self._file, batch, place)
+                place += len(batch)
+                batch.clear()
+        os.fsync(self._file)
+        if os.fstat(self._file).st_nlink == 0:
+            raise FileNotFoundError(
+                errno.ENOENT, "the journal was removed", file_name("journal", self._number)
+            )
+        self._bytes_out += place - self._good
+        self._good, self._chain = place, chain
+        self._first = self._follows = end
+        for _ in range(count):
+            self._unsaved.popleft()
+
+    def _open(self) -> None:
+        """Start a file with the first record that is not durable."""
+        self._number += 1
+        name, given = file_name("journal", self._number), form.head(self._first, self._follows)
+        handle = self._folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            write_all(handle, given)
+            os.fsync(handle)
+            self._folder.sync()
+        except BaseException:
+            with suppress(OSError):
+                os.close(handle)
+            with suppress(OSError):
+                self._folder.unlink(name)
+            raise
+        self._leave()
+        self._file, self._good, self._chain = handle, len(given), form.chain(given)
+        self._files.append(Written(self._first, self._number))
+
+    def _leave(self) -> None:
+        if self._file is not None:
+            handle, self._file = self._file, None
+            with suppress(OSError):
+                os.close(handle)
+
+    def checkpoint(self) -> None:
+        """Write a snapshot of now, and go on in a new file from it; what is older than `keep` snapshots is removed.
+
+        Raises
+        ------
+        OSError
+            The disk refuses; records go on from the snapshot before.
+        TypeError, ValueError
+            The state cannot be stored; likewise.
+        """
+        with self._one:
+            if self._folder.closed:
+                return
+            cut = [0]
+            header, arrays = captured(self._host, lambda: cut.__setitem__(0, self._cut()))
+            pieces = container.pieces({**header, "journal": {"record": cut[0]}}, arrays)
+            del arrays
+            number, turned = self._turn(cut[0])
+            self._folder.write(file_name("snapshot", number), pieces)
+            self._kept.append(Kept(number, cut[0]))
+            self._generation = number
+            self.checkpoints += 1
+            with self._io:
+                if not turned:
+                    self._forget(cut[0])
+            self._prune()
+
+    def _cut(self) -> int:
+        """Return the number of the next record; the host's lock is held."""
+        if self._gap:
+            self._queue.append(self._next)
+            self._gap = False
+        return self._next
+
+    def _turn(self, cut: int) -> tuple[int, bool]:
+        """Go on in a new file from record `cut` on, if all before it are durable; returns the new number."""
+        with self._io:
+            try:
+                self._drain()
+                if self._first + len(self._unsaved) >= cut:
+                    self._write(cut)
+                    self._open()
+                    return self._number, True
+            except OSError as error:  # the snapshot may yet be written, and then replaces them
+                self._note(error)
+            self._number += 1
+            return self._number, False
+
+    def _forget(self, cut: int) -> None:
+        """Let go of records before `cut`: a durable snapshot holds what they did."""
+        self._drain()
+        while self._first < cut:
+            if self._unsaved:
+                self._bytes_out += len(self._unsaved.popleft()) + form.FRAME.size
+                self._first += 1
+            elif self._queue:
+                mark = self._queue.popleft()
+                assert isinstance(mark, int)
+                self._first = mark
+                self._drain()
+            else:
+                self._first = cut
+        if self._queue and self._queue[0] == self._first and not self._unsaved:
+            self._queue.popleft()
+        self._leave()
+        self._follows = self._first
+        self._open()
+
+    def _prune(self) -> None:
+        while len(self._kept) > self._keep:
+            self._kept.pop(0)
+        oldest = self._kept[0]
+        gone = []
+        for mine, after in pairwise(self._files):
+            if mine.number < oldest.number if oldest.record < 0 else after.first <= oldest.record:
+                gone.append(mine)
+        names = [file_name("journal", mine.number) for mine in gone]
+        try:
+            for name in self._folder.names():
+                kind, _, number = name.partition("-")
+                if kind == "snapshot" and form.NUMBERED.fullmatch(name) and int(number) < oldest.number:
+                    names.append(name)
+            for name in names:
+                found = self._folder.stat(name)
+                if found is not None and S_ISREG(found.st_mode):
+                    self._folder.unlink(name)
+        except OSError as error:  # tried again at the next checkpoint
+            self._note(error)
+            return
+        with self._io:
+            self._files = [mine for mine in self._files if mine not in gone]
+
+    # Threads.
+
+    def _round(self) -> None:
+        gap, good = self._gap, self._good
+        if self._folder.moved and not self.moved:
+            self.moved = True
+            self._log.error(
+                "journal: %s leads elsewhere by now; the folder it led to is kept", self._folder.path
+            )
+        try:
+            self.flush()
+            self._noted.clear()
+        except OSError as error:
+            stuck = gap or isinstance(error, FileNotFoundError)  # only a checkpoint leads on
+            if stuck and (
+                self._good > good or "stuck" not in self._noted
+            ):  # at once, and when there is room again
+                self._noted.add("stuck")
+                self._checkpointer.wake()
+            self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        """Count an error of the disk; it is logged once until writing succeeds again."""
+        self.errors += 1
+        kind = f"{type(error).__name__} {error.errno}"
+        if kind not in self._noted:
+            self._noted.add(kind)
+            self._log.error("journal in %s: %s", self._folder.path, error)
+
+    def start(self) -> None:
+        """Write the first checkpoint and start the threads; the host's lock is best held.
+
+        Raises ``OSError`` where the directory cannot be written. A state that cannot be stored is counted: then the
+        journal goes on from the snapshots that are there.
+        """
+        try:
+            self.checkpoint()
+        except OSError:
+            raise
+        except Exception as error:
+            self.errors += 1
+            self._log.error("checkpoint: %s: %s", type(error).__name__, error, exc_info=error)
+            with self._io:
+                if self._file is None:
+                    self._open()
+        self._flusher.start()
+        self._checkpointer.start()
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Write what is recorded, checkpoint, and free the directory, in this order; records are refused from now on.
+
+        False where that takes longer than `timeout_s`: it goes on in the background then, and the directory is free
+        when it is over.
+        """
+        if self.closed:
+            return True
+        self.closed = True
+        end = time.monotonic() + timeout_s
+        done = threading.Event()
+        last = Background("journal-close", lambda: self._finish(end, done), log=self._log)
+        last.start()
+        last.wake()
+        finished = done.wait(timeout_s)
+        last.close(0.0)
+        return finished
+
+    def _finish(self, end: float, done: threading.Event) -> None:
+        if done.is_set():
+            return
+        try:
+            for step in (self.flush, self._stop(end), self.checkpoint):
+                try:
+                    step()
+                except OSError as error:
+                    self._note(error)
+                except Exception as error:
+                    self.errors += 1
+                    self._log.error("journal: %s: %s", type(error).__name__, error, exc_info=error)
+        finally:
+            with self._io:
+                self._leave()
+                self._folder.close()
+            done.set()
+
+    def _stop(self, end: float) -> Callable[[], object]:
+        def stop() -> None:
+            for thread in (self._flusher, self._checkpointer):
+                thread.close(max(0.0, end - time.monotonic()))
+
+        return stop
+
+    def abandon(self) -> None:
+        """Close the files as they are: where recovery failed, and in a forked child, to which they do not belong."""
+        self.closed = True
+        self._leave()
+        self._folder.close(owner=False)
+
+    def stats(self) -> dict[str, int]:
+        """Return counters: records, dropped, errors, checkpoints, the generation, and whether the folder moved."""
+        thread_errors = self._flusher.errors.total() + self._checkpointer.errors.total()
+        return {
+            "journal_records": self.recorded,
+            "journal_dropped": self.lost,
+            "journal_errors": self.errors + thread_errors,
+            "journal_moved": int(self.moved),
+            "checkpoints": self.checkpoints,
+            "generation": self._generation,
+        }
