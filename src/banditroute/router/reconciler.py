@@ -327,7 +327,7 @@ class Reconciler:
             if what in ("ensure", "evict"):
                 own.doubtful.discard(name)
             if what in ("evict", "forget"):
-                own.pinned.discard(name)
+                own.unpinned(name)
             if what == "pin":
                 own.pinned.add(name)
                 own.perhaps_pinned.discard(name)
@@ -471,9 +471,6 @@ class Reconciler:
                 self._away = Pause()
                 own.forgive()
             changes = own.differences(states)
-            gone = {name for name, resident in changes if not resident} & own.pinned
-            own.pinned -= gone
-            own.perhaps_pinned |= gone  # by name, in case it comes back
             left = ("gpu", "unknown", "host") if hasattr(backend, "forget") else ("gpu", "unknown")
             for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
                 own.dropped(name)
