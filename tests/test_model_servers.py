@@ -279,7 +279,8 @@ def test_llama_adapters_are_found_by_their_file_and_read_back():
     fake = FakeLlama(["/models/base/code.gguf", "/models/law/adapter.gguf", "/models/math/adapter.gguf"])
     files = {"law": "law/adapter.gguf", "math": "math/adapter.gguf", "code": "code.gguf", "chat": "chat.gguf"}
     with serving(fake) as url, LlamaCppAdapters(url, files) as backend:
-        assert backend.field("law") == [{"id": 1, "scale": 1.0}] and backend.field(None) == []
+        assert backend.field("law") == [{"id": i, "scale": float(i == 1)} for i in range(3)]
+        assert backend.field(None) == [{"id": i, "scale": 0.0} for i in range(3)]
         assert backend.ensure("code") and not backend.ensure("chat") and not backend.evict("code")
         assert backend.observe() == {"law": "gpu", "math": "gpu", "code": "gpu", "chat": "disk"}
         with pytest.raises(ServerError, match="lists no adapter"):
@@ -292,7 +293,7 @@ def test_llama_adapters_are_found_by_their_file_and_read_back():
         assert fake.scales == [0.0, 0.0, 0.0]
         fake.files.reverse()  # restarted with another order
         backend.observe()
-        assert backend.field("code") == [{"id": 2, "scale": 1.0}]
+        assert backend.field("code")[2] == {"id": 2, "scale": 1.0}
         for lie in ("500", "nonsense", "drop", "cut"):
             fake.lies = [lie]
             with pytest.raises((ServerError, OSError)):
