@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -335,6 +336,9 @@ class Model:
         assert name in self.loaded
         self.clock.now += 0.002
         self.active = name
+
+    def disable_adapter(self):
+        return nullcontext()
 
     def delete_adapter(self, name):
         self.loaded.remove(name)
