@@ -14,6 +14,7 @@ from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.errors import UnknownDecision
 from banditroute.policies import LARGEST, Policy
 from banditroute.records import Decision, Term, TermHost
+from banditroute.terms.base import BaseTerm
 from banditroute.terms.budget import BudgetPacer
 
 __all__ = ["Cascade"]
@@ -209,6 +210,9 @@ class Cascade:
         allowed = _names(asked.options.get("eligible"), policy.arms)
         better = {a for a, gain in zip(policy.arms, gains, strict=True) if gain > 0.0 and a not in tried}
         better &= allowed
+        for term in self.router.terms:  # a soft one would give way to the last that is left
+            if isinstance(term, BaseTerm) and len(term.arms) == len(policy.arms):
+                better &= {a for a, may in zip(policy.arms, term.eligible(asked.x), strict=True) if may}
         if not better or len(tried) >= self.most:
             return None
         second = self.router.select(asked.x, **{**asked.options, "eligible": frozenset(better)})
