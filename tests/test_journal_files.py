@@ -725,3 +725,47 @@ def test_without_handles_of_folders_all_goes_by_path(tmp_path, monkeypatch):
     assert kept.close()
     snapshots.save(host, tmp_path / "state")
     snapshots.save(host, tmp_path / "state")
+
+
+def test_a_power_cut_after_any_sync_loses_nothing_that_was_flushed(tmp_path, monkeypatch):
+    """A disk that keeps only what was synced: bytes of a file at its last sync, names of a folder at its own."""
+    home, real = tmp_path / "home", os.fsync
+    content, names, cuts, sure = {}, {}, [], [0]
+
+    def fsync(handle):
+        real(handle)
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            names.clear()
+            names.update({name: (home / name).stat().st_ino for name in os.listdir(home)})
+        else:
+            with open(f"/proc/self/fd/{handle}", "rb") as file:
+                content[found.st_ino] = file.read()
+        cuts.append(({name: content.get(ino, b"") for name, ino in names.items()}, sure[0]))
+
+    home.mkdir()
+    monkeypatch.setattr(os, "fsync", fsync)
+    host, kept, _ = started(home, keep=2)
+    for part in range(12):
+        steps(host, 7)
+        kept.flush()
+        sure[0] = host.count
+        steps(host, 3)
+        if part % 3 == 2:
+            kept.checkpoint()
+            sure[0] = host.count
+    monkeypatch.undo()
+    crash(kept)
+    whole, known = twin(0), {0: MemoryHost().digest()}
+    while whole.count < host.count:
+        whole.step()
+        known[whole.count] = whole.digest()
+    for number, (files_there, promised) in enumerate(cuts):
+        place = tmp_path / f"cut-{number}"
+        place.mkdir()
+        for name, data in files_there.items():
+            (place / name).write_bytes(data)
+        again, after, _ = started(place)
+        after.abandon()
+        assert again.count >= promised and again.digest() == known[again.count], number
+    assert len(cuts) > 30
