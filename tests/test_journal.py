@@ -333,7 +333,9 @@ def test_everything_a_term_was_told_is_told_again(tmp_path):
             if kind == 0:
                 router.cancel(key)
             elif kind < 3:
-                router.update(key, rng.normal(), cost=rng.random(), seconds=rng.random(), failed=kind == 2)
+                router.update(
+                    key, rng.normal(), cost=rng.random(), seconds=rng.random(), failed=bool(kind == 2)
+                )
     stats = router.stats()
     journal_of(router).flush()
     wanted = compared(router)
