@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from banditroute.durability import journal, snapshots
 from banditroute.durability import journal_records as form
 from banditroute.durability import journal_writer as writer
 from banditroute.errors import BanditRouteError, DirectoryInUse
-from banditroute.records import Answered, ArmChange, Decided, Dropped, Marked, Pending
+from banditroute.records import Answered, ArmChange, Decided, Deferred, Dropped, Marked, Pending, Why
 from faults.host import MemoryHost, SlicedMemoryHost
 
 LONG = 1e6
@@ -67,6 +68,13 @@ EVENTS = [
     Answered(7, -0.5),
     Answered(2**64 - 1, 0.5, cost=0.0, failed=True),
     Answered(7, 0.5, 1.5, 2.5, False, Pending("math", np.ones(2), 1.0, 0.0, 3)),
+    Answered(7, 0.5, None, 2.5, False, None, "judge"),
+    Deferred(7, Answered(7, 0.5, 1.5), None, "token"),
+    Deferred(7, None, Pending("math", np.ones(2), 1.0, 0.0, 3), "t" * 64),
+    Deferred(
+        7, Answered(7, 0.5), Pending("math", np.ones(2), 1.0, 0.0, 3, None, {"a": 1.0}), "", expired=True
+    ),
+    *(Dropped(7, why) for why in get_args(Why)),
     Dropped(7, "expired"),
     Dropped(7, "expired", -1.0),
     Dropped(7, "cancelled"),
