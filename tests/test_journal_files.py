@@ -17,6 +17,7 @@ from banditroute._core import container, files
 from banditroute.durability import journal, snapshots
 from banditroute.durability import journal_records as form
 from banditroute.durability import journal_writer as writer
+from banditroute.durability.journal_files import file_name
 from banditroute.errors import BanditRouteError, DirectoryInUse
 from banditroute.records import Answered, ArmChange, Decided, Deferred, Dropped, Marked, Pending, Why
 from faults.host import MemoryHost, SlicedMemoryHost
@@ -145,7 +146,7 @@ def test_after_a_failure_the_same_bytes_go_to_the_same_place(tmp_path, monkeypat
 
     def fsync(handle):
         if failing and call == "fsync":
-            os.ftruncate(handle, kept._good)  # what was never synced need not be there
+            os.ftruncate(handle, kept._files.good)  # what was never synced need not be there
             raise OSError(errno.EIO, "Input/output error")
         real["fsync"](handle)
 
@@ -207,7 +208,7 @@ def test_records_that_no_journal_takes_leave_when_a_snapshot_holds_them(tmp_path
     host, kept, _ = started(tmp_path / "home", keep=3)
     steps(host, 30)
     kept.flush()
-    broken, real = os.fstat(kept._file).st_ino, os.pwrite
+    broken, real = os.fstat(kept._files._handle).st_ino, os.pwrite
 
     def pwrite(handle, data, at):
         if os.fstat(handle).st_ino == broken:
@@ -356,7 +357,7 @@ def test_the_threads_live_through_whatever_is_raised(tmp_path, monkeypatch, erro
     steps(host, 10)
     until(lambda: kept.stats()["journal_errors"] > 0)
     failing.clear()
-    until(lambda: kept._first == 10)
+    until(lambda: kept._files.first == 10)
     crash(kept)
 
 
@@ -428,7 +429,7 @@ def test_recovery_passes_by_what_is_no_good_snapshot(tmp_path, kind, number, cap
     steps(host, 40)
     kept.flush()
     crash(kept)
-    ODD[kind](home / writer.file_name("snapshot", number), good)
+    ODD[kind](home / file_name("snapshot", number), good)
     for extra in (10, 20):  # and so it does for good: what is written from now on is found again
         again, kept, report = started(home)
         assert again.digest() == host.digest() and report["missing"] == 0
@@ -513,8 +514,8 @@ def test_a_hole_in_the_middle_is_told_and_what_follows_names_its_arms(tmp_path):
     kept.flush()
     crash(kept)
     for number in (2, 3, 4):
-        (home / writer.file_name("snapshot", number)).unlink()
-    path = home / writer.file_name("journal", 2)
+        (home / file_name("snapshot", number)).unlink()
+    path = home / file_name("journal", 2)
     path.write_bytes(path.read_bytes()[:600])
     again, kept, report = started(home, MemoryHost())
     known = 120 - report["missing"]

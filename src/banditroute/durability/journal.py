@@ -14,9 +14,10 @@ from banditroute._core import container
 from banditroute._core import validation as check
 from banditroute._core.files import Folder
 from banditroute.durability import journal_records as form
+from banditroute.durability.journal_files import Kept, Written, file_name
 from banditroute.durability.journal_format_1 import RemovedAt
 from banditroute.durability.journal_records import check_name
-from banditroute.durability.journal_writer import Journal, Kept, Written, file_name
+from banditroute.durability.journal_writer import Journal
 from banditroute.errors import SnapshotError
 from banditroute.records import ArmChange, Event, Host
 
