@@ -17,7 +17,8 @@ from banditroute.evaluation.question import LEARNING, UNANSWERED, Evaluation, Qu
 from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import ValueSums, joined, value_sums
 from banditroute.evaluation.workers import spread
-from banditroute.logs import Trace, parquet_batches
+from banditroute.logs import Trace
+from banditroute.logs.parquet import parquet_batches
 from banditroute.policies import Policy
 
 __all__ = ["Batches", "compare_batches", "warm_start_batches"]

@@ -27,6 +27,7 @@ from banditroute.records import (
     Extras,
     Listener,
     Marked,
+    Parts,
     Pending,
     Request,
     StateStore,
@@ -250,8 +251,10 @@ class Router:
     def _assemble(self, terms: Sequence[Term], listeners: Sequence[Listener]) -> None:
         """Bind the terms, start the planner and take the policy over."""
         names = [term.name for term in terms]
-        if len(set(names)) < len(names) or not {"fault", "caller"}.isdisjoint(names):
-            raise ValueError(f"terms must have distinct names, none 'fault' or 'caller', got {names}")
+        if len(set(names)) < len(names) or not {"fault", "caller", "quarantine"}.isdisjoint(names):
+            raise ValueError(
+                f"terms must have distinct names, none 'fault', 'caller' or 'quarantine', got {names}"
+            )
         for term in terms:
             if not isinstance(term, Term):
                 raise TypeError(f"terms must hold Terms, got {term!r}")
@@ -386,6 +389,9 @@ class Router:
             if not -inf < now < inf:
                 now = books.now()
             arm, propensity = choice
+            rows = None  # the prices by which it was chosen: serving it may change them
+            if self._listeners.keeps_parts:
+                rows = self._rows(context, at, extras)
             hit, forced = True, False
             if self._residence is not None:
                 arm, propensity, hit, forced = self._served(context, effective, choice, protected)
@@ -399,7 +405,7 @@ class Router:
             arms.plays[arm] += 1
             if self._watched or key is not None:
                 entry = (name, kept, propensity, now, at, None, weights, session)
-                return self._told(entry, context, extras, arm, hit, forced, key)
+                return self._told(entry, context, extras, rows, arm, hit, forced, key)
             key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
@@ -600,6 +606,7 @@ class Router:
         entry: Entry,
         context: Floats,
         extras: Extras | None,
+        rows: Parts | None,
         arm: int,
         hit: bool,
         forced: bool,
@@ -609,10 +616,6 @@ class Router:
         books, table, listeners = self._books, self._table, self._listeners
         name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras, now)
-        parts = None
-        if listeners.keeps_parts:
-            prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
-            parts = table.parts(self._arms.names, request, prices, mask)
         if table.terms:
             held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
             entry = (*entry[:5], held, *entry[6:])
@@ -626,8 +629,13 @@ class Router:
             if len(self._named) > self._ledger.size_limit:
                 self._named.popitem(last=False)
         if listeners.deciding:
-            listeners.decided(decision, request, Pending(*entry), forced, parts)
+            listeners.decided(decision, request, Pending(*entry), forced, rows)
         return decision
+
+    def _rows(self, context: Floats, at: int, extras: Extras | None) -> Parts:
+        """Return copies of all prices of a request by name."""
+        prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
+        return self._table.parts(self._arms.names, Request(context, at, extras), prices, mask)
 
     def _repeated(self, key: int) -> Decision | None:
         """Return the first decision under an id of the caller, or refuse an id that is another decision's."""
@@ -820,7 +828,7 @@ class Router:
         with self._lock:
             if not isinstance(term, Term):
                 raise TypeError(f"term must be a Term, got {term!r}")
-            if term.name in ("fault", "caller", *(one.name for one in self._table.terms)):
+            if term.name in ("fault", "caller", "quarantine", *(one.name for one in self._table.terms)):
                 raise ValueError(f"term must have a name of its own, got {term.name!r}")
             _unowned(f"term {term.name!r}", term)
             before = self._table.terms
