@@ -66,9 +66,9 @@ class Journal:
     ``flush_s``; a process that is killed loses what came after, a machine that loses power what was not synced.
 
     Records are numbered, and a snapshot tells the number at which it was taken. A record leaves memory when it is
-    durable, or when a snapshot that holds its effect is. When the disk refuses for so long that 64 MiB wait, records are
-    dropped and counted, none is taken until the next checkpoint, and what comes then is not written before the snapshot
-    of that checkpoint is durable.
+    durable, or when a snapshot that holds its effect is. When the disk refuses for so long that 64 MiB wait, records
+    are dropped and counted, none is taken until the next checkpoint, and what comes then is not written before the
+    snapshot of that checkpoint is durable.
     """
 
     keeps_parts = False
@@ -320,9 +320,8 @@ class Journal:
             self._noted.clear()
         except OSError as error:
             stuck = gap or isinstance(error, FileNotFoundError)  # only a checkpoint leads on
-            if stuck and (
-                self._files.good > good or "stuck" not in self._noted
-            ):  # at once, and when there is room again
+            # At once, and again when there is room.
+            if stuck and (self._files.good > good or "stuck" not in self._noted):
                 self._noted.add("stuck")
                 self._checkpointer.wake()
             self._note(error)
