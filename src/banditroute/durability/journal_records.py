@@ -173,6 +173,11 @@ def decision(key: int, pending: Pending, hit: bool, forced: bool, name: bytes) -
     )
 
 
+def plain_answer(key: int, reward: float) -> bytes:
+    """Return the payload of an answer that tells its reward alone."""
+    return ANSWER.pack(ANSWERED, 0, key, reward)
+
+
 def answer(event: Answered) -> bytes:
     """Return the payload of an answer."""
     flags, rest = FAILED * event.failed, b""
