@@ -25,8 +25,8 @@ from banditroute import (
 )
 from banditroute._core import container as box
 from banditroute._core import validation as check
-from banditroute.router import state as snap
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
+from banditroute.router import state as snap
 
 POLICIES = {
     "linucb": lambda rng: LinUCB(4, 5, rng=rng),
