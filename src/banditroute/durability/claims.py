@@ -93,6 +93,8 @@ class SharedDecisions:
         Holds the answers that wait.
     clock : callable
         Seconds, never backwards.
+    failed : callable
+        Is told that the store is down.
 
     Notes
     -----
@@ -100,8 +102,15 @@ class SharedDecisions:
     failed need not be known: it is made again.
     """
 
-    def __init__(self, host: Host, store: StateStore, me: Membership, clock: Callable[[], float]) -> None:
-        self.host, self.store, self.me, self.clock = host, store, me, clock
+    def __init__(
+        self,
+        host: Host,
+        store: StateStore,
+        me: Membership,
+        clock: Callable[[], float],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self.host, self.store, self.me, self.clock, self.failed = host, store, me, clock, failed
         self.outbox: OrderedDict[int, Kept] = OrderedDict()  # never sent
         self.sent: OrderedDict[int, Kept] = OrderedDict()  # sent; whether they arrived is not known
         self.closing: OrderedDict[int, None] = (
@@ -196,7 +205,7 @@ class SharedDecisions:
         try:
             return self._claimed(answer, token)
         except OSError as error:
-            log.warning("store down: %s", error)
+            self.failed(error)
             with self.host.locked():  # asked again later, so that serving goes on
                 self.host.refund(answer.source)
                 self._defer(key, answer, None, token=token)
