@@ -126,7 +126,7 @@ class SharedDecisions:
 
     def decided(self, key: int, pending: Pending) -> None:
         """See a decision made here."""
-        self.outbox[key] = Kept(pending, self.me.policy.generation(pending.arm))
+        self.outbox[key] = Kept(pending, self.me.generation(pending.arm))
         if len(self.outbox) > self.host.size_limit:  # the store is down: this one can be answered here only
             self.outbox.popitem(last=False)
             self.unshared += 1
@@ -154,7 +154,12 @@ class SharedDecisions:
         answer = None
         if feedback is not None:
             answer = Answered(key, feedback.reward, feedback.cost, feedback.seconds, feedback.failed)
-        self._defer(key, answer, pending, expired=feedback is not None and feedback.origin == "expired")
+        if pending.arm not in self.me.policy.arms:  # the store knows it still; other workers may have the arm
+            if answer is None:
+                return False
+            self._defer(key, answer, None)
+        else:
+            self._defer(key, answer, pending, expired=feedback is not None and feedback.origin == "expired")
         return True
 
     def _defer(
@@ -248,8 +253,7 @@ class SharedDecisions:
         """Learn an answer that is this replica's, to a decision that another made, and write to that one."""
         me, arm = self.me, pending.arm
         self.me.waiting.pop(answer.id, None)
-        known = max(me.policy.generation(arm), me.roster.generation(arm))
-        if generation < known:  # forgotten since it was made
+        if generation < me.generation(arm):  # forgotten since it was made
             self.host.drop(answer.id, None, "removed")
             return False
         feedback = _feedback(answer, pending, "elsewhere")
@@ -261,9 +265,7 @@ class SharedDecisions:
             return False
         entry = me.roster.entries.get(arm)
         if not learned and arm not in me.policy.arms and arm and (entry is None or entry.here):
-            me.evidence.learn(
-                arm, pending.context, answer.reward, at=pending.at
-            )  # an arm that only others have
+            me.learn(arm, pending.context, answer.reward, pending.at)  # an arm that only others have
             learned = True
         self.foreign += learned
         if learned and owner not in (me.id, *me.former):
