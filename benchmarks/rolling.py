@@ -99,9 +99,19 @@ class Worker:
 
     def stop(self):
         self.ask("stop")
-        self.process.stdin.close()
-        if self.process.wait(60.0):
+        self.end(60.0)
+        if self.process.returncode:
             raise RuntimeError(f"worker {self.number} ended with {self.process.returncode}")
+
+    def end(self, seconds=0.0):
+        """Wait for the process to end, and see that it does."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
 
 class Load:
@@ -170,9 +180,12 @@ def deploy(store, homes, *, seconds, workers=4, seed=0):
             load.run(seconds / 8.0)
         load.run(seconds / 4.0)
         found = load.settle()
-    finally:
         for worker in load.live:
             worker.stop()
+    finally:
+        for worker in crew:
+            if worker.process.returncode is None:
+                worker.end()
     taken = Counter(load.taken.values())
     wrong = [
         {arm: (counts[arm], taken[arm]) for arm in counts if counts[arm] != taken[arm]}

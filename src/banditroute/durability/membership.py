@@ -142,7 +142,7 @@ class Membership:
 
     def marked(self, mark: Marked) -> None:
         """See a term told something."""
-        if not self.following:
+        if not self.following and "state" in mark.details:  # outcomes are counted where they were seen
             self.roster.marked(mark)
             self.known_marks[mark_key(mark)] = self.roster.marks[mark_key(mark)][0]
 
