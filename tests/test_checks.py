@@ -5,7 +5,7 @@ import pytest
 
 from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy
 from banditroute._core.kernels import layout
-from banditroute.policies import Choice, Scores
+from banditroute.policies import Choice, Scores, Utilities
 from banditroute.testing import CHECKS, check_policy
 
 MEANS = np.random.default_rng(0).standard_normal((4, 3))
@@ -67,7 +67,8 @@ LEFT_OUT = {
     "LinUCB-means": {"arm_order_does_not_matter"},
     "LinUCB-forgetting": {"online_equals_batch"},
     "LinUCB-forgetting-fast": {"online_equals_batch"},
-    "Frequencies": {"cold_start_is_exact", "online_equals_batch"},
+    "LinTS": {"utilities_decide"},  # it samples
+    "Frequencies": {"cold_start_is_exact", "online_equals_batch", "utilities_decide", "evidence_adds_up"},
 }
 
 
@@ -256,6 +257,55 @@ class PrunesTooMuch(LinUCB):
         self.state.arm[:, layout.A_RADIUS] *= 0.7
 
 
+class MaximisesSomethingElse(LinUCB):
+    def utilities(self, contexts):
+        mean, bonus = super().utilities(contexts)
+        return Utilities(mean, 3.0 * bonus)
+
+
+class FreezesTheMeansOnly(LinUCB):
+    def freeze(self):
+        *_, found = super().freeze()
+        yield lambda contexts: Utilities(found(contexts).mean, 0.0 * found(contexts).bonus)
+
+
+class GivesTooMuchAway(LinUCB):  # counts the prior with every part
+    def evidence(self, arm):
+        given = super().evidence(arm)
+        for sums in given.buckets.values():
+            sums["gram"] += 0.1
+        return given
+
+
+class CreditsWithoutTheWeight(LinUCB):
+    def credit(self, evidence, x, reward, weight=1.0, at=0):
+        return super().credit(evidence, x, 0.5, weight, at)
+
+
+class RemembersTheForgotten(LinUCB):
+    def forget(self, arm):
+        self.set_generation("0", self.generation("0") + 1)
+
+
+class ForgetsInSilence(LinUCB):  # old evidence from elsewhere will come back
+    def forget(self, arm):
+        before = dict(self.generations)
+        super().forget(arm)
+        self.generations = before
+
+
+class ReseedsHalf(LinUCB):  # in a way that all processes share
+    def reseed(self):
+        self._rng = np.random.default_rng(0)
+        self.draw_noise()
+
+
+class ReseedsAndForgets(LinUCB):
+    def reseed(self):
+        super().reseed()
+        self.forget(0)
+
+
 def made(broken, **options):
     return lambda rng: broken(4, 3, rng=rng, **options)
 
@@ -288,6 +338,14 @@ BROKEN = [
     ("equal_prices_change_nothing", made(ScalesPrices)),
     ("free_residency_changes_nothing", made(DrawsForResidency, mix=0.5)),
     ("choice_agrees_with_a_full_scan", made(PrunesTooMuch, alpha=1.0, prior=None, ridge=1.0)),
+    ("utilities_decide", made(MaximisesSomethingElse)),
+    ("utilities_decide", made(FreezesTheMeansOnly)),
+    ("evidence_adds_up", made(GivesTooMuchAway)),
+    ("evidence_adds_up", made(CreditsWithoutTheWeight)),
+    ("forgotten_arms_start_cold", made(RemembersTheForgotten)),
+    ("forgotten_arms_start_cold", made(ForgetsInSilence)),
+    ("reseeded_policies_draw_apart", made(ReseedsHalf)),
+    ("reseeded_policies_draw_apart", made(ReseedsAndForgets)),
 ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banditroute import LinUCB
+from banditroute import LinUCB, Router
 from banditroute.policies import Scores
 from banditroute.terms import QualityFloor, cheapest_above
 
@@ -79,3 +79,24 @@ def test_bad_numbers_are_refused_and_change_nothing():
     with pytest.raises(ValueError, match="reward"):
         floor.report(np.nan)
     assert floor.price == 0.01
+
+
+def test_a_router_reports_the_rewards_and_arms_come_and_go():
+    floor = QualityFloor(0.6, [1.0, 20.0])
+    router = Router(LinUCB(["small", "large"], 1, rng=0), terms=[floor])
+    rng, rewards = np.random.default_rng(0), []
+    for _ in range(3000):
+        decision = router.select([1.0])
+        rewards.append(float(rng.random() < {"small": 0.5, "large": 0.9}[decision.arm]))
+        router.update(decision.id, rewards[-1])
+    assert abs(np.mean(rewards[1000:]) - 0.6) < 0.03
+    before = floor.price
+    router.cancel(router.select([1.0]).id)
+    assert floor.price == before
+    floor.report(0.0)  # measured elsewhere
+    assert floor.price < before
+    router.add_arm("middle")
+    assert floor.costs.tolist() == [1.0, 20.0, 10.5]
+    floor.set_cost("middle", 4.0)
+    router.remove_arm("large")
+    assert floor.costs.tolist() == [1.0, 4.0]

@@ -113,7 +113,7 @@ def test_arms_added_and_removed_come_back(tmp_path):
     wanted = compared(router)
     crash(router)
     again = made("lru")
-    again.recover(tmp_path)
+    again.recover(tmp_path, arms="file")
     assert again.policy.arms == ("0", "2", "3", "new")
     assert compared(again) == wanted
     again.close()

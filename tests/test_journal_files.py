@@ -443,10 +443,7 @@ def test_recovery_passes_by_what_cannot_be_read(tmp_path, monkeypatch):
     real = container.read_from
 
     def read_from(file, **options):
-        if (
-            "2" in str(file.name)
-            or os.fstat(file.fileno()).st_ino == (home / "snapshot-000000000002").stat().st_ino
-        ):
+        if os.fstat(file.fileno()).st_ino == (home / "snapshot-000000000002").stat().st_ino:
             raise OSError(errno.EIO, "Input/output error")
         return real(file, **options)
 

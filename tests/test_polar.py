@@ -266,6 +266,7 @@ def test_propensities_under_forcing_are_long_run_frequencies():
     rounds = 20_000
     resident = ResidentSet(5, 2)
     controller = PolarPlus(2, quota=3.0, rate=0.4, rng=11)
+    router = Router(LinUCB(stream.arms, 1, rng=3), residency=controller, paging=0.1)
     controller.begin(resident)
     controller.observe(0, np.ones(1), True)
     controller.plan(
@@ -278,8 +279,6 @@ def test_propensities_under_forcing_are_long_run_frequencies():
         )
     )
     wanted = controller.needs.copy()
-    router = Router(LinUCB(stream.arms, 1, rng=3), residency=Static([0, 1]), paging=0.1)
-    router.residency = controller
     controller.next_plan = np.inf
     for _ in range(rounds):
         controller.needs[:] = wanted

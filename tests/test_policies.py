@@ -51,6 +51,11 @@ LEFT_OUT = {
     "Fixed": {"arm_order_does_not_matter"},
     "SharedLinUCB": {"arm_order_does_not_matter"},
     "HybridLinUCB-features": {"arm_order_does_not_matter"},
+    **{
+        name: {"utilities_decide"}
+        for name in ("SquareCB", "Uniform", "RoundRobin", "BetaThompson", "GaussianThompson")
+    },
+    "EMA": {"evidence_adds_up"},
 }
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banditroute import LinUCB, Router
-from banditroute.terms import BudgetPacer, CostModels, Prices, QualityFloor, Queues, energy, money
+from banditroute.records import Feedback, Request
+from banditroute.terms import BudgetPacer, CostModels, QualityFloor, Queues, energy, money
 
 
 @given(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=6), st.floats(0.0, 2.0))
@@ -33,36 +34,16 @@ def test_energy_ranks_arms_as_the_combined_reward_does(arms, weight):
 
 def test_equal_prices_of_every_kind_change_nothing_to_the_last_bit():
     plain, priced = LinUCB(3, 2, rng=0), LinUCB(3, 2, rng=0)
-    offer = Prices(
-        money([0.01] * 3),
-        energy([2.0] * 3),
-        Queues([1.5] * 3, per_second=0.3).prices,
-        BudgetPacer(1.0, [0.5] * 3).prices,
-        QualityFloor(0.5, [0.5] * 3).prices,
-        eligible=[np.ones(3, dtype=bool)],
-    )
+    terms = [Queues([1.5] * 3, per_second=0.3), BudgetPacer(1.0, [0.5] * 3), QualityFloor(0.5, [0.5] * 3)]
+    total = money([0.01] * 3) + energy([2.0] * 3) + np.sum([term.prices() for term in terms], axis=0)
     rng = np.random.default_rng(0)
     for x in rng.normal(size=(300, 2)):
-        one, two = plain.select(x), priced.select(x, prices=offer.prices(x), eligible=offer.eligible(x))
+        one, two = plain.select(x), priced.select(x, prices=total, eligible=np.ones(3, dtype=bool))
         assert one == two
         reward = float(rng.normal())
         plain.update(one.arm, x, reward)
         priced.update(two.arm, x, reward)
     assert np.array_equal(plain.theta, priced.theta)
-
-
-def test_terms_add_up_and_masks_give_way_in_order():
-    down = np.array([True, False, True])
-    offer = Prices(
-        [1.0, 2.0, 3.0],
-        lambda x: np.asarray(x) * 10.0,
-        eligible=[down, lambda x: np.array([False, True, False])],
-    )
-    assert offer.prices([1.0, 0.0, 2.0]).tolist() == [11.0, 2.0, 23.0]
-    assert offer.eligible([0.0]).tolist() == down.tolist()  # the second mask left nothing of the first
-    assert offer.relaxed == 1
-    assert Prices().prices() is None
-    assert Prices().eligible() is None
 
 
 def test_paging_stays_the_price_of_the_router_beside_the_callers():
@@ -105,6 +86,58 @@ def test_a_refused_batch_leaves_the_queues_alone():
     assert queues.depth.tolist() == [0.0, 0.0]
 
 
+def test_a_batch_through_a_router_gives_decisions_that_can_be_answered():
+    contexts = np.ones((30, 1))
+    for inside in (False, True):
+        queues = Queues([1.0, 1.0, 1.0], per_second=0.05)
+        policy = LinUCB(["a", "b", "c"], 1, prior=[[0.50], [0.49], [0.48]], alpha=0.0, rng=0)
+        router = Router(policy, terms=[queues] if inside else [])
+        decisions = queues.assign(router, contexts)
+        assert sorted(d.arm for d in decisions) == ["a"] * 10 + ["b"] * 10 + ["c"] * 10
+        assert queues.depth.tolist() == [10.0, 10.0, 10.0]
+        assert all(router.update(d.id, 0.5, seconds=2.0) for d in decisions)
+        assert queues.depth.sum() == (0.0 if inside else 30.0)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_batch_that_a_router_refuses_is_withdrawn(inside):
+    queues = Queues([1.0, 1.0], per_second=0.05)
+    router = Router(LinUCB(["a", "b"], 1, rng=0), terms=[queues] if inside else [])
+    for bad in ({"prices": [0.0, np.nan]}, {"eligible": np.zeros(2, dtype=bool)}, {"work": [1.0]}):
+        with pytest.raises(ValueError):
+            queues.assign(router, np.ones((2, 1)), **bad)
+    with pytest.raises(ValueError, match="contexts"):
+        queues.assign(router, [[1.0], [np.nan]])
+    with pytest.raises(TypeError, match="Policy or a Router"):
+        queues.assign(lambda x: 0, np.ones((2, 1)))
+    with pytest.raises(ValueError, match="2 arms"):
+        queues.assign(Router(LinUCB(3, 1, rng=0)), np.ones((2, 1)))
+    assert queues.depth.tolist() == [0.0, 0.0]
+    assert router.stats()["pending"] == 0
+
+
+def test_seconds_tell_the_service_time_whatever_was_ahead():
+    queues = Queues([1.0, 1.0], per_second=0.1, slots=[1, 2], rate=0.5)
+    for _ in range(40):  # two in the queue of arm 1: the second one waits for half a place
+        held = [queues.reserve(1) for _ in range(2)]
+        assert held == [1.0, 1.5]
+        for waits in held:
+            queues.settle(1, waits, Feedback(7, "1", Request(np.ones(1), 0), 0.5, seconds=4.0 * waits))
+    assert queues.service_s == pytest.approx([1.0, 4.0])
+    assert queues.depth.tolist() == [0.0, 0.0]
+
+
+def test_reports_of_servers_replace_what_was_counted():
+    queues = Queues([1.0, 1.0], per_second=0.1)
+    queues.start(0)
+    queues.set_depth(0, 5.0)
+    queues.set_service(1, 3.0)
+    assert queues.waits_s().tolist() == [6.0, 3.0]
+    with pytest.raises(ValueError, match="depth"):
+        queues.set_depth(0, -1.0)
+    assert queues.depth[0] == 5.0
+
+
 def test_slots_divide_the_wait():
     queues = Queues([2.0, 2.0], per_second=1.0, slots=[1, 4])
     for arm in (0, 0, 1, 1):
@@ -130,6 +163,37 @@ def test_models_learn_apart_and_a_weight_acts_at_once():
     assert np.array_equal(before, policy.theta)
     pacer = BudgetPacer(1.0, lambda at: models.predict("usd", at))
     assert pacer.reserve(1, x) == pytest.approx(1.25, abs=0.02)
+
+
+def test_weights_of_one_request_leave_those_of_the_others():
+    models = CostModels(["small", "large"], 1, weights={"usd": 10.0, "seconds": 0.0})
+    for _ in range(100):
+        models.update("small", [1.0], usd=0.001)
+        models.update("large", [1.0], usd=0.02)
+    before = models.prices([1.0])
+    assert models.prices([1.0], weights={"usd": 50.0})[1] == pytest.approx(5 * before[1])
+    assert models.prices([1.0], weights={"usd": 0.0}).tolist() == [0.0, 0.0]
+    assert models.prices([1.0]).tolist() == before.tolist()
+    for bad in ({"joules": 1.0}, {"usd": -1.0}, {"usd": np.nan}):
+        with pytest.raises(ValueError, match="weights"):
+            models.prices([1.0], weights=bad)
+
+
+def test_a_router_teaches_costs_and_seconds_and_passes_weights_on():
+    models = CostModels(["small", "large"], 1, weights={"usd": 0.0, "seconds": 0.0})
+    router = Router(LinUCB(["small", "large"], 1, rng=0), terms=[models])
+    for t in range(60):
+        decision = router.select([1.0], eligible={["small", "large"][t % 2]})
+        large = decision.arm == "large"
+        router.update(
+            decision.id, 0.9 if large else 0.8, cost=0.02 if large else 0.001, seconds=2.0 if large else 0.5
+        )
+    assert models.predict("usd", [1.0]) == pytest.approx([0.001, 0.02], rel=0.05)
+    assert models.predict("seconds", [1.0]) == pytest.approx([0.5, 2.0], rel=0.05)
+    assert router.select([1.0]).arm == "large"
+    assert router.select([1.0], weights={"usd": 50.0}).arm == "small"
+    with pytest.raises(ValueError, match="joules"):
+        router.select([1.0], weights={"joules": 1.0})
 
 
 def test_models_refuse_all_or_nothing():

@@ -25,7 +25,7 @@ from banditroute import (
 )
 from banditroute._core import container as box
 from banditroute._core import validation as check
-from banditroute.durability import snapshots as snap
+from banditroute.router import state as snap
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
 
 POLICIES = {
@@ -244,11 +244,8 @@ def recoded(data, change):
         lambda h, a: h["policy"].update(dim=6),
         lambda h, a: h["policy"].update(arms=["a", "b"]),
         lambda h, a: h["policy"].pop("rng"),
-        lambda h, a: h.pop("controller"),
         lambda h, a: h.pop("ledger"),
         lambda h, a: h["router"].update(index="many"),
-        lambda h, a: h["controller"].update(object="LRU"),
-        lambda h, a: h["resident"].__setitem__(2, 3.0),
         lambda h, a: a.pop("resident.mask"),
         lambda h, a: a.update({"resident.mask": np.ones(4, dtype=np.bool_)}),
         lambda h, a: a.update({"router.pending": np.zeros(3)}),
@@ -273,6 +270,26 @@ def test_valid_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path, ch
     with pytest.raises(SnapshotError):
         router.load(tmp_path / "state")
     assert state_of(router) == before
+    serve(router, 20, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h, a: h["controller"].update(object="LRU"),
+        lambda h, a: h["resident"].__setitem__(2, 3.0),
+        lambda h, a: h.pop("controller"),
+    ],
+)
+def test_a_controller_of_other_settings_starts_anew_and_the_rest_is_taken(tmp_path, change):
+    source = made("linucb", "polar")
+    serve(source, 20, 1)
+    source.save(tmp_path / "state")
+    (tmp_path / "state").write_bytes(recoded((tmp_path / "state").read_bytes(), change))
+    router = made("linucb", "polar", rng=3)
+    report = router.load(tmp_path / "state")
+    assert "controller" in report["reset"][0] or "residency" in report["reset"][0]
+    assert np.array_equal(router.policy.counts, source.policy.counts)
     serve(router, 20, 2)
 
 

@@ -4,6 +4,8 @@ import csv
 import json
 import time
 import tracemalloc
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -549,6 +551,30 @@ def test_large_parquet_is_read_in_batches(tmp_path):
     assert trace.rewards.tolist() == table["reward"].to_pylist()
 
 
+def test_types_of_parquet_mean_what_they_say(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {
+        "arm": pa.array(["a"]).dictionary_encode(),
+        "reward": pa.array([Decimal("0.25")]),
+        "time": pa.array([1717156800 * 10**9], pa.timestamp("ns", tz="Asia/Tokyo")),
+        "id": pa.array([Decimal(2**64 - 1)], pa.decimal128(20, 0)),
+        "cost": pa.array([3], pa.int8()),
+        "eligible": pa.array([["a"]]),
+        "prices": pa.array([{"a": 0.5}]),
+        "context": pa.array(["[1, 2]"]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    trace = Trace.load(tmp_path / "log.parquet")
+    assert (trace.rewards[0], trace.times[0], int(trace.ids[0])) == (0.25, 1717156800.0, 2**64 - 1)
+    assert (trace.costs[0], trace.prices.tolist()) == (3.0, [[0.5]])
+    assert trace.eligible.all() and trace.contexts.tolist() == [[1.0, 2.0]]
+    pq.write_table(pa.table({**columns, "time": pa.array([date(2024, 5, 31)])}), tmp_path / "log.parquet")
+    assert Trace.load(tmp_path / "log.parquet").times.tolist() == [1717113600.0]
+    assert repr(trace[:0]) == "Trace(0 rows, 1 arms ('a'), contexts, times, ids, eligible, prices, costs)"
+
+
 def test_a_folder_is_read_as_one_trace(tmp_path):
     Trace(names=["a", "b"], arms=[1], rewards=[1.0], costs=[0.5], contexts=[[1.0]]).save(tmp_path / "1.npz")
     Trace(names=["b", "c"], arms=[0, 1], rewards=[0.0, 0.5], contexts=[[2.0], [3.0]]).save(tmp_path / "2.csv")
@@ -568,6 +594,15 @@ def test_a_folder_is_read_as_one_trace(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no trace in"):
         Trace.load(tmp_path / "empty")
+
+
+def test_names_that_look_like_numbers_are_ids_and_damaged_numbers_are_none():
+    names = ["12e45", "3e0012", "00000000000000000000000000000012", "0a", "chatcmpl-1", "f" * 32]
+    ids = Trace.from_frame({"arm": ["a"] * 6, "reward": [1] * 6, "id": names}).ids
+    assert len(set(ids.tolist())) == 6 and ids.max() < 2**63 and ids.min() > 2**40
+    for odd in ("1e19", "1.5e19", "12.0e5", "inf", "NaN", "+7", "18446744073709551616", "9007199254740993.0"):
+        with pytest.raises(ValueError, match=r"'id': .* in row 0"):
+            Trace.from_frame({"arm": ["a"], "reward": [1], "id": [odd]})
 
 
 def test_arms_and_times_may_be_names_and_datetimes_in_memory():

@@ -21,6 +21,7 @@ from banditroute.residency.paging import PagingModel
 from banditroute.router import Router
 
 if TYPE_CHECKING:
+    from banditroute.config import from_config
     from banditroute.durability import FileStore
     from banditroute.logs import Recorder, Trace
     from banditroute.simulation import Problem, RegretTracker, Stream, regret, simulate, warmup
@@ -51,6 +52,7 @@ __all__ = [
     "Trace",
     "UnknownArm",
     "UnknownDecision",
+    "from_config",
     "regret",
     "simulate",
     "warmup",
@@ -64,6 +66,7 @@ _LAZY = {
     "RegretTracker": "simulation",
     "Stream": "simulation",
     "Trace": "logs",
+    "from_config": "config",
     "regret": "simulation",
     "simulate": "simulation",
     "warmup": "simulation",

@@ -58,7 +58,8 @@ def fill(target: Any, data: Any, arrays: Arrays) -> Any:
     """Return what `flatten` described; objects are the attributes of `target`, changed in place: give a copy.
 
     A value keeps its kind: text stays text, a number a number, an array has as many dimensions of the same kind of
-    number; None may become anything and anything None. Raises ``ValueError`` when the two do not fit.
+    number; None may become anything, and anything but a number None. An object that has a method ``check_state`` is
+    asked whether its attributes go together. Raises ``ValueError`` when the two do not fit.
 
     >>> fill((0, set()), {"tuple": [1, {"set": [2]}]}, {})
     (1, {2})
@@ -112,10 +113,10 @@ def _filled(target: Any, data: Any, arrays: Arrays) -> Any:
 
 def _plain(target: Any, data: Any) -> Any:
     """Return a number, text, truth value or None, where `target` may become one."""
-    if target is None or data is None:
-        return data
     if isinstance(target, np.generic):
         target = target.item()
+    if target is None or (data is None and not isinstance(target, int | float)):
+        return data
     if isinstance(target, int | float) and not isinstance(data, int | float):
         raise ValueError(f"an {type(target).__name__} must stay a number, got {data!r}")
     if isinstance(target, str) and not isinstance(data, str):
@@ -147,6 +148,9 @@ def _object(target: Any, data: dict[str, Any], arrays: Arrays) -> Any:
         # What an older version kept and this one does not need is passed over, and nothing takes a callable's place.
         if name in mine and not callable(mine[name]):
             object.__setattr__(target, name, _filled(mine[name], value, arrays))
+    check_state = getattr(target, "check_state", None)
+    if check_state is not None:
+        check_state()
     return target
 
 

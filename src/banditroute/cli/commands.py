@@ -20,6 +20,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "banditroute.cli.demo",
     "study matrix": "banditroute.cli.study_matrix",
+    "study frontier": "banditroute.cli.frontier",
     "diagnose": "banditroute.cli.diagnose",
     "tune": "banditroute.cli.tune",
     "report": "banditroute.cli.report",

@@ -4,6 +4,8 @@ import argparse
 import csv
 import json
 import sys
+import threading
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from banditroute.logs import LAYOUTS, Scores, Trace
+from banditroute.logs import Scores, Trace, from_dsjson, from_litellm, from_obp
 from banditroute.simulation import Outcome
 
 __all__ = [
@@ -26,10 +28,13 @@ __all__ = [
     "saved_trace",
     "say",
     "steps",
+    "waiting",
     "write_csv",
     "write_json",
 ]
 
+# Logs of other software, whose columns are known.
+LAYOUTS: dict[str, Callable[..., Trace]] = {"obp": from_obp, "litellm": from_litellm, "dsjson": from_dsjson}
 _WORTH_A_PROCESS = 50_000  # requests: below, starting processes takes longer than the work
 
 
@@ -75,6 +80,34 @@ def steps(label: str, total: int, unit: str = "step") -> Iterator[Callable[[str]
 
         yield step
         bar.update(int(begun))
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal that work goes on whose end nobody knows, and for how long already.
+
+    Examples
+    --------
+    >>> with waiting("compiling"):
+    ...     pass
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    done, start = threading.Event(), time.monotonic()
+
+    def show() -> None:
+        while not done.wait(0.5):
+            print(f"\r{what}: {time.monotonic() - start:.0f} s", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(1.0)
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def column_options(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,12 @@ For example
 
 import argparse
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, write_csv, write_json
+from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, waiting, write_csv, write_json
 from banditroute.residency.paging import PagingModel
 from banditroute.simulation import (
     MatrixEnvironment,
@@ -28,11 +29,12 @@ from banditroute.simulation import (
 __all__ = ["configure", "residency_report", "run"]
 
 ADAPTERS, CAPACITY = 15, 4
+SECONDS = 6e-5  # that a request takes under all seven, on one core
 COLUMNS = [
-    "residency", "regret", "less Polar's", "reward", "hit rate", "page-ins", "p50 ms", "p99 ms", "us / decision",
+    "residency", "regret", "less Polaris'", "reward", "hit rate", "page-ins", "p50 ms", "p99 ms", "us / decision",
 ]  # fmt: skip
 NOTES = """\
-Means over seeds, ± half a 95 % interval; "less Polar's" is paired by seed. Reward is the mean before fault prices.
+Means over seeds, ± half a 95 % interval; "less Polaris'" is paired by seed. Reward is the mean before fault prices.
 Regret is against the best fixed set with a router that knows every outcome in advance, so it grows steadily for
 everyone; the differences tell them apart. Oracle is the fixed set, known in hindsight, best for linear routing.
 p50 and p99 are the waits that faults add to a request; us / decision is the CPU time of select + update on a live
@@ -59,7 +61,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and return the exit code; see the module."""
+    say(
+        f"Training {ADAPTERS} classifiers of digits, then {args.seeds} seeds of {args.requests:,} requests under 7 ways "
+        f"of residency: about {_minutes(args)}, and half a minute of compilation the first time."
+    )
     environment, paging = digits_adapters(ADAPTERS), PagingModel()
+    with waiting("compiling kernels, kept for the next time"):
+        compare_residency(_problem(environment, paging, CAPACITY, 100, 0), paging, 0)
     wait, price = paging.latency_ms(1)[0], paging.prices(1)[0]
     result = residency_report(environment, paging, CAPACITY, args, "demo")
     if args.json:
@@ -74,6 +82,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def say(text: str) -> None:
+    """Announce on stderr, where neither a table nor JSON is read from.
+
+    Examples
+    --------
+    >>> say("Training.")
+    """
+    print(text, file=sys.stderr, flush=True)
+
+
+def _minutes(args: argparse.Namespace) -> str:
+    seconds = 15.0 + args.seeds * args.requests * SECONDS
+    return f"{seconds:.0f} seconds" if seconds < 90.0 else f"{seconds / 60.0:.0f} minutes"
+
+
 def residency_report(
     environment: MatrixEnvironment, paging: PagingModel, capacity: int, args: argparse.Namespace, name: str
 ) -> dict[str, Any]:
@@ -85,7 +108,7 @@ def residency_report(
     times = microseconds(_problem(environment, paging, capacity, args.requests, 0), paging)
     work = partial(_one_seed, environment, paging, capacity, args.requests)
     seeds = over_seeds(work, args.seeds, requests=args.requests, label=name)
-    rows = summary(seeds, against="Polar")
+    rows = summary(seeds, against="Polaris")
     for row in rows:
         row["us_per_decision"] = times[row["name"]]
     args.out.mkdir(parents=True, exist_ok=True)
@@ -117,7 +140,7 @@ def residency_cells(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
         plus_minus(row["regret"]),
-        "" if row["name"] == "Polar" else plus_minus(row["regret_less"], "+,.0f").replace("± +", "± "),
+        "" if row["name"] == "Polaris" else plus_minus(row["regret_less"], "+,.0f").replace("± +", "± "),
         f"{row['reward']['mean']:.3f}",
         f"{row['hit_rate']['mean']:.1%}",
         f"{row['page_ins']['mean']:,.0f}",
@@ -146,22 +169,22 @@ def _pictures(seeds: list[list[Outcome]], environment: MatrixEnvironment, out: P
 
     arms = environment.arms
     first = {o.name: o.run for o in seeds[0]}
-    polar, lru = first["Polar"], first["LRU"]
-    assert polar is not None and lru is not None
+    polaris, lru = first["Polaris"], first["LRU"]
+    assert polaris is not None and lru is not None
     curves = {o.name: [own[i].curve for own in seeds] for i, o in enumerate(seeds[0])}
     with plots.page(1, 2, path=out / f"{name}-regret.png") as (left, right):
         plots.regret_bands(curves, seeds[0][0].times, ax=left)
         curves.pop("uncached")  # far above the others: without it they can be told apart
-        plots.regret_bands(curves, seeds[0][0].times, against="Polar", ax=right)
+        plots.regret_bands(curves, seeds[0][0].times, against="Polaris", ax=right)
     with plots.page(1, 2, path=out / f"{name}-residency.png") as (left, right):
-        plots.residency_timeline(polar, arms, ax=left).set_title("Resident under Polar", pad=12)
+        plots.residency_timeline(polaris, arms, ax=left).set_title("Resident under Polaris", pad=12)
         plots.residency_timeline(lru, arms, ax=right).set_title("Resident under LRU", pad=12)
         right.tick_params(labelleft=False)
         for shift in environment.shifts if environment.order == "drift" else ():
             for ax in (left, right):
-                ax.axvline(shift * len(polar), color=plots.COLOURS[1], lw=1.2, ls="--")
+                ax.axvline(shift * len(polaris), color=plots.COLOURS[1], lw=1.2, ls="--")
                 ax.text(
-                    shift * len(polar),
+                    shift * len(polaris),
                     -0.8,
                     "popularity shifts",
                     color=plots.COLOURS[1],
@@ -169,5 +192,5 @@ def _pictures(seeds: list[list[Outcome]], environment: MatrixEnvironment, out: P
                     fontsize=8,
                 )
     with plots.page(1, 1, width=7.2, height=3.6, path=out / f"{name}-arms.png") as (only,):
-        plots.arm_shares(polar.arms, arms, ax=only).set_title("Who serves the requests, under Polar")
+        plots.arm_shares(polaris.arms, arms, ax=only).set_title("Who serves the requests, under Polaris")
     return [out / f"{name}-{what}.png" for what in ("regret", "residency", "arms")]

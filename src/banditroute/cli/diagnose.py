@@ -98,7 +98,7 @@ def _of_table(args: argparse.Namespace) -> tuple[Any, Any]:
     utilities = table.rewards / args.scale
     if table.contexts is not None:
         columns = table.contexts[:, : args.components]
-        utilities = cross_fitted(np.column_stack([columns, np.ones(len(columns))]), utilities)
+        utilities = cross_fitted(columns, utilities)
     return utilities, None
 
 
@@ -117,7 +117,7 @@ def _of_arrays(args: argparse.Namespace) -> tuple[Any, Any]:
                     f"{columns.shape}"
                 )
             columns = columns[:, : args.components]
-            utilities = cross_fitted(np.column_stack([columns, np.ones(len(columns))]), utilities)
+            utilities = cross_fitted(columns, utilities)
     return utilities, trace
 
 

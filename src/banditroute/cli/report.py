@@ -2,7 +2,7 @@
 
 FILE is a log: what `Trace.save` writes (.npz, .csv, .jsonl, .parquet), a folder of a recorder, or a CSV, JSON lines or
 Parquet file from elsewhere, whose columns the options name. Or it holds the scores of all arms, as `study matrix` reads
-them: then a log is drawn from it by a router that learns (LinUCB with mix=0.1, and with --capacity under Polar), and
+them: then a log is drawn from it by a router that learns (LinUCB with mix=0.1, and with --capacity under Polaris), and
 the page gives true values beside the estimates. The page is one file that asks for nothing from anywhere.
 
 For example
@@ -14,19 +14,19 @@ For example
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.cli.console import aligned, column_options, is_wide, positive, saved_trace, steps
+from banditroute.cli.console import aligned, is_wide, positive, saved_trace, steps
+from banditroute.cli.matrix import matrix_options, read_matrix
 from banditroute.cli.report_page import page
-from banditroute.cli.study_matrix import read_matrix
 from banditroute.evaluation import Report, advice, report
 from banditroute.logs import Trace
 from banditroute.policies import LinUCB
-from banditroute.residency import Polar
+from banditroute.residency import Polaris
 from banditroute.residency.paging import PagingModel
 from banditroute.simulation import MatrixEnvironment, Problem, simulate
 
@@ -45,36 +45,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> str(parser.parse_args(["log.npz", "--out", "page.html"]).out)
     'page.html'
     """
+    matrix_options(parser)
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
     add("--out", type=Path, default=Path("out/report.html"), metavar="PAGE", help="default: %(default)s")
     add(
         "--fault", type=float, metavar="P", help="price of a fault, reward units (that of the trace, or 0.05)"
     )
     add("--window", type=positive, default=500, metavar="B", help="requests per epoch in mind (%(default)s)")
-    add("--contexts", default="contexts", metavar="KEY", help="of a matrix: default %(default)s")
-    add("--rewards", default="rewards", metavar="KEY", help="of a matrix: default %(default)s")
-    add(
-        "--scale",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="of a matrix: stored number that means a reward of 1",
-    )
-    add(
-        "--components",
-        type=positive,
-        metavar="N",
-        help="of a matrix: leading context columns to keep (all)",
-    )
-    add("--arms", metavar="KEY", help="of a matrix: array of the names of the arms")
-    parser.set_defaults(costs=None, no_bias=False)
     add("--capacity", type=positive, metavar="K", help="of a matrix: draw the log with K arms in fast memory")
     add(
         "--requests", type=positive, default=12_000, metavar="T", help="of a matrix: rows drawn (%(default)s)"
     )
     add("--json", action="store_true", help="print the numbers as JSON")
-    column_options(parser)
+    add("--estimate-propensities", action="store_true", help="where nobody logged them; the page says so")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
         parents=True, exist_ok=True
     )  # before the work: a place that cannot be written shows now
     with steps("report", 6) as step:
-        found = report(trace, fault=args.fault, window=args.window, rewards=rewards, progress=step)
+        kind: Literal["logged", "estimated"] = "estimated" if args.estimate_propensities else "logged"
+        found = report(
+            trace, fault=args.fault, window=args.window, rewards=rewards, propensities=kind, progress=step
+        )
         step("the page")
         text = page(found, args.file.name)
     args.out.write_text(text, encoding="utf-8")
@@ -116,18 +102,8 @@ def _drawn(environment: MatrixEnvironment, args: argparse.Namespace) -> tuple[Tr
         done = simulate(policy, stream)
     else:
         faults = PagingModel().prices(count) if args.fault is None else np.full(count, args.fault)
-        done = simulate(policy, Problem(stream, faults, faults, args.capacity), Polar(args.capacity))
-    return replace(done.to_trace(), names=_names(args, stream.arms)), stream.means
-
-
-def _names(args: argparse.Namespace, arms: tuple[str, ...]) -> tuple[str, ...]:
-    if args.arms is None:
-        return arms
-    with np.load(args.file, allow_pickle=False) as file:
-        names = tuple(str(name) for name in file[args.arms]) if args.arms in file.files else ()
-    if len(names) != len(arms):
-        raise ValueError(f"--arms must name an array of {len(arms)} names in {args.file}, got {args.arms!r}")
-    return names
+        done = simulate(policy, Problem(stream, faults, faults, args.capacity), Polaris(args.capacity))
+    return done.to_trace(), stream.means
 
 
 def _text(found: Report) -> str:
@@ -147,6 +123,7 @@ def _text(found: Report) -> str:
             for one in n["candidates"]
         ]
         lines += ["", aligned(["rule", "would earn", "95 % interval", "gain", "rows count as"], rows)]
+    lines += ["", *n["notes"]] if n["notes"] else []
     lines += ["", "What to change next:"]
     lines += [f"{i}. {one['change']} {one['because']}" for i, one in enumerate(advice(n), 1)] or ["Nothing."]
     return "\n".join(lines)

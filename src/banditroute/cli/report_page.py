@@ -103,6 +103,7 @@ def _summary(n: Mapping[str, Any], title: str) -> list[str]:
         f"<h1>Report on {escape(title)}</h1>",
         f'<p class="soft">Decided by {escape(policies)}{learning}; {context}{span}. Columns: '
         f"{escape(', '.join(log['columns']))}.</p>",
+        *(f'<p class="soft">{escape(note)}</p>' for note in n["notes"]),
         f"<dl>{boxes}</dl>",
         "<h2>What to change next</h2>",
         f'<ol class="next">{items}</ol>' if items else "<p>Nothing in these numbers asks for a change.</p>",

@@ -15,29 +15,18 @@ For example
 
 import argparse
 import json
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from banditroute.cli.console import (
-    aligned,
-    column_options,
-    over_seeds,
-    plus_minus,
-    positive,
-    saved_scores,
-    say,
-    write_csv,
-    write_json,
-)
+from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, write_csv, write_json
 from banditroute.cli.demo import NOTES, residency_report, residency_table
+from banditroute.cli.matrix import matrix_options, read_matrix
+from banditroute.evaluation import scale_note
 from banditroute.residency.paging import PagingModel
 from banditroute.simulation import MatrixEnvironment, Outcome, compare_policies, summary
 
-__all__ = ["configure", "environment_of_table", "read_matrix", "run"]
+__all__ = ["configure", "run"]
 
 POLICY_NOTES = """\
 Means over seeds, ± half a 95 % interval. LinUCB has the library's defaults (pooled prior, alpha and ridge from the
@@ -55,25 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> parser.parse_args(["mine.npz", "--capacity", "3"]).capacity
     3
     """
+    matrix_options(parser)
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("--contexts", default="contexts", metavar="KEY", help="default: %(default)s")
-    add("--rewards", default="rewards", metavar="KEY", help="default: %(default)s")
-    add("--costs", metavar="KEY", help="money per request and arm; reported, not optimised")
-    add("--scale", type=float, default=1.0, metavar="S", help="stored number that means a reward of 1")
-    add(
-        "--components",
-        type=positive,
-        metavar="N",
-        help="leading context columns to keep (all)",
-    )
-    add("--no-bias", action="store_true", help="do not append a constant to the contexts")
     add("--capacity", type=positive, metavar="K", help="compare residency too, with K arms in fast memory")
     add("--requests", type=positive, default=12_000, metavar="T", help="default: %(default)s")
     add("--seeds", type=positive, default=20, metavar="N", help="default: %(default)s")
     add("--out", type=Path, default=Path("out/study"), metavar="DIR", help="default: %(default)s")
     add("--json", action="store_true", help="print the result as JSON instead of tables")
-    column_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,89 +90,11 @@ def run(args: argparse.Namespace) -> int:
     if args.capacity is not None:
         price = PagingModel().prices(1)[0]
         print(f"\n{args.capacity} of {arms} arms resident, LinUCB routes, a fault costs {price:.3f}.\n")
+        if note := scale_note(float(environment.rewards.std()), price):
+            print(note, end="\n\n")
         print(residency_table(result["residency"]), NOTES, sep="\n\n")
     print(f"\nWritten to {args.out}: {', '.join(result['files'])}.")
     return 0
-
-
-def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
-    """Return the environment that the options describe; errors name the file and what is wrong with it.
-
-    Examples
-    --------
-    >>> parser = argparse.ArgumentParser()
-    >>> configure(parser)
-    >>> read_matrix(parser.parse_args(["nowhere.npz"]))
-    Traceback (most recent call last):
-    FileNotFoundError: no file nowhere.npz
-    """
-    if not args.file.is_file():
-        raise FileNotFoundError(f"no file {args.file}")
-    if args.file.suffix in (".csv", ".jsonl", ".parquet"):
-        environment = environment_of_table(args)
-    else:
-        environment = _of_arrays(args)
-    low, high = environment.rewards.min(), environment.rewards.max()
-    if low < 0.0 or high > 1.0:
-        raise ValueError(
-            f"{args.rewards} of {args.file} must be in [0, 1] after division by --scale {args.scale:g}, "
-            f"got {low:g} .. {high:g}"
-        )
-    return environment
-
-
-def environment_of_table(args: argparse.Namespace) -> MatrixEnvironment:
-    """Return the environment in a CSV, JSON lines or Parquet file of the scores of all arms.
-
-    Examples
-    --------
-    >>> environment_of_table(argparse.Namespace(file=Path("nowhere.csv")))
-    Traceback (most recent call last):
-    FileNotFoundError: no file nowhere.csv
-    """
-    bias = not getattr(args, "no_bias", False)
-    table = saved_scores(args.file, args)
-    contexts = np.zeros((len(table.rewards), 0)) if table.contexts is None else table.contexts
-    if not bias and not contexts.shape[1]:
-        raise ValueError(f"{args.file} must have contexts with --no-bias: --context names their columns")
-    _say_cut(args, contexts.shape[1])
-    contexts = contexts[:, : args.components]
-    ones = np.ones((len(contexts), int(bias)))
-    return MatrixEnvironment(
-        np.column_stack([contexts, ones]),
-        table.rewards / args.scale,
-        costs=table.costs,
-        arms=table.arms,
-        order="replace",
-    )
-
-
-def _of_arrays(args: argparse.Namespace) -> MatrixEnvironment:
-    if not zipfile.is_zipfile(args.file):
-        raise ValueError(f"{args.file} is not an .npz file; numpy.savez writes one")
-    with np.load(args.file, allow_pickle=False) as file:
-        for key in {args.contexts, args.rewards, args.costs} & set(file.files):
-            if file[key].ndim != 2:
-                raise ValueError(
-                    f"{key} of {args.file} must have two dimensions, got shape {file[key].shape}"
-                )
-        if args.contexts in file.files:
-            _say_cut(args, file[args.contexts].shape[1])
-    return MatrixEnvironment.from_npz(
-        args.file,
-        args.contexts,
-        args.rewards,
-        args.costs,
-        scale=args.scale,
-        components=args.components,
-        bias=not args.no_bias,
-        order="replace",
-    )
-
-
-def _say_cut(args: argparse.Namespace, width: int) -> None:
-    if args.components is not None and args.components < width:
-        say(args.file, [f"of {width} context columns the first {args.components} are kept: --components"])
 
 
 def _one_seed(environment: MatrixEnvironment, requests: int, seed: int) -> list[Outcome]:

@@ -11,15 +11,15 @@ For example
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from banditroute.cli.console import aligned, column_options, is_wide, positive, saved_trace, steps
-from banditroute.cli.study_matrix import environment_of_table
+from banditroute.cli.console import aligned, is_wide, positive, saved_trace, steps
+from banditroute.cli.matrix import matrix_options, read_matrix
 from banditroute.evaluation import Draws, Tuned, tune
 from banditroute.logs import Trace
-from banditroute.simulation import MatrixEnvironment
 
 __all__ = ["RANGES", "configure", "run"]
 
@@ -30,6 +30,7 @@ RANGES: dict[str, Any] = {
     "mix": (0.0, 0.1),
     "epoch": (100, 2000, "log"),
     "price_weight": (0.25, 4.0, "log"),
+    "controller": ["polaris", "polar"],
 }
 
 
@@ -43,14 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> parser.parse_args(["log.npz", "--search", "alpha", "mix"]).search
     ['alpha', 'mix']
     """
+    matrix_options(parser)
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("--contexts", default="contexts", metavar="KEY", help="default: %(default)s")
-    add("--rewards", default="rewards", metavar="KEY", help="default: %(default)s")
-    add("--scale", type=float, default=1.0, metavar="S", help="stored number that means a reward of 1")
-    add("--components", type=positive, metavar="N", help="leading context columns to keep (all)")
     add("--search", nargs="+", choices=list(RANGES), default=["alpha", "ridge"], help="what to tune")
-    add("--capacity", type=positive, metavar="K", help="tune with K arms in fast memory, under Polar")
+    add("--capacity", type=positive, metavar="K", help="tune with K arms in fast memory, under Polaris")
     add("--fault", type=float, default=0.05, help="price of a fault and of a load (%(default)s)")
     add("--requests", type=positive, default=4000, metavar="T", help="per draw (%(default)s)")
     add("--trials", type=positive, default=40, metavar="N", help="default: %(default)s")
@@ -65,7 +62,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="processes; -1 for all cores (%(default)s)")
     add("--backend", default="loky", help="of joblib: loky, ray or dask (%(default)s)")
     add("--json", action="store_true", help="print the result as JSON")
-    column_options(parser)
 
 
 def _pairs(text: str) -> int:
@@ -77,7 +73,7 @@ def _pairs(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Tune, print and return 0."""
     data = _data(args)
-    residency = {"epoch", "price_weight"} & set(args.search)
+    residency = {"epoch", "price_weight", "controller"} & set(args.search)
     if residency and args.capacity is None:
         raise ValueError(f"--search {min(residency)} needs --capacity: without residency it changes nothing")
     with steps("tune", args.trials + 1, "trial") as step:
@@ -91,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             backend=args.backend,
             progress=step,
         )
-    print(json.dumps(asdict(found)) if args.json else _text(found))
+    print(json.dumps({**asdict(found), "low": found.low, "high": found.high}) if args.json else _text(found))
     return 0
 
 
@@ -101,17 +97,7 @@ def _data(args: argparse.Namespace) -> Draws | Trace:
         if args.capacity is not None:
             raise ValueError("--capacity needs the rewards of all arms: a trace holds one per request")
         return trace
-    if is_wide(args.file, args):
-        environment = environment_of_table(args)
-    else:
-        environment = MatrixEnvironment.from_npz(
-            args.file,
-            args.contexts,
-            args.rewards,
-            scale=args.scale,
-            components=args.components,
-            order="replace",
-        )
+    environment = read_matrix(args)
     if args.capacity is not None and args.capacity >= len(environment.arms):
         raise ValueError(f"--capacity must be below the number of arms, {len(environment.arms)}")
     return Draws(environment, args.requests, args.capacity, args.fault)
@@ -120,17 +106,29 @@ def _data(args: argparse.Namespace) -> Draws | Trace:
 def _text(found: Tuned) -> str:
     best = sorted(found.trials, key=lambda trial: -trial["reward"])[:5]
     names = [name for name in best[0] if name not in ("reward", "stopped")]
-    rows = [[f"{t['reward']:.4f}", *(f"{t[name]:.4g}" for name in names)] for t in best]
-    chosen = ", ".join(f"{name} {value:.4g}" for name, value in found.setting.items())
+    rows = [[f"{t['reward']:.4f}", *(_value(t[name]) for name in names)] for t in best]
+    chosen, tried = _shown(found.setting), _shown(found.candidate)
     verdict = f"Deploy {chosen}." if chosen else "Keep the defaults: nothing beat them beyond doubt."
-    return "\n".join(
-        [
-            f"{len(found.trials)} trials, {sum(t['stopped'] for t in found.trials)} stopped early; the best:",
-            "",
-            aligned(["reward", *names], rows),
-            "",
-            verdict,
-            f"Held-out reward {found.held_out:.4f}, defaults {found.default_held_out:.4f}, "
-            f"gain {found.gain:+.4f} ± {1.96 * found.gain_error:.4f}.",
-        ]
-    )
+    lines = [
+        f"{len(found.trials)} trials, {sum(t['stopped'] for t in found.trials)} stopped early; the best:",
+        "",
+        aligned(["reward", *names], rows),
+        "",
+        verdict,
+    ]
+    if tried:
+        lines.append(
+            f"On data that did not choose it, {found.rows:,} rows, {tried} earned {found.held_out:.4f}, the defaults "
+            f"{found.default_held_out:.4f}: gain {found.gain:+.4f} [{found.low:+.4f}, {found.high:+.4f}]."
+        )
+        if not chosen and found.gain > 0.0:
+            lines.append(f"About {found.rows_to_settle:,} such rows would settle it, were the gain as found.")
+    return "\n".join(lines)
+
+
+def _shown(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in setting.items())
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)

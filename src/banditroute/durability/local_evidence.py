@@ -1,7 +1,7 @@
 """What one replica has learned itself: its share of the statistics, arm by arm."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, cop
 __all__ = ["LocalEvidence", "Shareable", "holds", "less", "like"]
 
 
+@runtime_checkable
 class Shareable(EvidencePolicy, Protocol):
     """What replicas need of a policy: its evidence, its arms, and random numbers of its own."""
 

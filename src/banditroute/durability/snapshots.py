@@ -17,14 +17,15 @@ def captured(host: Host, cut: Callable[[], object] | None = None) -> tuple[Heade
 
     `cut` is called with the lock held at the moment whose state it is.
     """
-    if not isinstance(host, SlicedHost):
+    sliced: object = host
+    if not isinstance(sliced, SlicedHost):
         with host.locked():
             state = host.capture()
             if cut is not None:
                 cut()
         return state
     with host.locked():
-        slices = host.capture_slices()
+        slices = sliced.capture_slices()
         given = next(slices)
         if cut is not None:
             cut()

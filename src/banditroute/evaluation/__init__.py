@@ -10,16 +10,18 @@ from banditroute.evaluation.diagnosis import (
 )
 from banditroute.evaluation.draws import Dealt, Draws, score
 from banditroute.evaluation.estimators import ESTIMATORS
+from banditroute.evaluation.faults import fault_price, scale_note
 from banditroute.evaluation.forecasting import Forecasts, expected_rewards, forecasts
 from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
 from banditroute.evaluation.propensities import estimated_propensities
+from banditroute.evaluation.question import Estimate, Evaluation
 from banditroute.evaluation.replays import Replay, replay
 from banditroute.evaluation.report_advice import advice
 from banditroute.evaluation.reports import Report, report
 from banditroute.evaluation.reward_model import RewardModel, cross_fit, cross_fitted
 from banditroute.evaluation.sequences import ConfidenceSequence, Running, running
 from banditroute.evaluation.tuning import SPACE, Tuned, sweep, tune
-from banditroute.evaluation.values import Difference, Estimate, Evaluation, compare, difference, evaluate
+from banditroute.evaluation.values import Difference, compare, difference, evaluate
 
 __all__ = [
     "ESTIMATORS",
@@ -50,11 +52,13 @@ __all__ = [
     "estimated_propensities",
     "evaluate",
     "expected_rewards",
+    "fault_price",
     "forecasts",
     "known_propensities",
     "replay",
     "report",
     "running",
+    "scale_note",
     "score",
     "segment_cache",
     "segment_hits",

@@ -1,7 +1,7 @@
 """Evaluation and warm starts over logs larger than memory: a folder of files read part by part, anywhere."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ from banditroute._core.regression import Columns
 from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.evaluation.estimators import ESTIMATORS
 from banditroute.evaluation.overlap import Target, known_propensities, target_array
+from banditroute.evaluation.question import LEARNING, UNANSWERED, Evaluation, Question
 from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import ValueSums, joined, value_sums
-from banditroute.evaluation.values import LEARNING, UNANSWERED, Evaluation, Question
-from banditroute.evaluation.workers import needed, spread
+from banditroute.evaluation.workers import spread
 from banditroute.logs import Trace
+from banditroute.logs.parquet import parquet_batches
 from banditroute.policies import Policy
 
 __all__ = ["Batches", "compare_batches", "warm_start_batches"]
@@ -82,21 +83,17 @@ def _read(part: Path | Callable[[], Trace]) -> Iterator[Trace]:
     if callable(part):
         yield part()
     elif part.suffix == ".parquet":
-        parquet = needed("pyarrow.parquet", "parquet")
-        from banditroute.logs import parquet as reader
-
-        batches = getattr(reader, "batches", None)  # as the room of logs reads them
-        if batches is not None:
-            yield from batches(part, _BATCH)
-        elif parquet.ParquetFile(part).metadata.num_rows:
-            yield Trace.load(part)
+        for builder in parquet_batches(part, _BATCH):
+            found = builder.gathered()
+            yield Trace(**found.values, notes=found.notes)
     else:
         yield Trace.load(part)
 
 
 class _Seen(NamedTuple):
-    """First pass over one part: what the second must know."""
+    """First pass over one part: what the second must know. Arms are those of the part."""
 
+    names: tuple[str, ...]
     rows: int
     answered: int
     counts: Ints
@@ -119,7 +116,7 @@ def compare_batches(
     Parameters
     ----------
     batches : Batches or path
-        A folder of files with the same arms and columns, see `Batches`.
+        A folder of files with the same columns, see `Batches`; arms are matched by name.
     targets : mapping of name to target
         As in `evaluate`, but no arrays by row: an arm, probabilities of the arms, a function of the contexts, a policy
         as it stands.
@@ -137,7 +134,7 @@ def compare_batches(
     Raises
     ------
     ValueError, TypeError, FileNotFoundError, ImportError
-        As `compare` and `Batches`; parts whose arms differ.
+        As `compare` and `Batches`; parts whose contexts differ in length.
 
     Notes
     -----
@@ -158,32 +155,25 @@ def compare_batches(
     first = next(source.traces(), None)
     if first is None:
         raise ValueError("batches must hold a row, got none")
-    columns = Columns.of(_table(first)) if ask.modelled else None
-    setup = (first.names, columns, ask.folds)
+    columns = Columns.of(_table(first.answered())) if ask.modelled else None
+    setup = (columns, ask.folds)
     seen = spread(_seen, [(part, *setup) for part in source.parts], jobs=jobs, backend=backend)
     total = int(sum(one.answered for one in seen))
     if total < ask.folds:
         raise ValueError(f"batches must hold at least {ask.folds} rows with a reward, got {total}")
-    counts: Ints = np.sum([one.counts for one in seen], axis=0)
-    model = None
-    if columns is not None:
-        sums = RewardSums(columns, len(first.names), ask.folds)
-        for one in seen:
-            assert one.sums is not None
-            sums += one.sums
-        model = sums.solved(ask.ridge)
-    work = (dict(targets), ask, ask.limit(total), model, counts > 0)
+    whole = _together(seen, _all_names([one.names for one in seen]))
+    model = None if whole.sums is None else whole.sums.solved(ask.ridge)
+    work = (whole.names, dict(targets), ask, ask.limit(total), model, whole.counts > 0)
     parts = spread(
         _valued,
         [(part, *work) for part, one in zip(source.parts, seen, strict=True) if one.answered],
         jobs=jobs,
         backend=backend,
     )
-    notes = [] if model is None else list(sums.words())
-    known = [one.versions for one in seen if one.versions[0] >= 0]
-    if known and min(v[0] for v in known) != max(v[1] for v in known):
+    notes = [] if whole.sums is None else list(whole.sums.words())
+    if whole.versions[0] != whole.versions[1]:
         notes.append(LEARNING)
-    missing = int(sum(one.rows for one in seen)) - total
+    missing = whole.rows - total
     if missing:
         notes.append(f"{missing} rows {UNANSWERED}")
     return ask.answers(joined(parts), missing, np.random.default_rng(rng), notes, {})
@@ -193,28 +183,62 @@ def _table(log: Trace) -> Floats:
     return np.zeros((len(log), 0)) if log.contexts is None else log.contexts
 
 
-def _seen(
-    part: Path | Callable[[], Trace], names: tuple[str, ...], columns: Columns | None, folds: int
-) -> _Seen:
-    """Return what the first pass finds in one part; rows are numbered within it, see `_valued`."""
-    rows, answered, versions = 0, 0, (-1, -1)
+def _all_names(each: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the arms of all parts: in their order where all agree, else as files from elsewhere are sorted."""
+    known = list(dict.fromkeys(each))
+    if len(known) == 1:
+        return known[0]
+    every = {name for names in known for name in names}
+    if all(name.isascii() and name.isdigit() for name in every):
+        return tuple(sorted(every, key=int))
+    return tuple(sorted(every))
+
+
+def _together(seen: Sequence[_Seen], names: tuple[str, ...]) -> _Seen:
+    """Return what was found in all parts, with the arms in the order of `names`."""
     counts: Ints = np.zeros(len(names), dtype=np.int64)
-    sums = None if columns is None else RewardSums(columns, len(names), folds)
+    sums: RewardSums | None = None
+    for one in seen:
+        place = [names.index(name) for name in one.names]
+        counts[place] += one.counts
+        if one.sums is not None:
+            own = one.sums.placed(place, len(names))
+            if sums is None:
+                sums = own
+            else:
+                sums += own
+    known = [one.versions for one in seen if one.versions[0] >= 0]
+    versions = (min(v[0] for v in known), max(v[1] for v in known)) if known else (-1, -1)
+    rows, answered = (int(sum(getattr(one, field) for one in seen)) for field in ("rows", "answered"))
+    return _Seen(names, rows, answered, counts, versions, sums)
+
+
+def _seen(part: Path | Callable[[], Trace], columns: Columns | None, folds: int) -> _Seen:
+    """Return what the first pass finds in one part; rows are numbered within it, and so are their folds."""
+    found, answered = [], 0
     for trace in _read(part):
-        log = _checked(trace, names)
-        rows += len(trace)
-        counts += np.bincount(log.arms, minlength=len(names))
-        if sums is not None:
+        log = trace.answered()
+        sums = None
+        if columns is not None:
+            if _table(log).shape[1] + 1 != columns.dim:
+                raise ValueError(
+                    f"all parts must have contexts of length {columns.dim - 1}, got {_table(log).shape[1]} in {part}"
+                )
+            sums = RewardSums(columns, len(log.names), folds)
             sums.add(_table(log), log.arms, log.rewards, answered)
         answered += len(log)
-        if log.versions is not None and len(log):
-            own = (int(log.versions.min()), int(log.versions.max()))
-            versions = own if versions[0] < 0 else (min(own[0], versions[0]), max(own[1], versions[1]))
-    return _Seen(rows, answered, counts, versions, sums)
+        known = log.versions is not None and len(log) > 0
+        versions = (int(log.versions.min()), int(log.versions.max())) if known else (-1, -1)
+        counts = np.bincount(log.arms, minlength=len(log.names))
+        found.append(_Seen(log.names, len(trace), len(log), counts, versions, sums))
+    if not found:
+        return _Seen((), 0, 0, np.zeros(0, np.int64), (-1, -1), None)
+    return _together(found, _all_names([one.names for one in found]))
 
 
 def _valued(
     part: Path | Callable[[], Trace],
+    names: tuple[str, ...],
     targets: Mapping[str, Target],
     ask: Question,
     limit: float,
@@ -224,7 +248,7 @@ def _valued(
     """Return the sums over one part; a row's fold follows from its number in the part, as in the first pass."""
     found, at = [], 0
     for trace in _read(part):
-        log = trace.answered()
+        log = _renamed(trace.answered(), names)
         if not len(log):
             continue
         arrays = {name: _fixed(log, name, target) for name, target in targets.items()}
@@ -252,15 +276,26 @@ def _fixed(log: Trace, name: str, target: Target) -> NDArray[Any]:
     ):
         return target_array(log, target)
     raise TypeError(
-        f"{name}: a log in batches takes an arm, probabilities of the {len(log.names)} arms, a function of the contexts "
-        f"or a policy, got {check.shown(target)}"
+        f"{name}: a log in batches takes an arm, probabilities of the {len(log.names)} arms, a function of the "
+        f"contexts or a policy, got {check.shown(target)}"
     )
 
 
-def _checked(trace: Trace, names: tuple[str, ...]) -> Trace:
-    if trace.names != names:
-        raise ValueError(f"all parts must have the arms of the first, {names}, got {trace.names}")
-    return trace.answered()
+def _renamed(log: Trace, names: tuple[str, ...]) -> Trace:
+    """Return a trace with the arms of the whole log; their masks and prices follow."""
+    if log.names == names:
+        return log
+    place = [names.index(name) for name in log.names]
+    eligible = np.zeros((len(log), len(names)), dtype=np.bool_)
+    eligible[:, place] = True if log.eligible is None else log.eligible
+    tables: dict[str, Floats] = {}
+    for field in ("prices", "fault_prices"):
+        own = getattr(log, field)
+        if own is not None:
+            tables[field] = np.zeros((len(log), len(names)))
+            tables[field][:, place] = own
+    masked = None if log.eligible is None else eligible
+    return replace(log, names=names, arms=np.array(place)[log.arms], eligible=masked, **tables)
 
 
 def warm_start_batches(policy: Policy, batches: Batches | str | Path) -> int:

@@ -279,7 +279,7 @@ def diagnose(
     count = U.shape[1]
     if 0 in U.shape:
         raise ValueError(f"utilities must have at least one request and one arm, got shape {U.shape}")
-    prices = check.vector("faults", np.full(count, faults) if np.ndim(faults) == 0 else faults, count)
+    prices = check.non_negative("faults", np.full(count, faults) if np.ndim(faults) == 0 else faults, count)
     sizes = np.array(
         range(1, min(count, 16) + 1)
         if slots is None

@@ -12,7 +12,7 @@ from banditroute._core.typing import Floats, Ints
 from banditroute.evaluation.replays import replay
 from banditroute.logs import Trace
 from banditroute.policies import LinUCB
-from banditroute.residency import Polar
+from banditroute.residency import Polar, Polaris
 from banditroute.simulation import MatrixEnvironment, Problem, Stream, simulate
 
 __all__ = [
@@ -31,7 +31,8 @@ __all__ = [
 Setting = Mapping[str, Any]
 
 POLICY = ("alpha", "ridge", "discount", "mix", "prior")
-RESIDENCY = ("capacity", "epoch", "price_weight")
+RESIDENCY = ("capacity", "epoch", "price_weight", "controller")
+CONTROLLERS = {"polaris": Polaris, "polar": Polar}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,8 +155,9 @@ def score(setting: Setting, data: Stream | Problem | Trace, seed: int) -> float:
     Parameters
     ----------
     setting : mapping
-        "alpha", "ridge", "discount", "mix" and "prior" go to `LinUCB`; "capacity" and "epoch" to `Polar`, which runs
-        where the data are a `Problem`; "price_weight" scales the prices by which it decides, not those it is charged.
+        "alpha", "ridge", "discount", "mix" and "prior" go to `LinUCB`; "capacity" and "epoch" to the "controller",
+        "polaris" (when left out) or "polar", which runs where the data are a `Problem`; "price_weight" scales the
+        prices by which it decides, not those it is charged.
     data : Stream, Problem or Trace
         A trace is replayed, see `replay`.
     seed : int
@@ -211,7 +213,11 @@ def scored(setting: Setting, data: Stream | Problem | Trace, seed: int) -> Score
         return Scored(float(earned.mean()), earned, each)
     weight = check.finite("price_weight", setting.get("price_weight", 1.0), low=0.0, open_low=True)
     seen = replace(data, faults=weight * data.faults, loads=weight * data.loads)
-    residency = Polar(setting.get("capacity", data.capacity), epoch=setting.get("epoch", 500))
+    kind = setting.get("controller", "polaris")
+    if kind not in CONTROLLERS:
+        raise ValueError(f"controller must be one of {tuple(CONTROLLERS)}, got {kind!r}")
+    epoch = {"epoch": setting["epoch"]} if "epoch" in setting else {}
+    residency = CONTROLLERS[kind](setting.get("capacity", data.capacity), **epoch)
     done = simulate(policy, seen, residency)
     earned = stream.rewards[each, done.arms] - np.where(done.hits, 0.0, data.faults[done.arms])
     for at, price in done.loads:

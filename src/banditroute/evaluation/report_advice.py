@@ -109,10 +109,16 @@ def _deployment(n: Numbers) -> Iterator[tuple[str, str]]:
     else:
         top = n["candidates"][0]
         wide = (top["gain"]["high"] - top["gain"]["low"]) / 2
+        rows = top["rows_to_settle"]
+        more = (
+            f"Telling a gain of {wide / 2:.4f} takes about {4 * n['log']['answered']:,} rows."
+            if rows is None or top["gain"]["value"] <= 0.0
+            else f"Were it so, about {rows:,} rows like these would settle it."
+        )
         yield (
             "Keep routing as it is.",
             f"No candidate beats the log beyond doubt; the best, {top['name']}, by {top['gain']['value']:+.4f} ± "
-            f"{wide:.4f}. Telling a gain of {wide / 2:.4f} takes about {4 * n['log']['answered']:,} rows.",
+            f"{wide:.4f}. {more}",
         )
 
 

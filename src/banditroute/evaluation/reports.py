@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,11 +11,13 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.evaluation import estimators as e
 from banditroute.evaluation.diagnosis import diagnose
+from banditroute.evaluation.faults import fault_price, scale_note
 from banditroute.evaluation.forecasting import Forecasts, forecasts
 from banditroute.evaluation.overlap import check_overlap, known_propensities
+from banditroute.evaluation.propensities import estimated_propensities
 from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import HEAVIEST
-from banditroute.evaluation.values import compare, difference
+from banditroute.evaluation.values import ESTIMATED, compare, difference
 from banditroute.logs import Trace
 from banditroute.policies import LinUCB
 
@@ -24,7 +26,6 @@ __all__ = ["Report", "report"]
 FEWEST = 50  # rows with a reward: below, no number of a report means anything
 FIXED = 12  # arms that are valued as rules of their own, the busiest
 RECENT = 50_000  # rows, the last ones, for what is computed request by request
-FAULT = 0.05  # price of a fault where neither the trace nor the caller tells one
 MIN_ESS = 20.0
 
 
@@ -50,6 +51,7 @@ def report(
     fault: float | None = None,
     window: int = 500,
     rewards: ArrayLike | None = None,
+    propensities: Literal["logged", "estimated"] = "logged",
     progress: Callable[[str], object] = str,
 ) -> Report:
     """Look at a trace from all sides.
@@ -65,6 +67,8 @@ def report(
         Requests per epoch in mind, for the diagnosis of residency.
     rewards : (n, k) array, optional
         Rewards of all arms where they are known, as for a log drawn from a matrix: true values are then given too.
+    propensities : "logged" or "estimated"
+        As in `compare`; a note says so.
     progress : callable
         Is told the name of each step before it is taken.
 
@@ -98,6 +102,12 @@ def report(
         raise ValueError(f"trace must hold at least {FEWEST} rows with a reward for a report, got {len(log)}")
     price = None if fault is None else check.finite("fault", fault, low=0.0)
     truth = None if rewards is None else check.matrix("rewards", rewards, len(trace.names), len(trace))[known]
+    if propensities not in ("logged", "estimated"):
+        raise ValueError(f"propensities must be 'logged' or 'estimated', got {propensities!r}")
+    said = [*getattr(trace, "notes", ())]
+    if propensities == "estimated":
+        log = estimated_propensities(log)
+        said.append(ESTIMATED)
     progress("the log")
     numbers: dict[str, Any] = {"log": _log(trace, log), "arms": _arms(trace), "support": _support(log)}
     progress("expected rewards")
@@ -105,7 +115,7 @@ def report(
     sums = RewardSums.of(table, log.arms, log.rewards, len(log.names))
     model = sums.solved(1.0)  # the one fit of all that follows
     expected = None if log.contexts is None else model.expected(table)
-    numbers["notes"] = list(sums.words())
+    numbers["notes"] = [*said, *sums.words()]
     progress("other rules")
     numbers["candidates"], numbers["refused"], weights = _candidates(log, expected, model, truth)
     progress("forecasts")
@@ -117,6 +127,8 @@ def report(
     progress("residency")
     if len(log.names) > 1:
         numbers["residency"] = _residency(trace, log, expected, price, window)
+        if note := scale_note(float(log.rewards.std()), numbers["residency"]["diagnosis"]["fault"]):
+            numbers["notes"].append(note)
     if trace.latencies is not None and np.isfinite(trace.latencies).any():
         numbers["latency"] = _latency(trace.latencies, trace.hits)
     plain: dict[str, Any] = _plain(numbers)
@@ -316,34 +328,6 @@ def _residency(
         "per_window": one.hits.tolist(), "sees_ahead": one.sch.tolist(),
     }  # fmt: skip
     return found
-
-
-def fault_price(trace: Trace) -> tuple[float, str]:
-    """Return the price of a fault as the trace tells it, and where it is from.
-
-    Examples
-    --------
-    >>> trace = Trace(names=["a", "b"], arms=[0, 0], rewards=[1.0, 1.0], hits=[True, False],
-    ...               prices=[[0.25, 0.5], [0.375, 0.5]])
-    >>> fault_price(trace)[0]
-    0.125
-    """
-    own = getattr(trace, "fault_prices", None)  # kept apart from other prices by traces that know them
-    missed = np.zeros(0, np.int64) if trace.hits is None else np.flatnonzero(~trace.hits)
-    if own is not None and len(missed):
-        return max(float(own[missed, trace.arms[missed]].mean()), 0.0), "mean price of the faults"
-    if trace.hits is None or trace.prices is None or not len(missed):
-        return FAULT, "assumed"
-    # What an arm costs when it is resident is no fault price: the difference is.
-    paid = trace.prices[np.arange(len(trace)), trace.arms]
-    extra, count = 0.0, 0
-    for arm in np.unique(trace.arms[missed]).tolist():
-        faults, hits = paid[(trace.arms == arm) & ~trace.hits], paid[(trace.arms == arm) & trace.hits]
-        if len(hits):
-            extra, count = extra + float(faults.sum() - len(faults) * hits.mean()), count + len(faults)
-    if count:
-        return max(extra / count, 0.0), "mean price of the faults above that of hits on the same arm"
-    return max(float(paid[missed].mean()), 0.0), "mean price of the faults"
 
 
 def _latency(latencies: Floats, hits: NDArray[np.bool_] | None) -> dict[str, Any]:

@@ -91,6 +91,19 @@ class RewardSums:
         sums.add(contexts, arms, rewards)
         return sums
 
+    def placed(self, place: list[int], count: int) -> "RewardSums":
+        """Return the same sums among `count` arms, arm i at ``place[i]``.
+
+        Examples
+        --------
+        >>> sums = RewardSums.of(np.zeros((2, 0)), np.zeros(2, int), np.ones(2), 1, 2)
+        >>> sums.placed([2], 3).moment[:, :, 0].sum(axis=0)
+        array([0., 0., 2.])
+        """
+        new = RewardSums(self.columns, count, len(self.moment))
+        new.gram[:, place], new.moment[:, place] = self.gram, self.moment
+        return new
+
     def __iadd__(self, other: "RewardSums") -> Self:
         """Add the sums of other rows."""
         self.gram += other.gram
@@ -118,7 +131,27 @@ class RewardSums:
 
     def solved(self, ridge: float) -> RewardModel:
         """Return the model; `ridge` is the strength with which an arm is drawn towards the fit of all arms together."""
-        return RewardModel(self.columns, _solved(self.gram, self.moment, ridge))
+        change = self._to_unit_variance()
+        theta = _solved(change @ self.gram @ change.T, self.moment @ change.T, ridge)
+        return RewardModel(self.columns, theta @ change)
+
+    def _to_unit_variance(self) -> Floats:
+        """Return the change of basis to columns of mean 0 and variance 1 over all rows that were added.
+
+        So the penalty means the same whichever part of the log told the scale of the columns.
+        """
+        width = self.columns.dim
+        whole = self.gram.reshape(-1, width, width).sum(axis=0)
+        change, rows = np.eye(width), whole[-1, -1]
+        if rows > 0.0:
+            mean = whole[:-1, -1] / rows
+            variance = np.diagonal(whole)[:-1] / rows - mean**2
+            factor = np.divide(
+                1.0, np.sqrt(np.maximum(variance, 0.0)), out=np.ones(width - 1), where=variance > 1e-9
+            )
+            change[:-1, :-1] = np.diag(factor)
+            change[:-1, -1] = -mean * factor
+        return change
 
 
 def _solved(gram: Floats, moment: Floats, ridge: float) -> Floats:

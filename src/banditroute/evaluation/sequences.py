@@ -126,8 +126,8 @@ def running(
     Notes
     -----
     With rewards scaled to [0, 1] the lower bound is a `ConfidenceSequence` of ``w r``, and the upper one that of
-    ``w (1 - r)``, whose mean is 1 less the value. The difference to another rule with weights v has ``w r + v (1 - r)``,
-    whose mean is 1 more than it.
+    ``w (1 - r)``, whose mean is 1 less the value. The difference to another rule with weights v has
+    ``w r + v (1 - r)``, whose mean is 1 more than it.
 
     Examples
     --------

@@ -1,6 +1,8 @@
 """Traces as Parquet, by pyarrow, a batch of rows at a time."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from banditroute.logs.builder import Batch, Builder
 from banditroute.logs.cells import Cells, Coded
 from banditroute.logs.fields import FIELDS, MARK, Columns, header_of, present, told
 
-__all__ = ["add_table", "read_parquet", "save_parquet", "titles_of"]
+__all__ = ["add_table", "parquet_batches", "read_parquet", "save_parquet", "titles_of"]
 
 ROWS = 1 << 16  # of a batch, and of a group in a file
 
@@ -38,8 +40,11 @@ def save_parquet(trace: Columns, file: IO[bytes]) -> None:
         else:
             column = pa.array(values)
         columns[FIELDS[name]] = column
+    table = pa.table(columns)
+    arm = table.schema.get_field_index("arm")
+    seal = table.schema.field(arm).with_metadata({MARK: "1"})  # so that a header that is lost is missed
     meta = {MARK: json.dumps(header_of(trace))}
-    table = pa.table(columns).replace_schema_metadata(meta)
+    table = table.cast(table.schema.set(arm, seal).with_metadata(meta))
     # Random mantissas do not compress; trying takes longer than writing them.
     pa.parquet.write_table(
         table, file, compression="none", use_dictionary=["arm", "policy"], row_group_size=ROWS,
@@ -55,6 +60,8 @@ def read_parquet(file: IO[bytes], **options: Any) -> Builder:
         schema = source.schema_arrow
         marked = (schema.metadata or {}).get(MARK.encode())
         header = None if marked is None else told(json.loads(marked))
+        if header is None and any(MARK.encode() in (field.metadata or {}) for field in schema):
+            raise ValueError("it is damaged: its header is missing")
         titles = list(schema.names)
         _distinct(titles)
         builder = Builder(header=header, **options)
@@ -140,3 +147,24 @@ def _matrix(column: Any) -> NDArray[Any] | None:
     if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
         return None
     return values.reshape(len(column), width)
+
+
+def parquet_batches(path: str | Path, rows: int = ROWS, **options: Any) -> Iterator[Builder]:
+    """Yield the rows of a Parquet file by batches, each gathered on its own: a file may be larger than memory.
+
+    Arms are those of the header where the file is ours, else those that occur in the batch.
+    """
+    pa = pyarrow()
+    with Path(path).open("rb") as file:
+        try:
+            source = pa.parquet.ParquetFile(file, page_checksum_verification=True)
+            marked = (source.schema_arrow.metadata or {}).get(MARK.encode())
+            header = None if marked is None else told(json.loads(marked))
+            if header is not None:  # the checksum is of the whole; pages have their own
+                header = {name: value for name, value in header.items() if name != "checksum"}
+            for batch in source.iter_batches(batch_size=rows):
+                builder = Builder(header=header, **options)
+                add_table(builder, pa, batch)
+                yield builder
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is not a Parquet file: {error}") from None

@@ -20,7 +20,7 @@ from banditroute.plots.studies import (
     regret_by_slots,
     regret_slope,
 )
-from banditroute.plots.values import quality_cost, value_intervals
+from banditroute.plots.values import cost_frontier, quality_cost, value_intervals
 
 __all__ = [
     "COLOURS",
@@ -30,6 +30,7 @@ __all__ = [
     "alpha_sweep",
     "arm_shares",
     "calibration",
+    "cost_frontier",
     "data",
     "hit_rate_by_slots",
     "interval_coverage",

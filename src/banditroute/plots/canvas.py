@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,41 @@ def given(ax: Axes | None) -> Axes:
 def look(i: int) -> dict[str, Any]:
     """Return colour and dashes of the i-th line."""
     return {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)]}
+
+
+# Contestants that many pictures share keep their looks in all of them.
+_OWN = {
+    name: i
+    for i, names in enumerate(
+        [
+            ("Polaris", "LinUCB"),
+            ("Polar", "textbook, alpha 0.1"),
+            ("LRU", "textbook, alpha 0.3"),
+            ("LFU", "best single arm"),
+            ("uncached", "random"),
+            ("static",),
+            ("oracle",),
+        ]
+    )
+    for name in names
+}
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return colour and dashes by name: they belong to the contestant, whoever else is drawn.
+
+    >>> looks(["LRU", "Polar"])["Polar"] == looks(["Polar", "Polaris"])["Polar"]
+    True
+    """
+    drawn = list(dict.fromkeys(names))
+    slots = {name: _OWN[name] for name in drawn if name in _OWN}
+    for name in drawn:
+        if name not in slots:
+            at = zlib.crc32(name.encode()) % len(COLOURS)
+            taken = {slot % len(COLOURS) for slot in slots.values()}
+            free = next((i for i in range(len(COLOURS)) if (at + i) % len(COLOURS) not in taken), None)
+            slots[name] = (at + free) % len(COLOURS) if free is not None else len(slots)
+    return {name: look(slot) for name, slot in slots.items()}
 
 
 def titles(axes: Axes, title: str, across: str, up: str) -> None:

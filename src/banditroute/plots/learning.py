@@ -154,7 +154,8 @@ def interval_coverage(
     axes = canvas.given(ax)
     nominal = np.array(LEVELS)
     drawn, parts = [], []
-    for i, (name, columns) in enumerate(tables.items()):
+    own_looks = canvas.looks(tables)
+    for name, columns in tables.items():
         value, error, truth = (np.asarray(c, np.float64) for c in np.broadcast_arrays(*columns))
         known = np.isfinite(value) & np.isfinite(truth) & (error > 0.0)
         if not known.any():
@@ -162,7 +163,7 @@ def interval_coverage(
         z = np.abs(value - truth)[known] / error[known]
         share = np.array([(z <= stats.norm.ppf(0.5 + level / 2)).mean() for level in nominal])
         half = 1.96 * np.sqrt(share * (1.0 - share) / len(z))
-        style = canvas.look(i)
+        style = own_looks[name]
         axes.plot(nominal, share, lw=1.8, marker="o", ms=4, **style)
         axes.fill_between(nominal, share - half, share + half, color=style["color"], alpha=0.12, lw=0)
         drawn.append((name, float(share[-1]), style["color"]))

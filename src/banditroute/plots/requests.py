@@ -187,7 +187,8 @@ def mean_over_time(
     """
     axes = canvas.given(ax)
     drawn, parts = [], []
-    for i, (name, column) in enumerate(columns.items()):
+    own_looks = canvas.looks(columns)
+    for name, column in columns.items():
         values = np.asarray(column, dtype=np.float64)
         edges = _edges(len(values), bins)
         known = ~np.isnan(values)
@@ -199,7 +200,7 @@ def mean_over_time(
         half = 1.96 * np.sqrt(np.maximum(square - mean**2, 0.0) / np.maximum(count - 1.0, 1.0))
         mean[count == 0] = np.nan
         middle = (edges[:-1] + edges[1:]) / 2
-        style = canvas.look(i)
+        style = own_looks[name]
         axes.plot(middle, mean, lw=1.8, **style)
         axes.fill_between(middle, mean - half, mean + half, color=style["color"], alpha=0.12, lw=0)
         last = mean[np.isfinite(mean)]
@@ -301,7 +302,8 @@ def weight_distribution(weights: Mapping[str, ArrayLike], *, ax: Axes | None = N
     """
     axes = canvas.given(ax)
     parts, largest = [], 1
-    for i, (name, given) in enumerate(weights.items()):
+    own_looks = canvas.looks(weights)
+    for name, given in weights.items():
         values = check.vector(name, given, len(np.atleast_1d(given)))
         used = np.sort(values[values > 0.0])
         if not len(used):
@@ -310,8 +312,8 @@ def weight_distribution(weights: Mapping[str, ArrayLike], *, ax: Axes | None = N
         share = share * len(used) / len(values)
         size = float(used.sum() ** 2 / np.dot(used, used))
         text = f"{name}: counts as {size:,.0f} of {len(values):,} rows"
-        axes.step(at, share, where="pre", lw=1.8, label=text, **canvas.look(i))
-        axes.plot(at[-1], share[-1], "o", ms=5, color=canvas.look(i)["color"])
+        axes.step(at, share, where="pre", lw=1.8, label=text, **own_looks[name])
+        axes.plot(at[-1], share[-1], "o", ms=5, color=own_looks[name]["color"])
         parts.append({"name": name, "weight": at, "share_as_large": share, "effective": size})
         largest = max(largest, len(values))
     _tail_axes(axes, largest)

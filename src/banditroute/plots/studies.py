@@ -106,7 +106,8 @@ def regret_slope(
     at = np.asarray(times, dtype=np.float64)
     grid = np.geomspace(max(at[0], at[-1] / 2.0**octaves), at[-1], 32)
     parts = []
-    for i, (name, own) in enumerate(curves.items()):
+    own_looks = canvas.looks(curves)
+    for name, own in curves.items():
         rows = np.asarray(own, dtype=np.float64)
         fitted = np.array([np.interp(grid, at, row) for row in rows])
         if not (fitted > 0.0).all():
@@ -118,7 +119,7 @@ def regret_slope(
         text = f"{name}: exponent {exponent:.2f}"
         if len(rows) > 1:
             text += f" [{low:.2f}, {high:.2f}]"
-        style = canvas.look(i)
+        style = own_looks[name]
         axes.plot(at[shown], middle, lw=1.8, label=text, **style)
         axes.plot(grid, np.exp(levels.mean()) * grid**exponent, color=style["color"], lw=5.0, alpha=0.22)
         parts.append({"name": name, "requests": at[shown], "regret": middle, "exponent": exponent, "low": low,
@@ -239,9 +240,10 @@ def _bands(
 ) -> list[tuple[str, float, str]]:
     """Draw lines of shape (seeds, n) with their bands; returns names, heights of the right ends and colours."""
     drawn, parts = [], []
-    for i, (name, rows) in enumerate(lines.items()):
+    own_looks = canvas.looks(lines)
+    for name, rows in lines.items():
         mean, low, high = bands(rows)
-        style = canvas.look(i)
+        style = own_looks[name]
         axes.plot(at, mean, lw=1.8, label=name, marker=marker, ms=4, **style)
         if len(rows) > 1:
             axes.fill_between(at, low, high, color=style["color"], alpha=0.12, lw=0)
@@ -267,9 +269,8 @@ def _swept(
         for name, table in tables.items()
     }
     drawn = _bands(axes, lines, at, across, up, marker="o")
-    for i, rows in enumerate(lines.values() if ring else ()):
+    for name, rows in lines.items() if ring else ():
         best = int(rows.mean(axis=0).argmax())
-        axes.plot(
-            at[best], rows[:, best].mean(), "o", ms=11, mfc="none", mew=1.4, color=canvas.look(i)["color"]
-        )
+        colour = canvas.looks(lines)[name]["color"]
+        axes.plot(at[best], rows[:, best].mean(), "o", ms=11, mfc="none", mew=1.4, color=colour)
     return drawn

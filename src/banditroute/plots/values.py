@@ -12,12 +12,12 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.plots import canvas
 from banditroute.plots.canvas import COLOURS
-from banditroute.simulation import interval
+from banditroute.simulation import Frontier, hull, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["quality_cost", "value_intervals"]
+__all__ = ["cost_frontier", "quality_cost", "value_intervals"]
 
 
 def value_intervals(
@@ -125,6 +125,56 @@ def quality_cost(points: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ax: Axes 
         axes, names, costs[:, 0], rewards[:, 0], [COLOURS[0] if f else "#888888" for f in front]
     )
     canvas.behind(axes, name=names, cost=costs[:, 0], reward=rewards[:, 0], on_front=front)
+    return axes
+
+
+def cost_frontier(
+    found: Frontier,
+    *,
+    arms: Mapping[str, tuple[float, float]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw reward against cost over prices of money: points, and the hull that mixing them reaches.
+
+    Parameters
+    ----------
+    found
+        Of `frontier`.
+    arms
+        Cost and reward of single arms, drawn as crosses.
+    ax
+        Where to draw; the current Axes when not given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from banditroute.plots import data, page
+    >>> from banditroute.simulation import Frontier
+    >>> found = Frontier({"LinUCB": (np.array([[0.5], [0.9]]), np.array([[1.0], [3.0]]))}, np.array([1.0, 0.0]))
+    >>> with tempfile.TemporaryDirectory() as folder, page(1, 1, path=folder + "/a.png") as (ax,):
+    ...     data(cost_frontier(found, ax=ax))["reward"]
+    array([0.5, 0.9])
+    """
+    axes = canvas.given(ax)
+    parts, own_looks, span = [], canvas.looks(found.tables), found.span()
+    for name in found.tables:
+        points = found.points(name)
+        costs, rewards = (np.array([getattr(point, what) for point in points]) for what in ("cost", "reward"))
+        corners = hull(costs, rewards)
+        area = f", AIQ {found.aiq(name):.3f}" if span[0] < span[1] else ""
+        axes.plot(*corners, lw=1.8, label=f"{name}{area}", **own_looks[name])
+        axes.plot(costs, rewards, "o", ms=4, color=own_looks[name]["color"])
+        parts.append({"name": name, "cost": costs, "reward": rewards})
+    for name, (cost, reward) in (arms or {}).items():
+        axes.plot(cost, reward, "x", ms=6, mew=1.6, color="#888888")
+        axes.annotate(
+            name, (cost, reward), xytext=(4, -3), textcoords="offset points", fontsize=8, color="#888888"
+        )
+    canvas.titles(axes, "Reward and cost", "mean cost per request", "mean reward per request")
+    canvas.few_ticks(axes.xaxis, 5)
+    canvas.few_ticks(axes.yaxis, 5)
+    canvas.legend_below(axes)
+    canvas.behind(axes, **canvas.joined(parts))
     return axes
 
 

@@ -84,7 +84,14 @@ class Utilities(NamedTuple):
 
 
 class Compiled(Protocol):
-    """What the compiled loop of a simulation drives: the buffer of the kernels, and noise when it is used up."""
+    """What the compiled loop of a simulation drives: the buffer of the kernels, and noise when it is used up.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB
+    >>> LinUCB(2, 1).compiled().buffer.dtype
+    dtype('float64')
+    """
 
     @property
     def buffer(self) -> Floats:
@@ -167,7 +174,7 @@ class Policy(Border, ABC):
             The policy has not written this method.
         """
         raise TypeError(
-            f"{type(self).__name__} does not say what it maximises: write utilities(contexts (n, dim)) -> Utilities"
+            f"{type(self).__name__} does not say what it maximises: it has no utilities(contexts (n, dim))"
         )
 
     def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
@@ -314,11 +321,14 @@ class Policy(Border, ABC):
     def remove_arm(self, name: str) -> None:
         """Remove an arm and its statistics; the indices behind it move down by one."""
         a = self.index(name)
+        name = self.arms[a]
         if len(self.arms) == 1:
             raise ValueError(f"the last arm must stay, got {name!r}")
         keep = [i for i in range(len(self.arms)) if i != a]
+        before = self.generation(name)
         self.resize(list(keep))
         self.rename(tuple(self.arms[i] for i in keep))
+        self.set_generation(name, max(self.generation(name), before + 1))
 
     def forget(self, arm: int | str) -> None:
         """Make an arm start cold, as if it had never been tried, for every other arm too; raises its generation.
@@ -327,14 +337,16 @@ class Policy(Border, ABC):
         more, on no replica (`EvidencePolicy`).
         """
         a = self.index(arm)
+        before = self.generation(self.arms[a])
         self.resize([None if i == a else i for i in range(len(self.arms))])
         self.rename(self.arms)
+        self.set_generation(self.arms[a], max(self.generation(self.arms[a]), before + 1))
 
     def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None: write it before arms come and go.
 
-        `add_arm`, `remove_arm` and `forget` call it, and then `rename`. Call ``raise_generations(keep)`` first where
-        statistics are shared between replicas.
+        `add_arm`, `remove_arm` and `forget` call it, and then `rename`. Where statistics are shared between replicas,
+        call ``raise_generations(keep)`` first: a wrapper may ask for a change of its own.
         """
         raise TypeError(
             f"the arms of {type(self).__name__} cannot come and go: write resize(keep), where arm i continues keep[i]"

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
-from banditroute.policies.base import LARGEST, Scores
+from banditroute.policies.base import LARGEST, Policy, Scores
 from banditroute.policies.evidence import Sums
 
 __all__ = ["EMA", "UCB1", "BetaThompson", "Fixed", "GaussianThompson", "RoundRobin", "Uniform"]
@@ -68,6 +68,8 @@ class Uniform(_Tally):
     >>> Uniform(4, 2).propensities([1.0, 0.0])
     array([0.25, 0.25, 0.25, 0.25])
     """
+
+    utilities = Policy.utilities  # it maximises nothing
 
     def _best(self, index: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
@@ -132,6 +134,8 @@ class RoundRobin(_Tally):
     >>> policy.select([1.0]).arm
     1
     """
+
+    utilities = Policy.utilities  # nothing in reward units
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None

@@ -177,9 +177,17 @@ class Host(Protocol):
     Everything but `flush` is called with `locked` held, which is re-entrant.
     """
 
-    decisions: int
-    size_limit: int
-    time_limit_s: float
+    @property
+    def decisions(self) -> int:
+        """Decisions made here."""
+
+    @property
+    def size_limit(self) -> int:
+        """Decisions that may await feedback."""
+
+    @property
+    def time_limit_s(self) -> float:
+        """Seconds after which a decision expires."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -243,7 +251,7 @@ class Host(Protocol):
 
 
 @runtime_checkable
-class SlicedHost(Host, Protocol):
+class SlicedHost(Protocol):
     """A Host whose state can be copied slice by slice, so that no hold of the lock is long."""
 
     def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
@@ -305,8 +313,8 @@ class AdapterBackend(Protocol):
     (`Capabilities`); ``pin(name, pinned=True) -> bool``; ``touch(name) -> bool``, mark as just used; ``observe() ->
     dict`` of name to `State`, the server's own word of where every adapter is ("gpu" is resident, a name that is
     missing is nowhere, "unknown" leaves the belief as it was); ``forget(name) -> bool``, drop its weights altogether,
-    for a name that may come back with others (`evict` without it); and, where ``displaces``, ``served(name)``: a request
-    was sent there, answered from a model without I/O by the changes of what is resident, (name, resident) each.
+    for a name that may come back with others (`evict` without it); and, where ``displaces``, ``served(name)``: a
+    request was sent there, answered from a model without I/O by the changes of what is resident, (name, resident) each.
 
     Examples
     --------

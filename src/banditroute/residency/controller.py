@@ -41,7 +41,7 @@ class View:
     eligible_since_plan : (N,) bool array, optional
         Arms that were eligible on some request since the last plan; None for all. The others are not worth loading.
     desired : (N,) bool array, optional
-        The last plan, which the server may not have reached; None where it is what is resident.
+        The last plan, which a server may not have reached; what is resident where left out.
     blocked : (N,) bool array, optional
         Arms that will not load now; None for none.
 
@@ -76,7 +76,7 @@ class View:
     @property
     def standing(self) -> Mask:
         """The last plan, with the pins and without what will not load, (N,): what stays where nothing is better."""
-        mask = self.resident.mask.copy() if self.desired is None else self.desired.copy()
+        mask = (self.resident.mask if self.desired is None else self.desired).copy()
         if self.blocked is not None:
             mask &= ~self.blocked
         mask[list(self.resident.pinned)] = True
@@ -121,6 +121,12 @@ class Window:
         self.size = check.integer("window", size, low=1)
         self.seen = 0
         self._rows: Floats = np.empty((0, 0))
+
+    def check_state(self) -> None:
+        """Refuse attributes that do not go together, as a file may tell them."""
+        kept = min(self.seen, self.size)
+        if self.size < 1 or self.seen < 0 or len(self._rows) < kept or len(self._rows) > self.size:
+            raise ValueError(f"a window of {self.size} must hold {kept} contexts, got {len(self._rows)}")
 
     def append(self, x: Floats) -> None:
         """Keep one context."""

@@ -106,12 +106,8 @@ class Polar(Controller):
         if not len(contexts) or view.fits:
             return view.kept()
         mean, bonus = view.utilities(contexts)
-        utilities = {
-            "mean": mean.copy,
-            "optimistic": lambda: mean + bonus,
-            "pessimistic": lambda: mean - bonus,
-        }
-        look = looked(utilities[self.index](), view)
+        sign = {"mean": 0.0, "optimistic": 1.0, "pessimistic": -1.0}[self.index]
+        look = looked(mean + sign * bonus if sign else mean.copy(), view)
         return set(np.flatnonzero(planned(look, view, self.epoch, self.hysteresis)).tolist())
 
     def resize(self, keep: list[int | None]) -> None:

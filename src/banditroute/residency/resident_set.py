@@ -59,6 +59,12 @@ class ResidentSet:
     def __len__(self) -> int:
         return int(self.mask.sum())
 
+    def bare(self) -> "ResidentSet":
+        """Return a set of the same arms, capacity and pins with nothing in it: what a server is known to hold."""
+        new = ResidentSet(len(self.mask), self.capacity, sizes=self.sizes)
+        new.pinned = self.pinned
+        return new
+
     def fits(self, arm: int) -> bool:
         """Tell whether `arm` could be loaded without evicting anything."""
         # A sum of floats may be off in its last bits: a set that fits exactly must fit.

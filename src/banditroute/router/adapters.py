@@ -85,7 +85,8 @@ class Adapters:
     """
 
     __slots__ = (
-        "actual", "asked", "desired", "forgotten", "known", "loading", "pauses", "pinned", "pins",
+        "actual", "asked", "desired", "doubtful", "forgotten", "known", "loading", "pauses", "perhaps_pinned",
+        "pinned", "pins",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -94,8 +95,10 @@ class Adapters:
         self.pins: frozenset[str] = frozenset()
         self.actual: dict[str, None] = {}
         self.pinned: set[str] = set()  # at the server
+        self.perhaps_pinned: set[str] = set()  # there: the answer is missing
         self.known: set[str] = set()  # ours: what else a server holds is left alone
         self.asked: set[str] = set()  # ever asked for: the server may have it, whatever it answered
+        self.doubtful: set[str] = set()  # the answer to a load or an eviction is missing and nobody can tell
         self.forgotten: set[str] = set()  # to be dropped before a load under the same name
         self.loading: set[str] = set()  # by calls that were left behind
         self.pauses: dict[Action, Pause] = {}
@@ -120,9 +123,17 @@ class Adapters:
         for action in [action for action in self.pauses if action.name == name]:
             del self.pauses[action]
 
+    def unpinned(self, name: str) -> None:
+        """See that the server holds no pin of an adapter; what the pin stood in the way of is tried at once."""
+        self.pinned.discard(name)
+        self.perhaps_pinned.discard(name)
+        for what in ("evict", "forget"):
+            self.pauses.pop(Action(what, name), None)
+
     def dropped(self, name: str) -> None:
         """See that nothing of a forgotten adapter is left."""
         self.forgotten.discard(name)
+        self.doubtful.discard(name)
         self.asked.discard(name)
         if name not in self.desired:
             self.known.discard(name)
@@ -135,7 +146,6 @@ class Adapters:
             self.actual[name] = None
         else:
             del self.actual[name]
-            self.pinned.discard(name)
         return True
 
     def differences(self, states: Mapping[str, str]) -> list[tuple[str, bool]]:
@@ -149,7 +159,7 @@ class Adapters:
     def blocked(self, now: float) -> frozenset[str]:
         """Return what will not load now."""
         paused = (a.name for a, pause in self.pauses.items() if a.what == "ensure" and pause.until > now)
-        return frozenset((*paused, *self.loading))
+        return frozenset(name for name in (*paused, *self.loading) if name not in self.actual)
 
     def forgive(self) -> None:
         """Try again what did not load: the server is another one now."""
@@ -171,8 +181,10 @@ class Adapters:
         if action.what == "ensure":
             return name in self.desired and name not in self.actual and name not in self.loading
         if action.what == "evict":
-            return name in self.actual and name not in self.desired
-        return name in {"forget": self.forgotten, "pin": self.pins, "unpin": self.pinned}[action.what]
+            return (name in self.actual or name in self.doubtful) and name not in self.desired
+        if action.what == "unpin":
+            return name not in self.pins and (name in self.pinned or name in self.perhaps_pinned)
+        return name in (self.forgotten if action.what == "forget" else self.pins)
 
     def _ready(self, action: Action, now: float, did: Progress) -> bool:
         pause = self.pauses.get(action)
@@ -204,7 +216,7 @@ class Adapters:
 
     def _first(self) -> Iterable[Action]:
         yield from (Action("forget", name) for name in sorted(self.forgotten))
-        yield from (Action("unpin", name) for name in sorted(self.pinned - self.pins))
+        yield from (Action("unpin", name) for name in sorted((self.pinned | self.perhaps_pinned) - self.pins))
         yield from (Action("pin", name) for name in sorted(self.pins - self.pinned) if name in self.actual)
 
     def evictable(
@@ -216,7 +228,8 @@ class Adapters:
         if stuck is None:
             stuck = len(self.blocked(now) & self.desired.keys() - self.actual.keys())
         surplus = [n for n in self.actual if n not in self.desired and n not in self.forgotten]
-        leaving = [Action("evict", n) for n in surplus[: max(0, len(surplus) - stuck)]]
+        unseen = sorted(self.doubtful - self.desired.keys() - self.forgotten)
+        leaving = [Action("evict", n) for n in (*surplus[: max(0, len(surplus) - stuck)], *unseen)]
         return [action for action in leaving if self._ready(action, now, did)]
 
     def _brought_back(self, now: float, did: Progress) -> Action | None:

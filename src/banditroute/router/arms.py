@@ -93,7 +93,7 @@ class Arms:
             self._masks[key] = mask
         return mask
 
-    def allowed(self, given: Eligible) -> Mask:
+    def allowed(self, given: Eligible) -> Any:
         """Return a mask from names, from a mapping of every name to a truth value, or from an array as it is."""
         if isinstance(given, Mapping):
             missing = [name for name in self.names if name not in given]
@@ -104,8 +104,7 @@ class Arms:
             isinstance(given, list | tuple) and given and isinstance(given[0], str)
         ):
             return self.mask(given)
-        mask: Any = given
-        return mask  # type checked where prices and mask are folded
+        return given  # checked where prices and mask are folded
 
     def priced(self, given: Priced) -> Any:
         """Return prices from a mapping of names, 0 for those left out, or from an array as it is."""

@@ -10,7 +10,7 @@ from banditroute.router.arms import Arms
 from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.parts import RouterParts
 
-__all__ = ["add_arm", "arm_stats", "check_name", "forget_arm", "mute", "remove_arm", "spread"]
+__all__ = ["add_arm", "arm_stats", "check_name", "forget_arm", "mute", "remove_arm"]
 
 LONGEST = 65_535  # bytes of a name
 
@@ -98,18 +98,8 @@ def mute(parts: RouterParts, name: str, muted: bool) -> None:
         raise ValueError(f"arm must not be the last one that is not in quarantine, got {name!r}")
     parts.arms.muted = after
     parts.table.live = False
-    what = "muted" if muted else "unmuted"
-    parts.listeners.arms_changed(ArmChange(what, parts.arms.names[arm], parts.arms.names))
-
-
-def spread(parts: RouterParts, arm: int) -> None:
-    """Narrow the bonus of an arm as if each of its pending decisions were one more observation.
-
-    Exact where contexts are unit vectors along one direction: the width there is (ridge + n)^-1/2, and p plays
-    more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
-    """
-    known = parts.policy.mass(arm)
-    parts.policy.widen(arm, "pending", (known / (known + max(0.0, parts.arms.pending[arm]))) ** 0.5)
+    name, names = parts.arms.names[arm], parts.arms.names
+    parts.listeners.arms_changed(ArmChange("muted" if muted else "unmuted", name, names))
 
 
 def arm_stats(arms: Arms) -> dict[str, dict[str, float]]:

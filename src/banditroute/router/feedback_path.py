@@ -6,7 +6,7 @@ from banditroute.records import ArmChange, Extras, Feedback, Origin, Pending, Re
 from banditroute.router.ledger import ANSWERED, Entry
 from banditroute.router.parts import RouterParts
 
-__all__ = ["FeedbackPath"]
+__all__ = ["FeedbackPath", "asked", "spread"]
 
 
 class FeedbackPath:
@@ -186,7 +186,7 @@ class FeedbackPath:
         if arm is not None:
             self._parts.arms.pending[arm] -= 1
             if self._parts.spread_pending:
-                self._spread(arm)
+                spread(self._parts, arm)
 
     def _request(self, entry: Entry) -> Request:
         return asked(entry, self._parts.policy.dim)
@@ -197,3 +197,13 @@ def asked(entry: Any, dim: int) -> Request:
     _, kept, _, time, at, _, weights, session = entry
     extras = None if weights is None and session is None else Extras(weights=weights, session=session)
     return Request(kept if kept.size == dim else kept[:dim], at, extras, time)
+
+
+def spread(parts: RouterParts, arm: int) -> None:
+    """Narrow the bonus of an arm as if each of its pending decisions were one more observation.
+
+    Exact where contexts are unit vectors along one direction: the width there is (ridge + n)^-1/2, and p plays
+    more make it (ridge + n + p)^-1/2. The factor is derived from two counts, so expiry and answers undo it.
+    """
+    known = parts.policy.mass(arm)
+    parts.policy.widen(arm, "pending", (known / (known + max(0.0, parts.arms.pending[arm]))) ** 0.5)

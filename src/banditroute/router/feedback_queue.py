@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -152,18 +153,17 @@ class FeedbackQueue:
                 key, reward = self._waiting.popleft()
                 self._busy = True
             outcome = ["failed"]
-            self._thread.guard(
-                lambda key=key, reward=reward, to=outcome: to.append(self._judged(key, reward))
-            )
+            self._thread.guard(partial(self._judge, key, reward, outcome))
             with self._changed:
                 self._counts[outcome[-1]] += 1
                 self._busy = False
                 self._changed.notify_all()
 
-    def _judged(self, key: int, reward: float) -> str:
+    def _judge(self, key: int, reward: float, outcome: list[str]) -> None:
         if self.gate is not None and not self.gate(key, reward):
-            return "invalid"
-        return "learned" if self.router.update(key, reward) else "dropped"
+            outcome.append("invalid")
+        else:
+            outcome.append("learned" if self.router.update(key, reward) else "dropped")
 
     def begin_again(self) -> None:
         """Begin anew in a forked child, with other random numbers than the parent will draw."""

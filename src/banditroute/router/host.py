@@ -25,7 +25,7 @@ from banditroute.records import (
     Why,
 )
 from banditroute.router import changes, state
-from banditroute.router.feedback_path import FeedbackPath, asked
+from banditroute.router.feedback_path import FeedbackPath, asked, spread
 from banditroute.router.ledger import ANSWERED, EXPIRED
 from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
@@ -216,6 +216,8 @@ class RouterHost:
         elif event.why == "cancelled":
             self._feedback.cancel(event.id)
         else:
+            if event.why == "removed":  # an answer came that taught nothing
+                self.parts.books.dropped += 1
             self._feedback.answered_elsewhere(event.id)
         return True
 
@@ -360,7 +362,7 @@ class RouterHost:
     def respread(self, arm: int) -> None:
         """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
         if self.parts.spread_pending:
-            changes.spread(self.parts, arm)
+            spread(self.parts, arm)
 
 
 def _member(policy: Policy, header: Header, arrays: Arrays) -> Membership | None:

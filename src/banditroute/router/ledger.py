@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -20,7 +20,10 @@ __all__ = ["Ledger", "decision_key"]
 # and arrays, and at 100,000 named tuples a full collection took 119 ms.
 Entry = tuple[str, Floats, float, float, int, tuple[Any, ...] | None, Mapping[str, float] | None, str | None]
 
-EXPIRED, ANSWERED, CANCELLED = 0, 1, 2
+Status = Literal[0, 1, 2]
+EXPIRED: Final = 0
+ANSWERED: Final = 1
+CANCELLED: Final = 2
 LONGEST_ID = 128  # bytes of a caller's own id
 IDS = 1 << 63
 
@@ -215,7 +218,7 @@ class Ledger:
         if self.on_expire is not None:
             self.on_expire(key, entry)
 
-    def close(self, key: int, status: Literal[0, 1, 2] = ANSWERED) -> None:
+    def close(self, key: int, status: Status = ANSWERED) -> None:
         """Remember that an id has been dealt with."""
         self.closed[key] = status
         if len(self.closed) > self.size_limit:

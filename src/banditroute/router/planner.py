@@ -73,6 +73,8 @@ class Planner:
         if reconciler is not None:
             reconciler.own(parts.arms.names)
             reconciler.want(*residence.wanted())
+            if where == "inline":
+                reconciler.begin_soon()  # adapters shall load though no request comes
         self._thread = self._background()
 
     def _background(self) -> Background:
@@ -95,6 +97,10 @@ class Planner:
     def busy(self) -> bool:
         """Whether another thread is computing a plan; the lock must be held."""
         return self.waiting is not None and self._planner != threading.get_ident()
+
+    def is_busy(self) -> bool:
+        """As `busy`."""
+        return self.busy
 
     def settle(self) -> None:
         """Wait until no plan is being computed; the lock must be held and is released meanwhile."""
@@ -140,6 +146,18 @@ class Planner:
         if self.reconciler is not None:
             self._guarded(self.reconciler.step)
 
+    def inserts(self, arm: int) -> bool:
+        """Whether a fault may have this arm loaded: not at a server that does so itself, nor what will not load now."""
+        reconciler = self.reconciler
+        if reconciler is None:
+            return True
+        return not (reconciler.displaces or self._parts.arms.names[arm] in reconciler.blocked())
+
+    def sent(self, arm: int) -> None:
+        """Follow a request to a server that displaces by requests."""
+        if self.reconciler is not None and self.reconciler.displaces:
+            self.reconciler.served(self._parts.arms.names[arm])
+
     def recovered(self) -> None:
         """Assert a recovered set at the server, whatever it holds."""
         if self.reconciler is not None:
@@ -163,15 +181,15 @@ class Planner:
         if self.reconciler is not None:
             self.reconciler.own(self._parts.arms.names)
             self.reconciler.want(*self._residence.wanted())
+            self._parts.books.due = 0.0
             if self.where == "background":
                 self._thread.wake()
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Stop the thread and the reconciler; False where one of them did not end in time."""
-        ended = self._thread.close(timeout_s)
-        if self.reconciler is not None:
-            self.reconciler.close(timeout_s)
-        return ended
+        # The reconciler first: it lets go of a call that hangs, so that the thread can end.
+        ended = self.reconciler is None or self.reconciler.close(timeout_s)
+        return self._thread.close(timeout_s) and ended
 
     def stats(self) -> dict[str, Any]:
         """Return counters of plans, and of the reconciler where there is one."""

@@ -171,6 +171,8 @@ class PriceTable:
     ) -> Parts:
         """Return copies of all rows by name, those of the caller included."""
         rows = {"fault": self.fault.values.copy()}
+        if self._muted.any():
+            rows["quarantine"] = np.where(self._muted, inf, 0.0)
         for term, row in self._rows:
             own = self._asked(term, request) if term.per_request else None
             rows[term.name] = row.values.copy() if own is None else row.values + own

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from typing import Any, get_args
 
@@ -21,7 +22,7 @@ __all__ = ["Reconciler"]
 
 STATES = frozenset(get_args(State))
 FRESH = 0.1  # of the period: a new plan starts from an answer of the server that is no older
-TRIES = 5  # at dropping a forgotten adapter of a server that cannot tell what it holds
+TRIES = 5  # at an eviction that is refused by a server that cannot tell what it holds: it may not be there
 COUNTS = (
     "loads", "load_failures", "evictions", "eviction_failures", "pin_failures", "touch_failures", "observations",
     "observation_failures", "timeouts",
@@ -148,7 +149,7 @@ class Reconciler:
             self._wake()
 
     def invalidate(self) -> None:
-        """Ask the server what is true before anything else: what is known may be wrong (recovery, a fork)."""
+        """Believe nothing before the server has said it: what is known may be wrong (recovery, a fork)."""
         if os.getpid() != self._pid:  # in the child of a fork no thread lives and a lock may be held for ever
             self._fresh_locks()
             self._adapters.loading.clear()
@@ -156,6 +157,8 @@ class Reconciler:
             self._asked_s = self._answered_s = -inf
             self._away = Pause()
             self._wake()
+        for name in self.actual:
+            self._set(name, False)
 
     def _wake(self) -> None:
         """Have the next step do something, unless the server is away; the lock is held."""
@@ -173,10 +176,9 @@ class Reconciler:
         return self._due
 
     @property
-    def follows_requests(self) -> bool:
-        """Whether `served` must be told of every request: the server displaces by them. Known after the first step."""
-        able = self._able
-        return able is not None and able.displaces and hasattr(self.backend, "served")
+    def displaces(self) -> bool:
+        """Whether requests change what the server holds, so that `served` must be told of each; known once asked."""
+        return self._able is not None and self._able.displaces
 
     def blocked(self) -> frozenset[str]:
         """Return the adapters that will not load now: they failed and are in their pause, or their load hangs."""
@@ -189,14 +191,19 @@ class Reconciler:
 
     def served(self, name: str) -> None:
         """See a request sent to an adapter at a server that displaces: what it changed there is confirmed."""
-        if not self.follows_requests:
+        follow = getattr(self.backend, "served", None)
+        if follow is None:
             return
         try:
-            for other, resident in self.backend.served(name):  # type: ignore[attr-defined]
+            for other, resident in follow(name):
                 if self._set(other, resident) and resident:
                     self._counts["loads"] += 1
         except (Exception, SystemExit) as error:
             self._note("served", error)
+
+    def heard(self, name: str, resident: bool) -> bool:
+        """Take over what the server told otherwise than by an answer; whether that is news."""
+        return self._set(name, resident)
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Do nothing any more; False where the step under way did not end in time. A call that hangs is left behind."""
@@ -217,8 +224,9 @@ class Reconciler:
         return {**counts, "desired": wanted, "actual": there, "blocked": blocked, "hanging_calls": hanging}
 
     def begin_soon(self, delay_s: float = 0.02) -> None:
-        """Make the first step on a thread of its own, unless somebody else has made it by then: adapters load before
-        the first request comes, and who made this object waits for nothing.
+        """Make the first step on a thread of its own, unless somebody else has made it by then.
+
+        So adapters load before the first request comes, and who made this object waits for nothing.
         """
 
         def begin() -> None:
@@ -262,7 +270,7 @@ class Reconciler:
             if action is None:
                 break
             self._act(action, did, able)
-        if did.loaded and able.observe and not did.stop and self._look():
+        if did.loaded and not did.stop and (not able.observe or self._look()):
             self._verify(did)
 
     def _schedule(self) -> None:
@@ -314,11 +322,17 @@ class Reconciler:
         what, name = action
         with self._lock:
             own = self._adapters
-            own.pauses.pop(action, None)
+            if what != "ensure":
+                own.pauses.pop(action, None)
+            if what in ("ensure", "evict"):
+                own.doubtful.discard(name)
+            if what in ("evict", "forget"):
+                own.pinned.discard(name)
             if what == "pin":
                 own.pinned.add(name)
+                own.perhaps_pinned.discard(name)
             elif what == "unpin":
-                own.pinned.discard(name)
+                own.unpinned(name)
             elif what == "forget":
                 own.dropped(name)
             # A server that neither unloads nor tells whom it displaced: the oldest that is not wanted, it is assumed.
@@ -350,19 +364,29 @@ class Reconciler:
             own = self._adapters
             there, now = name in own.actual, self._clock()
             if what == "ensure" and there:
-                own.pauses.pop(action, None)
                 did.loaded.append(name)
                 self._counts["loads"] += 1
                 return
-            if (what == "evict" and not there) or (what == "forget" and name not in own.forgotten):
+            gone = (what == "evict" and not there) or (what == "forget" and name not in own.forgotten)
+            if gone and able.observe:
                 return
             if what == "ensure" and did.stubborn and outcome.error is None:
                 own.pauses.setdefault(action, Pause()).until = now + self.retry_s  # nobody made room for it
             else:
                 pause = own.failed(action, now, self.retry_s)
-                if what == "forget" and not able.observe and pause.failures >= TRIES:
-                    own.dropped(name)
+                if not able.observe and pause.failures >= TRIES and outcome.value is False:
+                    own.doubtful.discard(name)
+                    if what == "forget":
+                        own.dropped(name)
+                elif not able.observe and (
+                    what == "evict" or (what == "ensure" and outcome.error is not None)
+                ):
+                    own.doubtful.add(name)
             did.stubborn |= what == "evict"
+            if what == "pin" and outcome.error is not None:
+                own.perhaps_pinned.add(name)
+            elif what == "unpin" and outcome.value is False:
+                own.unpinned(name)
         if what in ("ensure", "evict") and not able.observe:
             self._set(name, False)  # it may be there or not, and is not counted on
         if what == "ensure":
@@ -390,7 +414,7 @@ class Reconciler:
         did.touched = True
         backend: Any = self.backend
         for name in kept:
-            outcome = self._calls.run(lambda name=name: backend.touch(name), self.call_timeout_s)
+            outcome = self._calls.run(partial(backend.touch, name), self.call_timeout_s)
             if outcome.value is not True:
                 self._counts["touch_failures"] += 1
                 self._asked_s = -inf  # it may not be there
@@ -419,6 +443,8 @@ class Reconciler:
             with self._lock:
                 if what == "ensure":
                     self._adapters.loading.discard(name)
+                elif what == "pin" and outcome.value is True:
+                    self._adapters.perhaps_pinned.add(name)
             if able.observe:
                 self._asked_s = -inf
             elif outcome.value is True and what in ("ensure", "evict"):
@@ -444,6 +470,7 @@ class Reconciler:
                 self._away = Pause()
                 own.forgive()
             changes = own.differences(states)
+            own.pinned.difference_update(name for name, resident in changes if not resident)
             left = ("gpu", "unknown", "host") if hasattr(backend, "forget") else ("gpu", "unknown")
             for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
                 own.dropped(name)
@@ -459,6 +486,9 @@ class Reconciler:
             for name in lost:
                 self._counts["load_failures"] += 1
                 own.failed(Action("ensure", name), self._clock(), self.retry_s)
+            if not lost:  # otherwise adapters that displace each other would each time seem to load well
+                for name in did.loaded:
+                    own.pauses.pop(Action("ensure", name), None)
 
     def _capabilities(self) -> Capabilities:
         """Return what the backend says that it can, as far as it has the methods for it."""

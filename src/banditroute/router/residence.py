@@ -49,7 +49,7 @@ class Residence:
     """
 
     __slots__ = (
-        "_arms", "_books", "_table", "actual", "controller", "desired", "faults", "loads", "paging", "served",
+        "_arms", "_books", "_slots", "_table", "actual", "controller", "desired", "faults", "loads", "paging", "served",
         "switching",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class Residence:
         self._arms, self._table, self._books = arms, table, books
         self.controller, self.switching, self.served = controller, switching, served
         known = self._sized(sizes)
+        self._slots = known is None
         self.paging = as_paging(paging, len(arms))
         self.faults = self._priced(known)
         self.loads = switching * self.faults if loads is None else check.vector("loads", loads, len(arms))
@@ -77,7 +78,7 @@ class Residence:
         controller.begin(self.desired)
         self.actual = self.desired
         if served:
-            self.actual = ResidentSet(len(arms), controller.capacity, sizes=known)
+            self.actual = self.desired.bare()
         self.reprice()
 
     def __repr__(self) -> str:
@@ -138,10 +139,15 @@ class Residence:
             changed = self.actual.follow(arm, resident)
         else:
             changed = self.actual.load(arm) if resident else self.actual.evict(arm)
+        if self.served and self.controller.inserts and resident != bool(self.desired.mask[arm]):
+            # Faults, not plans, say what is wanted: what the server displaced, or could not load, is not.
+            if self.desired.load(arm) if resident else self.desired.evict(arm):
+                self.controller.confirmed(arm, resident)
+        elif changed:
+            self.controller.confirmed(arm, resident)
         if changed:
             if resident:
                 self._books.load_price += float(self.loads[arm])
-            self.controller.confirmed(arm, resident)
             self.reprice()
         return changed
 
@@ -149,7 +155,7 @@ class Residence:
         """Return the fault price of an arm to be added."""
         if fault is not None:
             return check.finite("fault", fault, low=0.0, high=LARGEST)
-        sizes = np.append(self.desired.sizes, size)
+        sizes = None if self._slots and size == 1.0 else np.append(self.desired.sizes, size)
         try:
             return float(fault_prices(self.paging, len(self._arms) + 1, sizes)[-1])
         except ValueError as error:
@@ -163,7 +169,7 @@ class Residence:
         self.loads = carried(self.loads, keep, self.switching * fault)
         one = self.desired is self.actual
         self.desired = _moved(self.desired, keep, size)
-        self.actual = self.desired if one else _moved(self.actual, keep, size)
+        self.actual = self.desired if one else _followed(self.actual, self.desired, keep)
         self.controller.resize(keep)
         self.reprice()
 
@@ -193,6 +199,15 @@ def carried(old: Floats, keep: list[int | None], new: float) -> Floats:
     array([2. , 0.5])
     """
     return np.array([new if a is None else old[a] for a in keep])
+
+
+def _followed(old: ResidentSet, desired: ResidentSet, keep: list[int | None]) -> ResidentSet:
+    new = desired.bare()
+    for arm, before in enumerate(keep):
+        if before is not None:
+            new.follow(arm, bool(old.mask[before]))
+    new.page_ins, new.evictions = old.page_ins, old.evictions
+    return new
 
 
 def _moved(old: ResidentSet, keep: list[int | None], size: float) -> ResidentSet:

@@ -17,6 +17,7 @@ from banditroute._core.container import LIMIT_BYTES
 from banditroute._core.typing import Clock, Floats
 from banditroute.durability import journal, snapshots
 from banditroute.durability.journal import Journal
+from banditroute.durability.local_evidence import Shareable
 from banditroute.durability.membership import Membership
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
@@ -26,6 +27,7 @@ from banditroute.records import (
     Extras,
     Listener,
     Marked,
+    Parts,
     Pending,
     Request,
     StateStore,
@@ -36,7 +38,7 @@ from banditroute.residency.paging import Paging
 from banditroute.router import changes, forcing
 from banditroute.router.arms import Arms, Eligible, Priced
 from banditroute.router.books import Books
-from banditroute.router.feedback_path import FeedbackPath
+from banditroute.router.feedback_path import FeedbackPath, spread
 from banditroute.router.forks import follow_forks
 from banditroute.router.host import RouterHost
 from banditroute.router.ledger import Entry, Ledger, decision_key
@@ -212,9 +214,8 @@ class Router:
             )  # fmt: skip
             self.paging = self._residence.paging
             if residency.needs_utilities:
-                policy.utilities(
-                    np.zeros((1, policy.dim))
-                )  # raises where the policy cannot say what it maximises
+                # Raises where the policy cannot say what it maximises.
+                policy.utilities(np.zeros((1, policy.dim)))
         self.parts = RouterParts(
             self._lock,
             policy,
@@ -250,8 +251,10 @@ class Router:
     def _assemble(self, terms: Sequence[Term], listeners: Sequence[Listener]) -> None:
         """Bind the terms, start the planner and take the policy over."""
         names = [term.name for term in terms]
-        if len(set(names)) < len(names) or not {"fault", "caller"}.isdisjoint(names):
-            raise ValueError(f"terms must have distinct names, none 'fault' or 'caller', got {names}")
+        if len(set(names)) < len(names) or not {"fault", "caller", "quarantine"}.isdisjoint(names):
+            raise ValueError(
+                f"terms must have distinct names, none 'fault', 'caller' or 'quarantine', got {names}"
+            )
         for term in terms:
             if not isinstance(term, Term):
                 raise TypeError(f"terms must hold Terms, got {term!r}")
@@ -266,10 +269,10 @@ class Router:
             self._residence.reprice()
             reconciler = None
             if self.backend is not None:
-                reconciler = Reconciler(self.backend, confirm=self.confirm, clock=self._clock)
+                reconciler = Reconciler(self.backend, confirm=self._confirmed, clock=self._clock)
             self._planner = Planner(self.parts, self._residence, self.maintenance, reconciler)
             self.parts.settle = self._planner.settle
-            self.parts.planning = lambda planner=self._planner: planner.busy
+            self.parts.planning = self._planner.is_busy
             self.parts.unload = self._planner.unload
         self._rearm()
         for part in (self.policy, *terms):
@@ -386,6 +389,9 @@ class Router:
             if not -inf < now < inf:
                 now = books.now()
             arm, propensity = choice
+            rows = None  # the prices by which it was chosen: serving it may change them
+            if self._listeners.keeps_parts:
+                rows = self._rows(context, at, extras)
             hit, forced = True, False
             if self._residence is not None:
                 arm, propensity, hit, forced = self._served(context, effective, choice, protected)
@@ -399,7 +405,7 @@ class Router:
             arms.plays[arm] += 1
             if self._watched or key is not None:
                 entry = (name, kept, propensity, now, at, None, weights, session)
-                return self._told(entry, context, extras, arm, hit, forced, key)
+                return self._told(entry, context, extras, rows, arm, hit, forced, key)
             key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
@@ -587,11 +593,10 @@ class Router:
             arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
             self._books.forced += forced
         hit = residence.actual.mask.item(arm)
-        if planner.reconciler is not None and planner.reconciler.follows_requests:
-            planner.reconciler.served(self._arms.names[arm])
         controller.observe(arm, context, hit)
-        if not hit and controller.inserts and residence.insert(arm):
+        if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
+        planner.sent(arm)
         if controller.next_plan < self._books.due:
             self._books.due = controller.next_plan
         return arm, propensity, hit, forced
@@ -601,6 +606,7 @@ class Router:
         entry: Entry,
         context: Floats,
         extras: Extras | None,
+        rows: Parts | None,
         arm: int,
         hit: bool,
         forced: bool,
@@ -610,25 +616,26 @@ class Router:
         books, table, listeners = self._books, self._table, self._listeners
         name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras, now)
-        parts = None
-        if listeners.keeps_parts:
-            prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
-            parts = table.parts(self._arms.names, request, prices, mask)
         if table.terms:
             held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
             entry = (*entry[:5], held, *entry[6:])
         own = key is not None
         key = self._ledger.open(entry, key)
         if self.parts.spread_pending:
-            changes.spread(self.parts, arm)
+            spread(self.parts, arm)
         decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
         if own:
             self._named[key] = decision
             if len(self._named) > self._ledger.size_limit:
                 self._named.popitem(last=False)
         if listeners.deciding:
-            listeners.decided(decision, request, Pending(*entry), forced, parts)
+            listeners.decided(decision, request, Pending(*entry), forced, rows)
         return decision
+
+    def _rows(self, context: Floats, at: int, extras: Extras | None) -> Parts:
+        """Return copies of all prices of a request by name."""
+        prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
+        return self._table.parts(self._arms.names, Request(context, at, extras), prices, mask)
 
     def _repeated(self, key: int) -> Decision | None:
         """Return the first decision under an id of the caller, or refuse an id that is another decision's."""
@@ -660,7 +667,7 @@ class Router:
         self._arms.pending = [0] * len(self._arms)
         if parts.spread_pending:
             for arm in range(len(self._arms)):
-                changes.spread(parts, arm)
+                spread(parts, arm)
         self.policy.reseed()
         if self._journal is not None:
             self._journal.abandon()
@@ -720,7 +727,18 @@ class Router:
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
         with self._lock:
+            if self._planner is not None and self._planner.reconciler is not None:
+                return self._planner.reconciler.heard(name, resident)
             return self._residence is not None and self._residence.confirm(name, resident)
+
+    def _confirmed(self, name: str, resident: bool) -> None:
+        """Take over what the server says."""
+        with self._lock:
+            assert self._residence is not None and self._planner is not None
+            wanted = self._residence.desired.mask.copy()
+            self._residence.confirm(name, resident)
+            if (wanted != self._residence.desired.mask).any():
+                self._planner.wanted()
 
     # Arms, terms and listeners that come and go.
 
@@ -810,7 +828,7 @@ class Router:
         with self._lock:
             if not isinstance(term, Term):
                 raise TypeError(f"term must be a Term, got {term!r}")
-            if term.name in ("fault", "caller", *(one.name for one in self._table.terms)):
+            if term.name in ("fault", "caller", "quarantine", *(one.name for one in self._table.terms)):
                 raise ValueError(f"term must have a name of its own, got {term.name!r}")
             _unowned(f"term {term.name!r}", term)
             before = self._table.terms
@@ -1069,9 +1087,12 @@ class Router:
         """
         if self._replica is not None:
             raise ValueError("join must be called once, got a second call")
+        policy = self.policy
+        if not isinstance(policy, Shareable):
+            raise TypeError(f"policy must share its evidence to join a store, got {type(policy).__name__}")
         new = Replica(
             self._host,
-            self.policy,
+            policy,
             store,
             sync_s=sync_s,
             share_decisions=share_decisions,

@@ -216,12 +216,13 @@ def _policy(
 ) -> Policy:
     spare = policy.copy()
     own = {k.removeprefix("policy."): v for k, v in arrays.items() if k.startswith("policy.")}
-    try:
-        spare.load_state(header["policy"], own, settings="own")
-    except (
-        ValueError
-    ):  # a policy that does not tell settings from statistics; or the state does not fit at all
+    try:  # of the same settings: what follows goes on to the last bit, as if nothing had been stored
         spare.load_state(header["policy"], own)
+    except ValueError as other:
+        try:
+            spare.load_state(header["policy"], own, settings="own")
+        except ValueError as error:  # maybe because it does not tell settings from statistics
+            raise other from error
     if keep != list(range(len(spare.arms))):
         spare.resize(keep)
         spare.rename(names)
@@ -284,9 +285,11 @@ def _pending(parts: RouterParts, header: Header, arrays: Arrays, known: set[str]
     width = parts.policy.kept(np.zeros(parts.policy.dim), 0).size
     if contexts.ndim != 2 or len(contexts) != count or (count and contexts.shape[1] != width):
         raise ValueError(f"pending contexts must be ({count}, {width}), got {contexts.shape}")
-    for name in ("context", "propensity", "time"):
+    for name in ("context", "time"):
         if not np.isfinite(arrays[f"pending.{name}"]).all():
             raise ValueError(f"pending {name} must be finite")
+    if np.isinf(arrays["pending.propensity"]).any():  # not a number where the policy tells none
+        raise ValueError("pending propensity must be finite or not a number")
     if (arrays["pending.at"] < 0).any():
         raise ValueError("pending at must be >= 0")
     extra = header.get("pending_extra", {"terms": [], "rows": {}})
@@ -349,7 +352,7 @@ def _residence(
     code = {name: i for i, name in enumerate(parts.arms.names)}
     own_sizes, own_faults, own_loads = residence.desired.sizes, residence.faults, residence.loads
     place = [code.get(name) for name in names]
-    new_sizes = [sizes[a] if a is not None else own_sizes[c] for a, c in zip(keep, place, strict=True)]  # type: ignore[index]
+    new_sizes = [sizes[a] if a is not None else own_sizes[c] for a, c in zip(keep, place, strict=True)]
     new_faults = np.array(
         [faults[a] if a is not None else own_faults[c] for a, c in zip(keep, place, strict=True)]
     )
@@ -365,7 +368,7 @@ def _residence(
     else:
         for a in wanted:
             desired.load(a)
-    actual = ResidentSet(len(names), controller.capacity, sizes=new_sizes) if residence.served else desired
+    actual = desired.bare() if residence.served else desired
     actual.page_ins, actual.evictions = int(page_ins), int(evictions)
 
     def take_residence() -> None:
@@ -399,7 +402,8 @@ def _controller(
         if keep != list(range(len(keep))) or len(keep) != len(residence.faults):
             spare.resize([None] * len(keep))
         return spare
-    spare = fill(spare, header["controller"], arrays)
+    fill(spare, header["controller"], arrays)  # in place
+    deepcopy(spare).observe(0, np.zeros(int(header["policy"]["dim"])), True)  # as the next request will
     if keep != list(range(len(header["policy"]["arms"]))):
         spare.resize(keep)
     return spare

@@ -8,9 +8,11 @@ from banditroute.simulation.comparison import (
     microseconds,
     summary,
 )
+from banditroute.simulation.costs import Frontier, Point, frontier, hull
 from banditroute.simulation.digits import digits_adapters
 from banditroute.simulation.engine import Run, simulate
 from banditroute.simulation.environments import LinearEnvironment, MatrixEnvironment
+from banditroute.simulation.fitted import FittedPolicy
 from banditroute.simulation.hindsight import (
     best_fixed_arm,
     earned,
@@ -38,9 +40,12 @@ from banditroute.simulation.workloads import FAMILIES
 
 __all__ = [
     "FAMILIES",
+    "FittedPolicy",
+    "Frontier",
     "LinearEnvironment",
     "MatrixEnvironment",
     "Outcome",
+    "Point",
     "Problem",
     "Regret",
     "RegretTracker",
@@ -60,7 +65,9 @@ __all__ = [
     "digits_adapters",
     "drifting",
     "earned",
+    "frontier",
     "homes",
+    "hull",
     "interval",
     "joint_bound",
     "joint_optimum",

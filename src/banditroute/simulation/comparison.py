@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from banditroute._core.regression import positive_solve
 from banditroute._core.typing import Floats
 from banditroute._core.validation import integer
 from banditroute.policies import LinUCB
-from banditroute.residency import LFU, LRU, Controller, Polar, Static, best_set
+from banditroute.residency import LFU, LRU, Controller, Polar, Polaris, Static, best_set
 from banditroute.residency.paging import PagingModel
 from banditroute.router import Router
 from banditroute.simulation.engine import Run, simulate
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def compare_residency(problem: Problem, paging: PagingModel, seed: int) -> list[Outcome]:
-    """Let the same router serve the same requests under six ways to keep adapters resident.
+    """Let the same router serve the same requests under seven ways to keep adapters resident.
 
     Parameters
     ----------
@@ -65,14 +66,14 @@ def compare_residency(problem: Problem, paging: PagingModel, seed: int) -> list[
     Returns
     -------
     list of Outcome
-        Polar, LRU, LFU, static (the first arms that fit), oracle (`linear_set`) and uncached. Figures: regret,
+        Polaris, Polar, LRU, LFU, static (the first arms that fit), oracle (`linear_set`) and uncached. Figures: regret,
         reward (mean, before prices), hit_rate, page_ins, p50_ms and p99_ms (wait added to a request).
 
     Examples
     --------
     >>> from banditroute.simulation.workloads import homes
     >>> [o.name for o in compare_residency(homes(200, 0), PagingModel(), seed=0)]
-    ['Polar', 'LRU', 'LFU', 'static', 'oracle', 'uncached']
+    ['Polaris', 'Polar', 'LRU', 'LFU', 'static', 'oracle', 'uncached']
     """
     stream = problem.stream
     rows = np.arange(len(stream))
@@ -109,6 +110,7 @@ def controllers(problem: Problem) -> dict[str, Callable[[], Controller]]:
     sizes = np.ones(len(problem.stream.arms)) if problem.sizes is None else problem.sizes
     first = np.flatnonzero(np.cumsum(sizes) <= capacity).tolist()
     return {
+        "Polaris": lambda: Polaris(capacity),
         "Polar": lambda: Polar(capacity),
         "LRU": lambda: LRU(capacity),
         "LFU": lambda: LFU(capacity),
@@ -132,7 +134,7 @@ def linear_set(problem: Problem) -> tuple[int, ...]:
     4
     """
     x, count = problem.stream.contexts, problem.stream.dim
-    theta = np.linalg.solve(x.T @ x + np.eye(count), x.T @ problem.stream.rewards)
+    theta = positive_solve(x.T @ x, x.T @ problem.stream.rewards, np.ones(count))
     return best_set(x @ theta, problem.faults, problem.capacity, sizes=problem.sizes)
 
 
@@ -210,7 +212,7 @@ def microseconds(problem: Problem, paging: PagingModel, *, requests: int = 4000)
     >>> from banditroute.simulation.workloads import homes
     >>> times = microseconds(homes(100, 0), PagingModel(), requests=50)
     >>> list(times)[:2], min(times.values()) > 0
-    (['Polar', 'LRU'], True)
+    (['Polaris', 'Polar'], True)
     """
     stream = problem.stream
     count = integer("requests", min(requests, len(stream) // 2), low=1)

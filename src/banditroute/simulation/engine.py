@@ -8,12 +8,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from banditroute._core import validation as check
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
 from banditroute.logs import Trace
 from banditroute.policies import LARGEST, Compiled, Policy
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
+from banditroute.simulation.charges import RunningCosts
 from banditroute.simulation.stream import Problem, Stream
 
 __all__ = ["Run", "simulate"]
@@ -144,6 +146,8 @@ def simulate(
     *,
     engine: Literal["auto", "compiled", "router"] = "auto",
     protected: ArrayLike | None = None,
+    cost_price: float = 0.0,
+    known_costs: bool = False,
 ) -> Run:
     """Run a policy over a stream, learning each reward after its delay.
 
@@ -160,6 +164,12 @@ def simulate(
         decision for decision. "auto" takes the compiled loop where it can.
     protected : (T,) bool array, optional
         Requests on which nothing may be forced.
+    cost_price : float
+        What a unit of money is worth in rewards, >= 0: above 0 arms are priced by what they charge (the stream must
+        have costs), and a real `Router` runs. Regret knows of rewards only; see `frontier`.
+    known_costs : bool
+        Price what an arm charges on this very request, as if it were known in advance; otherwise the mean of what it
+        has charged so far.
 
     Returns
     -------
@@ -201,10 +211,17 @@ def simulate(
     if protected is not None and guard.shape != (len(stream),):
         raise ValueError(f"protected must have shape ({len(stream)},), got {guard.shape}")
     full = problem if isinstance(problem, Problem) else None
-    if handle is not None:
+    charges = None
+    if check.finite("cost_price", cost_price, low=0.0) > 0.0:
+        if stream.costs is None:
+            raise ValueError("problem must have costs with cost_price, got none")
+        if engine == "compiled":
+            raise ValueError("engine 'compiled' knows no costs, got cost_price above 0")
+        charges = RunningCosts(cost_price, stream.costs, known=known_costs)
+    if handle is not None and charges is None:
         run = _compiled(policy, handle, stream, full, residency, guard)
     else:
-        run = _routed(policy, stream, full, residency, guard)
+        run = _routed(policy, stream, full, residency, guard, charges)
     run.problem, run.policy = problem, type(policy).__name__
     run.surcharge = 0.0 if residency is None else residency.surcharge
     return run
@@ -340,22 +357,25 @@ def _routed(
     problem: Problem | None,
     controller: Controller | None,
     protected: NDArray[np.bool_],
+    charges: RunningCosts | None = None,
 ) -> Run:
     length = len(stream)
-    limits = {"feedback_limit_s": 1e18, "pending_limit": length + 1}
     if controller is None:
-        router = Router(policy, **limits)
+        router = Router(policy, feedback_limit_s=1e18, pending_limit=length + 1)
     else:
         assert problem is not None
         router = Router(
             policy, controller, problem.faults,
-            sizes=problem.sizes, loads=problem.loads, maintenance="manual", **limits,
+            sizes=problem.sizes, loads=problem.loads, maintenance="manual",
+            feedback_limit_s=1e18, pending_limit=length + 1,
         )  # fmt: skip
     with router:
-        return _served(router, stream, protected)
+        return _served(router, stream, protected, charges)
 
 
-def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run:
+def _served(
+    router: Router, stream: Stream, protected: NDArray[np.bool_], charges: RunningCosts | None
+) -> Run:
     """Serve the stream, request by request, each reward learned when it is due."""
     length = len(stream)
     run = Run(length)
@@ -372,6 +392,7 @@ def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run
         )  # an insertion serves from the next request on
         decision = router.select(
             stream.contexts[t],
+            prices=None if charges is None else charges.prices(t),
             eligible=None if stream.available is None else stream.available[t],
             protected=bool(protected[t]) if len(protected) else False,
         )
@@ -383,6 +404,8 @@ def _served(router: Router, stream: Stream, protected: NDArray[np.bool_]) -> Run
             paid = cost
         ids[t] = decision.id
         run.arms[t] = place[decision.arm]
+        if charges is not None:
+            charges.paid(int(run.arms[t]), t)
         run.propensities[t] = decision.propensity
         run.hits[t] = decision.hit
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)

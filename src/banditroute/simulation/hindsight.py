@@ -275,10 +275,7 @@ def _utilities(problem: Problem) -> Floats:
 def _loads(problem: Problem, loads: ArrayLike | None) -> Floats:
     if loads is None:
         return np.minimum(problem.loads, problem.faults)
-    prices = check.vector("loads", loads, len(problem.faults))
-    if (prices < 0).any():
-        raise ValueError(f"loads must be >= 0, got {prices.min()}")
-    return prices
+    return check.non_negative("loads", loads, len(problem.faults))
 
 
 def _served(problem: Problem, sets: Sequence[tuple[int, tuple[int, ...]]]) -> Run:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Floats, Ints, Mask
-from banditroute._core.validation import finite, integer, matrix, names, vector
+from banditroute._core.validation import finite, integer, matrix, names, non_negative, vector
 
 __all__ = ["Problem", "Stream", "best_static_set", "value_with"]
 
@@ -141,9 +141,7 @@ class Problem:
         for name in ("faults", "loads", "sizes"):
             given = getattr(self, name)
             if given is not None:
-                put(self, name, vector(name, given, width))
-                if getattr(self, name).min() < 0:
-                    raise ValueError(f"{name} must be >= 0, got {getattr(self, name).min()}")
+                put(self, name, non_negative(name, given, width))
         finite("capacity", self.capacity, low=0.0, open_low=True)
         if self.sizes is not None and not (self.sizes.min() > 0 and self.sizes.max() <= self.capacity):
             raise ValueError(f"sizes must be in (0, capacity = {self.capacity}], got {self.sizes}")
@@ -213,10 +211,7 @@ def value_with(stream: Stream, resident: Iterable[int], faults: ArrayLike) -> Fl
 
 def _prices(stream: Stream, faults: ArrayLike) -> Floats:
     width = len(stream.arms)
-    prices = vector("faults", np.full(width, faults) if np.ndim(faults) == 0 else faults, width)
-    if prices.min() < 0:
-        raise ValueError(f"faults must be >= 0, got {prices.min()}")
-    return prices
+    return non_negative("faults", np.full(width, faults) if np.ndim(faults) == 0 else faults, width)
 
 
 def _outside(stream: Stream, resident: Iterable[int], faults: ArrayLike) -> Floats:

@@ -2,6 +2,7 @@
 
 from banditroute.terms.base import BaseTerm
 from banditroute.terms.budget import BudgetPacer, knapsack
+from banditroute.terms.cascade import Cascade
 from banditroute.terms.cost_models import CostModels
 from banditroute.terms.floor import QualityFloor, cheapest_above
 from banditroute.terms.health import ArmHealth
@@ -14,6 +15,7 @@ __all__ = [
     "ArmHealth",
     "BaseTerm",
     "BudgetPacer",
+    "Cascade",
     "CostModels",
     "QualityFloor",
     "Queues",

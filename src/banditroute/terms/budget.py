@@ -228,8 +228,17 @@ class BudgetPacer(BaseTerm):
         value = check.finite("cost", cost, low=0.0, high=LARGEST)
         self.tell({"arm": self.arms[at], "cost": value})
 
+    def same_request(self) -> None:
+        """Say that the last decision was one more call for a request that had its budget already, as in a cascade."""
+        self.tell({"same_request": True})
+
     def replay_mark(self, details: Mapping[str, object]) -> None:
-        """Let a cost that was set take effect."""
+        """Let a cost that was set, or a request that was counted twice, take effect."""
+        if "same_request" in details:
+            self.requests = max(0, self.requests - 1)
+            self._free(-self.budget, 0.0)
+            self.ring()
+            return
         at = self.position(str(details["arm"]))
         if at is not None:
             self._means[at] = check.finite("cost", details["cost"], low=0.0, high=LARGEST)

@@ -1,0 +1,120 @@
+"""llama.cpp's server as a backend: all adapters are resident, a field of each request chooses."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+
+from banditroute._core import validation as check
+from banditroute.records import Capabilities, State
+from banditroute.servers.http import HttpServer, ServerError
+
+__all__ = ["LlamaCppAdapters"]
+
+
+class LlamaCppAdapters(HttpServer):
+    """The adapters of one llama.cpp server, which are all loaded when it starts (``--lora``); needs ``httpx``.
+
+    Parameters
+    ----------
+    url : str
+        Of the server.
+    files : mapping of str to str, or iterable of str
+        The file of each adapter as the server was given it, or the part of its path that is its own; names alone mean
+        ``NAME.gguf``.
+    timeout_s : float
+        Seconds that an answer may take.
+    api_key : str, optional
+        Its ``--api-key``.
+
+    Notes
+    -----
+    Nothing can be loaded or unloaded at run time: this is for routing, with `Static` over all arms or without a
+    controller. The server says "success" whatever id it is given, so names are looked up in what it lists.
+
+    Contract of the server in xllamacpp, tried.
+
+    Examples
+    --------
+    >>> backend = LlamaCppAdapters("http://127.0.0.1:8080", ["law", "code"])
+    >>> backend.capabilities.load, backend.capabilities.observe
+    (False, True)
+    """
+
+    capabilities = Capabilities(load=False, unload=False, pin=False, touch=False)
+
+    def __init__(
+        self,
+        url: str,
+        files: Mapping[str, str] | Iterable[str],
+        *,
+        timeout_s: float = 5.0,
+        api_key: str | None = None,
+    ) -> None:
+        super().__init__(url, timeout_s=timeout_s, api_key=api_key)
+        given = dict(files) if isinstance(files, Mapping) else {name: f"{name}.gguf" for name in files}
+        self.files = dict(zip(check.names("files", tuple(given)), given.values(), strict=True))
+        self._ids: dict[str, int] = {}
+
+    def field(self, name: str | None) -> list[dict[str, float]]:
+        """Return the field ``lora`` of a request that one adapter shall serve, or the base model for None.
+
+        Raises ``ServerError`` where the server has no such adapter; asks it the first time only.
+        """
+        if name is None:
+            return []
+        if name not in self._ids:
+            self._look()
+        if name not in self._ids:
+            raise ServerError(f"the server lists no adapter {self._file(name)!r}")
+        return [{"id": self._ids[name], "scale": 1.0}]
+
+    def ensure(self, name: str) -> bool:
+        """Whether the server has the adapter, by its own list."""
+        self._file(name)
+        self._look()
+        return name in self._ids
+
+    def evict(self, name: str) -> bool:
+        """Nothing: what is loaded stays."""
+        return False
+
+    def observe(self) -> dict[str, State]:
+        """Return where every adapter is: on the GPU where it is listed."""
+        self._look()
+        return {name: "gpu" if name in self._ids else "disk" for name in self.files}
+
+    def choose(self, name: str | None) -> None:
+        """Make one adapter serve all requests without a field of their own, or none for None; read back afterwards.
+
+        Raises ``ServerError`` where it does not come about.
+        """
+        wanted = self.field(name)
+        self.ask("POST", "/lora-adapters", wanted)
+        rows = self._rows()
+        scales = {row["id"]: float(str(row["scale"])) for row in rows}
+        if any(scale != (1.0 if wanted and id_ == wanted[0]["id"] else 0.0) for id_, scale in scales.items()):
+            raise ServerError(f"choosing {name!r}: the server has scales {scales}")
+
+    def _file(self, name: str) -> str:
+        if name not in self.files:
+            raise ValueError(f"name must be one of {sorted(self.files)}, got {name!r}")
+        return self.files[name]
+
+    def _rows(self) -> list[dict[str, object]]:
+        answer = self.ask("GET", "/lora-adapters")
+        rows = answer.data
+        if answer.status != 200 or not isinstance(rows, list):
+            raise ServerError(f"GET /lora-adapters: {answer.status} {answer.message}")
+        if not all(isinstance(row, dict) and {"id", "path", "scale"} <= row.keys() for row in rows):
+            raise ServerError(f"GET /lora-adapters: rows without id, path and scale, {check.shown(rows)}")
+        return rows
+
+    def _look(self) -> None:
+        """Take the ids from the server's list: a path that ends in the parts of an adapter's file is that adapter."""
+        ids: dict[str, int] = {}
+        for row in self._rows():
+            parts = PurePath(str(row["path"])).parts
+            for name, file in self.files.items():
+                own = PurePath(file).parts
+                if parts[len(parts) - len(own) :] == own:
+                    ids[name] = int(str(row["id"]))
+        self._ids = ids

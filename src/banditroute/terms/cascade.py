@@ -1,0 +1,338 @@
+"""Cascades: ask one arm, look at a confidence, accept the answer or ask another."""
+
+import threading
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from banditroute._core import validation as check
+from banditroute._core.typing import Arrays, Floats, Header
+from banditroute.errors import UnknownDecision
+from banditroute.policies import LARGEST, Policy
+from banditroute.records import Decision, Term, TermHost
+from banditroute.terms.budget import BudgetPacer
+
+__all__ = ["Cascade"]
+
+PRIOR = np.array(
+    [0.0, 1.0, 0.0]
+)  # constant, what the policy expects, rank of the confidence: it tells nothing
+RIDGE = 5.0  # answers that the prior counts for
+RANKED = 500  # confidences of each arm that a new one is ranked among
+RANKS = np.linspace(0.05, 0.95, 10) - 0.5
+
+
+class _Ridge(NamedTuple):
+    """A ridge regression on three features: its sums, and their solution."""
+
+    a: Floats
+    b: Floats
+    solution: Floats
+
+
+NOTHING = _Ridge(RIDGE * np.eye(3), RIDGE * PRIOR, PRIOR)
+
+
+class Cascaded(TermHost, Protocol):
+    """A Router: what a cascade asks of it."""
+
+    policy: Policy
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Its terms."""
+
+
+class _Asked(NamedTuple):
+    """One call that awaits its look or its answer."""
+
+    arm: str
+    x: Floats
+    tried: tuple[str, ...]  # arms asked before
+    looked: tuple[str, Floats] | None  # arm whose confidence sent the request here, and what it was judged by
+    own: Floats | None  # what this answer was judged by, once looked at
+    options: Mapping[str, Any]
+
+
+class Cascade:
+    """Ask one arm, look at how sure it is, and ask another where that is worth its price.
+
+    ``start`` routes a request; ``look`` gets a confidence in the answer and returns None, accept, or the decision of a
+    second call; ``update`` reports the reward of the answer that was used. From these it learns, for each arm, what an
+    answer is worth at a confidence and what a second call earns after it. A second call is made where it is expected to
+    earn more than its price above the answer at hand, and an arm that can be checked is tried first for that chance.
+
+    Parameters
+    ----------
+    router : Router
+        Decides both calls, and has both in its ledger, its terms and its trace.
+    costs : (k,) array or callable
+        Price of one more call to each arm, reward units, in the order of the arms; a callable gets the context, and
+        ``pacer.prices`` of the Router's `BudgetPacer` will do. They price further calls; the first is priced by the
+        Router's terms.
+    most : int
+        Calls for one request at most.
+    limit : int
+        Requests under way that are remembered; the oldest is forgotten first, as if it had been accepted.
+
+    Notes
+    -----
+    A confidence is any number that tends to be higher for better answers: its rank among the last 500 of the arm is all
+    that counts. Two linear models per arm, of the rank and of what the policy expects, start from the belief that the
+    confidence tells nothing, and then no second call is ever worth its price: a useless confidence does no harm. Where
+    an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers count; its cost
+    is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret bound. O(k) a look, O(k^2) a start.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> router, rng = Router(LinUCB(["small", "large"], 1, rng=0)), np.random.default_rng(0)
+    >>> cascade, calls = Cascade(router, costs=[0.0, 0.25]), []
+    >>> for _ in range(2000):
+    ...     good = {"small": rng.random() < 0.6, "large": rng.random() < 0.9}
+    ...     first = cascade.start([1.0], prices=[0.0, 0.25])
+    ...     second = cascade.look(first, confidence=good[first.arm] + rng.normal())
+    ...     last = first if second is None else second
+    ...     calls.append(1 if second is None else 2)
+    ...     learned = cascade.update(last.id, float(good[last.arm]))
+    >>> bool(1.2 < np.mean(calls[1000:]) < 1.8)
+    True
+    """
+
+    def __init__(
+        self,
+        router: Cascaded,
+        costs: ArrayLike | Callable[[ArrayLike], ArrayLike],
+        *,
+        most: int = 2,
+        limit: int = 100_000,
+    ) -> None:
+        for name in ("select", "update", "policy", "terms"):
+            if not hasattr(router, name):
+                raise TypeError(f"router must be a Router, got {check.shown(router)}")
+        self.router = router
+        self._costs = costs
+        self.costs(np.zeros(router.policy.dim))
+        self.most, self.limit = check.integer("most", most, low=1), check.integer("limit", limit, low=1)
+        self.accepted = self.escalated = 0
+        self._worth: dict[str, _Ridge] = {}  # of an answer: its arm -> (A, b) of a ridge regression
+        self._next: dict[str, _Ridge] = {}  # of a call after it
+        self._ranked: dict[str, tuple[list[float], deque[float]]] = {}  # sorted, and in the order they came
+        self._open: OrderedDict[int, _Asked] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Show how often a second call was made."""
+        return f"Cascade(accepted={self.accepted}, escalated={self.escalated}, open={len(self._open)})"
+
+    def costs(self, x: ArrayLike) -> Floats:
+        """Return the price of one more call to each arm, (k,), reward units."""
+        given = self._costs(x) if callable(self._costs) else self._costs
+        return check.non_negative("costs", given, len(self.router.policy.arms), limit=LARGEST)
+
+    def start(self, x: ArrayLike, **options: Any) -> Decision:
+        """Route a request; `options` are those of ``router.select`` and hold for further calls too.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As ``router.select``; nothing changed.
+        """
+        policy = self.router.policy
+        row = np.array(policy.check_context(x))
+        prices, means = self.costs(row), policy.scores(row).mean
+        with self._lock:
+            chance = self._chances(policy.arms, means, prices)
+        own = options.get("prices")
+        if isinstance(own, Mapping):
+            own = np.array([own.get(arm, 0.0) for arm in policy.arms])
+        decision = self.router.select(
+            row, **{**options, "prices": -chance if own is None else np.asarray(own) - chance}
+        )
+        self._keep(decision, _Asked(decision.arm, row, (), None, None, options))
+        return decision
+
+    def _chances(self, arms: tuple[str, ...], means: Floats, prices: Floats) -> Floats:
+        """What each arm is worth as a first one, beyond its answers: the mean gain of looking, (k,)."""
+        chance = np.zeros(len(arms))
+        for at, arm in enumerate(arms):
+            if arm not in self._worth or len(arms) == 1 or self.most == 1:
+                continue
+            worth, after = _solved(self._worth[arm]), _solved(self._next.get(arm))
+            answer = worth[0] + worth[1] * means[at] + worth[2] * RANKS
+            others = np.delete(after[1] * means - prices, at).max()
+            chance[at] = np.maximum(after[0] + others + after[2] * RANKS - answer, 0.0).mean()
+        return chance
+
+    def look(
+        self, decision: Decision, confidence: float, *, cost: float | None = None, **told: Any
+    ) -> Decision | None:
+        """Return None where the answer should be used, else the decision of another call.
+
+        Parameters
+        ----------
+        decision : Decision
+            Of `start`, or of the look before.
+        confidence : float
+            The higher the better the answer seems.
+        cost : float, optional
+            What the call did cost; booked here where another call follows, by `update` where none does.
+        **told
+            Whatever else ``router.update`` takes, such as ``seconds``.
+
+        Raises
+        ------
+        UnknownDecision
+            Not one of this cascade, or answered before; nothing changed.
+        ValueError, TypeError
+            A confidence that is no finite number; nothing changed.
+        """
+        sure = check.finite("confidence", confidence)
+        policy = self.router.policy
+        with self._lock:
+            asked = self._open.get(decision.id)
+            if asked is None:
+                raise UnknownDecision(f"decision must be one of this cascade that is open, got {decision.id}")
+            if asked.own is not None or asked.arm not in policy.arms:
+                return None
+            means, at = policy.scores(asked.x).mean, policy.index(asked.arm)
+            features = np.array([1.0, means[at], self._rank(asked.arm, sure) - 0.5])
+            worth = float(_solved(self._worth.get(asked.arm)) @ features)
+            after = _solved(self._next.get(asked.arm))
+            self._open[decision.id] = asked = asked._replace(own=features)
+        gains = after[0] + after[1] * means + after[2] * features[2] - self.costs(asked.x) - worth
+        tried = (*asked.tried, asked.arm)
+        allowed = _names(asked.options.get("eligible"), policy.arms)
+        better = {a for a, gain in zip(policy.arms, gains, strict=True) if gain > 0.0 and a not in tried}
+        better &= allowed
+        if not better or len(tried) >= self.most:
+            return None
+        second = self.router.select(asked.x, **{**asked.options, "eligible": frozenset(better)})
+        self.router.update(decision.id, worth, cost=cost, **told)
+        for term in self.router.terms:
+            if isinstance(term, BudgetPacer):
+                term.same_request()  # both calls on one budget
+        self.escalated += 1
+        with self._lock:
+            self._open.pop(decision.id, None)
+        self._keep(second, _Asked(second.arm, asked.x, tried, (asked.arm, features), None, asked.options))
+        return second
+
+    def update(self, decision_id: int, reward: float, **told: Any) -> bool:
+        """Report the reward of the answer that was used; `told` is what else ``router.update`` takes.
+
+        Returns
+        -------
+        bool
+            As ``router.update``.
+        """
+        learned = self.router.update(decision_id, reward, **told)
+        with self._lock:
+            asked = self._open.pop(int(decision_id), None)
+            if asked is None or not learned:
+                return learned
+            self.accepted += 1
+            if asked.own is not None:
+                self._learn(self._worth, asked.arm, asked.own, reward)
+            if asked.looked is not None:
+                before, features = asked.looked
+                policy = self.router.policy
+                if asked.arm in policy.arms:
+                    mean = policy.scores(asked.x).mean[policy.index(asked.arm)]
+                    self._learn(self._next, before, np.array([1.0, mean, features[2]]), reward)
+        return learned
+
+    def cancel(self, decision_id: int) -> bool:
+        """Withdraw a call that came to nothing, as ``router.cancel``."""
+        with self._lock:
+            self._open.pop(int(decision_id), None)
+        return self.router.cancel(decision_id)
+
+    def _keep(self, decision: Decision, asked: _Asked) -> None:
+        with self._lock:
+            self._open[decision.id] = asked
+            if len(self._open) > self.limit:
+                self._open.popitem(last=False)
+
+    def _rank(self, arm: str, confidence: float) -> float:
+        """Share of the arm's last confidences below this one, which joins them."""
+        ranked, order = self._ranked.setdefault(arm, ([], deque()))
+        share = 0.5
+        if ranked:
+            share = (bisect_left(ranked, confidence) + bisect_right(ranked, confidence)) / (2.0 * len(ranked))
+        insort(ranked, confidence)
+        order.append(confidence)
+        if len(order) > RANKED:
+            del ranked[bisect_left(ranked, order.popleft())]
+        return share
+
+    @staticmethod
+    def _learn(models: dict[str, _Ridge], arm: str, features: Floats, reward: float) -> None:
+        a, b, _ = models.get(arm, NOTHING)
+        a, b = a + np.outer(features, features), b + reward * features
+        models[arm] = _Ridge(a, b, np.linalg.solve(a, b))
+
+    # State.
+
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return what was learned, as plain data; requests under way end with the process."""
+        with self._lock:
+            arrays: Arrays = {}
+            for name, models in (("worth", self._worth), ("next", self._next)):
+                arrays[name] = np.array([np.column_stack(model[:2]) for model in models.values()]).reshape(
+                    -1, 3, 4
+                )
+            ranked = {arm: list(order) for arm, (_, order) in self._ranked.items()}
+            counts = {"accepted": self.accepted, "escalated": self.escalated}
+            return {"worth": list(self._worth), "next": list(self._next), "ranked": ranked, **counts}, arrays
+
+    def load_state(self, header: Header, arrays: Arrays) -> None:
+        """Continue from `to_state`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It does not fit; nothing changed.
+        """
+        models = []
+        for name in ("worth", "next"):
+            names = check.entry("header", header, name)
+            rows = np.asarray(check.entry("arrays", arrays, name), dtype=np.float64)
+            if rows.shape != (len(names), 3, 4) or not np.isfinite(rows).all():
+                raise ValueError(
+                    f"{name} must be ({len(names)}, 3, 4) finite numbers, got shape {rows.shape}"
+                )
+            models.append({str(arm): _ridge(row) for arm, row in zip(names, rows, strict=True)})
+        ranked = {}
+        for arm, given in check.entry("header", header, "ranked").items():
+            order = check.vector("ranked", given, len(given))[-RANKED:].tolist()
+            ranked[str(arm)] = (sorted(order), deque(order))
+        counts = [check.integer(n, check.entry("header", header, n)) for n in ("accepted", "escalated")]
+        with self._lock:
+            (self._worth, self._next), self._ranked = models, ranked
+            self.accepted, self.escalated = counts
+
+
+def _solved(model: _Ridge | None) -> Floats:
+    return PRIOR if model is None else model.solution
+
+
+def _ridge(row: Floats) -> _Ridge:
+    a, b = row[:, :3].copy(), row[:, 3].copy()
+    return _Ridge(a, b, np.linalg.solve(a, b))
+
+
+def _names(eligible: Any, arms: tuple[str, ...]) -> set[str]:
+    """Names that a caller's `eligible` allows: of names, a mapping or a mask."""
+    if eligible is None:
+        return set(arms)
+    if isinstance(eligible, Mapping):
+        return {arm for arm, may in eligible.items() if may}
+    given = list(eligible)
+    if all(isinstance(arm, str) for arm in given):
+        return set(given)
+    return {arm for arm, may in zip(arms, given, strict=True) if may}
