@@ -4,22 +4,20 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from banditroute.durability.membership import Membership
 from banditroute.durability.rows import packed, unpacked
+from banditroute.durability.waiting import BATCH, Kept, Patience, Ready, as_feedback, batches
 from banditroute.errors import SnapshotError, UnknownArm, UnknownDecision
 from banditroute.records import (
     Answered,
     Deferred,
-    Extras,
     Feedback,
     Host,
-    Origin,
     Pending,
-    Request,
     StateStore,
 )
 
@@ -27,56 +25,12 @@ __all__ = ["SharedDecisions"]
 
 log = logging.getLogger("banditroute.durability.replicas")
 
-BATCH = 512  # decisions per round trip
+
 HOLD = 64  # answers learned in one hold of the lock
 PATIENCE_S = 2.0  # an answer waits so long for a decision that nobody knows yet
 SHORTEST_S, LONGEST_S = 0.02, 0.5  # between questions for it
 MOST_UNKNOWN = 10_000  # answers that wait so
 MOST_LETTERS = 50_000  # to one replica
-
-
-class Kept(NamedTuple):
-    """A decision on its way to the store.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Kept(Pending("a", np.ones(1), 1.0, 0.0, 0), 0).generation
-    0
-    """
-
-    pending: Pending
-    generation: int
-
-
-class Patience(NamedTuple):
-    """When to ask for a decision again, and until when.
-
-    Examples
-    --------
-    >>> Patience(2.0, 0.02, 0.02).until
-    2.0
-    """
-
-    until: float
-    next: float
-    pause: float
-
-
-class Ready(NamedTuple):
-    """A decision of another replica, and its answer, before it is taken.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Ready(Pending("a", np.ones(1), 1.0, 0.0, 0), "it", 0, Answered(7, 1.0)).owner
-    'it'
-    """
-
-    pending: Pending
-    owner: str
-    generation: int
-    answer: Answered
 
 
 class SharedDecisions:
@@ -256,7 +210,7 @@ class SharedDecisions:
         if generation < me.generation(arm):  # forgotten since it was made
             self.host.drop(answer.id, None, "removed")
             return False
-        feedback = _feedback(answer, pending, "elsewhere")
+        feedback = as_feedback(answer, pending, "elsewhere")
         try:
             learned = self.host.absorb(pending, feedback)
         except (ValueError, TypeError) as error:
@@ -359,7 +313,7 @@ class SharedDecisions:
             self._end(event, "answered" if data == b"" else "expired")
             return
         self.me.waiting.pop(event.id, None)
-        feedback = _feedback(event.answer, event.pending, "expired" if event.expired else "here")
+        feedback = as_feedback(event.answer, event.pending, "expired" if event.expired else "here")
         try:
             self.host.absorb(event.pending, feedback)
         except (ValueError, TypeError, UnknownArm) as error:
@@ -402,25 +356,3 @@ class SharedDecisions:
         kept = ready[event.id] or self._ready(event, data)
         if kept is not None:
             self._learned(kept.answer, kept.pending, kept.owner, kept.generation)
-
-
-def _feedback(answer: Answered, pending: Pending, origin: Origin) -> Feedback:
-    extras = None
-    if pending.weights is not None or pending.session is not None:
-        extras = Extras(weights=pending.weights, session=pending.session)
-    request = Request(pending.context, pending.at, extras)
-    key, reward, cost, seconds, failed, *_ = answer
-    return Feedback(key, pending.arm, request, reward, cost, seconds, failed, origin)
-
-
-def batches(events: Iterable[Deferred]) -> Iterable[list[Deferred]]:
-    """Yield events by as many as go in one round trip.
-
-    Examples
-    --------
-    >>> len(list(batches([Deferred(i, None, None, "t") for i in range(1000)])))
-    2
-    """
-    waiting = list(events)
-    for start in range(0, len(waiting), BATCH):
-        yield waiting[start : start + BATCH]

@@ -289,13 +289,14 @@ def _finite(number: float) -> float:
 
 def _answered(payload: bytes) -> Answered:
     _, flags, key, reward = ANSWER.unpack_from(payload)
-    place, found = ANSWER.size, {}
-    for name, flag in (("cost", COST), ("seconds", SECONDS)):
+    place, found = ANSWER.size, dict[int, float]()
+    for flag in (COST, SECONDS):
         if flags & flag:
-            found[name] = _finite(NUMBER.unpack_from(payload, place)[0])
+            found[flag] = _finite(NUMBER.unpack_from(payload, place)[0])
             place += NUMBER.size
     foreign = _decided(payload[place:]).pending if flags & FOREIGN else None
-    return Answered(key, _finite(reward), **found, failed=bool(flags & FAILED), foreign=foreign)
+    failed = bool(flags & FAILED)
+    return Answered(key, _finite(reward), found.get(COST), found.get(SECONDS), failed, foreign)
 
 
 def _other(given: dict[str, Any]) -> Event:

@@ -127,7 +127,8 @@ def lets_one_take_a_decision(factory: StoreFactory) -> None:
 
 def lets_one_of_many_threads_take_it(factory: StoreFactory) -> None:
     """Threads that ask at once: one of them has each decision."""
-    store, keys, won = factory(), list(range(50)), []
+    store, keys = factory(), list(range(50))
+    won: list[int] = []
     store.keep(dict.fromkeys(keys, b"x"), 60.0)
     start = threading.Barrier(4)
 
