@@ -15,6 +15,7 @@ class Kept(NamedTuple):
 
     Examples
     --------
+    >>> import numpy as np
     >>> Kept(Pending("a", np.ones(1), 1.0, 0.0, 0), 0).generation
     0
     """
@@ -42,6 +43,7 @@ class Ready(NamedTuple):
 
     Examples
     --------
+    >>> import numpy as np
     >>> Ready(Pending("a", np.ones(1), 1.0, 0.0, 0), "it", 0, Answered(7, 1.0)).owner
     'it'
     """
@@ -57,6 +59,7 @@ def as_feedback(answer: Answered, pending: Pending, origin: Origin) -> Feedback:
 
     Examples
     --------
+    >>> import numpy as np
     >>> as_feedback(Answered(7, 1.0), Pending("a", np.ones(1), 1.0, 0.0, 3), "here").request.at
     3
     """
