@@ -19,7 +19,7 @@ from banditroute.cli.console import over_seeds
 from banditroute.evaluation import diagnose, expected_rewards
 from banditroute.simulation import Outcome, compare_policies, compare_residency, homes, linear_set, summary
 
-CONTESTANTS = ["Polar", "LRU", "LFU", "static", "oracle", "uncached"]
+CONTESTANTS = ["Polaris", "Polar", "LRU", "LFU", "static", "oracle", "uncached"]
 
 
 def recorded(name):

@@ -181,7 +181,8 @@ def test_studentised_interval_is_its_definition():
         found.append((one - value) / error)
     pull = top - value * bottom
     error = np.sqrt((pull**2).sum() * 60 / 59) / bottom.sum()
-    plain = stats.t.ppf(0.95, (pull**2).sum() ** 2 / (pull**4).sum() - 1.0)
+    kurtosis = 60 * (pull**4).sum() / (pull**2).sum() ** 2
+    plain = stats.t.ppf(0.95, 2 * 60 / (kurtosis - 1.0))
     low, high = np.quantile(found, [0.05, 0.95])
     assert ends.value[0] == pytest.approx(value)
     assert ends.std_error[0] == pytest.approx(error)
