@@ -142,6 +142,9 @@ def test_a_file_that_is_none_ends_in_one_line(tmp_path, capsys):
     other = tmp_path / "table.csv"
     other.write_text("1,2,3\n", encoding="utf-8")
     assert main(["study", "matrix", str(other)]) == 1
+    assert "reward must name the columns of scores" in capsys.readouterr().err
+    (tmp_path / "table.txt").write_text("1,2,3\n", encoding="utf-8")
+    assert main(["study", "matrix", str(tmp_path / "table.txt")]) == 1
     assert "is not an .npz file" in capsys.readouterr().err
     assert main(["study", "matrix", str(tmp_path / "absent.npz")]) == 1
     assert "no file" in capsys.readouterr().err
@@ -200,11 +203,15 @@ def test_recorded_data_are_read(arguments, tmp_path, capsys):
         "2",
         "--requests",
         "1000",
+        "--components",
+        "32",
         "--out",
         str(tmp_path),
     ]
     assert main(["study", "matrix", *options, "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert "of 64 context columns the first 32 are kept" in said.err
+    result = json.loads(said.out)
     rewards = {row["name"]: row["reward"]["mean"] for row in result["policies"]}
     assert rewards["random"] < rewards["LinUCB"] < rewards["oracle"]
     assert result["dim"] == 33
@@ -366,7 +373,7 @@ def test_a_file_that_will_not_do_ends_in_one_line(command, content, reason, tmp_
         ("bad.jsonl", b"[1, 2]\n", "is not JSON lines of objects"),
         ("bad.csv", b"# banditroute trace [1]\narm,reward\na,1\n", "its header must list names"),
         ("bad.csv", b"arm,reward\n\xe9,1\n", "can't decode"),
-        ("bad.csv", b"arm,reward,id\na,1,-1\n", "column 'id': must be in"),
+        ("bad.csv", b"arm,reward,id\na,1,-1\n", "column 'id': must hold whole numbers in"),
         ("bad.npz", {}, "its header must list names"),
     ],
 )

@@ -1,4 +1,7 @@
-"""A damaged .npz trace is refused with the reason, wherever the damage is; never read as another trace."""
+"""A damaged trace is refused with the reason, wherever the damage is; never read as another trace."""
+
+import os
+import warnings
 
 import numpy as np
 import pytest
@@ -91,3 +94,50 @@ def test_files_from_before_the_columns_were_listed_are_read(tmp_path):
     header = np.array('{"format": 1, "names": ["small", "large"], "policies": [""]}')
     np.savez(tmp_path / "old.npz", header=header, **columns)
     assert same(Trace.load(tmp_path / "old.npz"), own)
+
+
+MUTATIONS = int(
+    os.environ.get("BANDITROUTE_MUTATIONS", "150")
+)  # of each format; 2,500 and more in the long form
+
+
+def mutated(whole, rng):
+    """Change, drop, add, repeat or blank some bytes of a file, or cut it off."""
+    at, size = int(rng.integers(len(whole))), int(rng.integers(1, 9))
+    kind = int(rng.integers(7))
+    if kind == 0:
+        return whole[:at] + bytes([whole[at] ^ (1 << int(rng.integers(8)))]) + whole[at + 1 :]
+    if kind == 1:
+        return whole[:at] + bytes(rng.integers(256, size=size, dtype=np.uint8)) + whole[at + size :]
+    if kind == 2:
+        return whole[:at] + whole[at + size :]
+    if kind == 3:
+        return whole[:at] + bytes(rng.choice(list(b'0123456789.,:e-"[]{}\n x'), size)) + whole[at:]
+    if kind == 4:
+        return whole[:at] + whole[at : at + 10 * size] + whole[at:]
+    if kind == 5:
+        return whole[:at] + bytes(size) + whole[at + size :]
+    return whole[:at]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv", "jsonl", "parquet"])
+def test_random_damage_is_refused_or_does_no_harm(suffix, tmp_path):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    rng = np.random.default_rng(1)
+    path = trace().save(tmp_path / f"log.{suffix}")
+    whole, original = path.read_bytes(), trace()
+    refused = unharmed = 0
+    for i in range(MUTATIONS):
+        damaged = mutated(whole, rng)
+        path.write_bytes(damaged)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of a file that is now one from elsewhere
+                read = Trace.load(path)
+        except ValueError as error:
+            refused += f"log.{suffix} cannot be read: " in str(error)
+        else:
+            assert same(read, original), (i, damaged)
+            unharmed += 1
+    assert refused + unharmed == MUTATIONS and refused > 0.5 * MUTATIONS

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Recorder, Router
+from banditroute import LinUCB, Router
 from banditroute.policies import UCB1
 from banditroute.router import Learner
 
@@ -164,32 +164,4 @@ def test_a_forked_child_learns_too():
         assert os.read(read, 1000) == b"(0, True, 1, np.True_)"
         assert learner.stats()["learned"] == 0 and learner.stats()["waiting"] == 2
         release.set()
-    os.close(read)
-
-
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_forked_child_records_its_own_rows_only():
-    recorder = Recorder()
-    router = Router(LinUCB(2, 1, mix=0.1, rng=0), recorder=recorder)
-    parents = [router.select([1.0]).id for _ in range(3)]
-    router.update(parents[0], 0.5)
-    recorder.waited(parents[0], 1.0)
-    recorder._lock.acquire()  # held by another thread at the moment of the fork
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(120)  # it must not outlive the tests
-        try:
-            key = router.select([1.0]).id
-            router.update(key, 0.25)
-            trace = recorder.trace()
-            own = trace.ids.tolist() == [key] and trace.latencies is None
-            os.write(write, repr((len(recorder), own, trace.rewards.tolist(), recorder.dropped)).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    recorder._lock.release()
-    assert os.read(read, 1000) == b"(1, True, [0.25], 0)"
-    assert recorder.trace().ids.tolist() == parents
     os.close(read)

@@ -87,6 +87,12 @@ class _Slot:
         return self.chunks[0] if len(self.chunks) == 1 else np.concatenate(self.chunks)
 
 
+def _ordered(slots: list[_Slot]) -> list[_Slot]:
+    """Return parts in the order of the titles given, then by number; named ones in the order of the file."""
+    numbered = all((slot.label or "").isdecimal() for slot in slots)
+    return sorted(slots, key=lambda slot: (slot.order, int(slot.label or "") if numbered else 0))
+
+
 def _width(array: NDArray[Any]) -> str:
     return f"{array.shape[1]} numbers" if array.ndim == 2 else "names"
 
@@ -208,7 +214,7 @@ class Builder:
 
     def parts(self, field: str) -> dict[str, NDArray[Any]]:
         """Return the columns of a field of several, by what the star stood for."""
-        return {slot.label or slot.title: slot.values() for slot in self._fields.get(field, [])}
+        return {slot.label or slot.title: slot.values() for slot in _ordered(self._fields.get(field, []))}
 
     def _check(self, required: Sequence[str]) -> None:
         held = list(self._seen)

@@ -36,6 +36,7 @@ EXACT = 2.0**53  # a double from here on may stand for another whole number
 _MISSING = {"", "na", "n/a", "nan", "nat", "<na>", "null", "none"}
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
 _WHOLE = re.compile(r"([0-9]+)\.0+")
+_HEXADECIMAL = re.compile(r"[0-9]{2,}e[0-9]+|[0-9]e[0-9]{4,}|[0-9]{21,}", re.I)  # and no double prints so
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
@@ -240,6 +241,8 @@ def _whole(parse: Any, rule: str, kind: Any, title: str, cells: Cells, first: in
 def _integer(cell: Any) -> int:
     if isinstance(cell, str):
         text = cell.strip()
+        if len(text) > 20:
+            raise ValueError
         whole = _WHOLE.fullmatch(text)
         if whole and int(whole[1]) < EXACT:
             return int(whole[1])
@@ -274,9 +277,11 @@ def _id(cell: Any) -> int:
 
 
 def _like_a_number(text: str) -> bool:
-    """Tell a damaged number, which is no id, from a name."""
+    """Tell a damaged number, which is no id, from a name; hexadecimal names may look like 12e45 and 0012."""
     if text.strip().lower() in _MISSING:
         return True
+    if _HEXADECIMAL.fullmatch(text):
+        return False
     try:
         float(text)
     except ValueError:
@@ -339,6 +344,11 @@ class Words:
             empty = np.flatnonzero(cells.codes < 0)
             if empty.size:
                 raise refusal(title, "must hold names", None, first + int(empty[0]))
+            beyond = np.flatnonzero(cells.codes >= len(cells.words))
+            if beyond.size:
+                raise refusal(
+                    title, f"must be one of {len(cells.words)} names", int(cells.codes[beyond[0]]), first
+                )
             used = np.flatnonzero(np.bincount(cells.codes, minlength=len(cells.words)))
             own = np.zeros(len(cells.words), dtype=np.int64)
             own[used] = self.encode(title, [cells.words[int(i)] for i in used], first)

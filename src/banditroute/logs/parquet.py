@@ -40,8 +40,11 @@ def save_parquet(trace: Columns, file: IO[bytes]) -> None:
         else:
             column = pa.array(values)
         columns[FIELDS[name]] = column
+    table = pa.table(columns)
+    arm = table.schema.get_field_index("arm")
+    seal = table.schema.field(arm).with_metadata({MARK: "1"})  # so that a header that is lost is missed
     meta = {MARK: json.dumps(header_of(trace))}
-    table = pa.table(columns).replace_schema_metadata(meta)
+    table = table.cast(table.schema.set(arm, seal).with_metadata(meta))
     # Random mantissas do not compress; trying takes longer than writing them.
     pa.parquet.write_table(
         table, file, compression="none", use_dictionary=["arm", "policy"], row_group_size=ROWS,
@@ -57,6 +60,8 @@ def read_parquet(file: IO[bytes], **options: Any) -> Builder:
         schema = source.schema_arrow
         marked = (schema.metadata or {}).get(MARK.encode())
         header = None if marked is None else told(json.loads(marked))
+        if header is None and any(MARK.encode() in (field.metadata or {}) for field in schema):
+            raise ValueError("it is damaged: its header is missing")
         titles = list(schema.names)
         _distinct(titles)
         builder = Builder(header=header, **options)

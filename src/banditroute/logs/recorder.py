@@ -4,7 +4,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +138,10 @@ class Recorder:
         """Record a decision. Arrays are kept, not copied: they must not change any more."""
         if decision.id >= self._below:
             return
-        self._guarded(self._record, decision, request, parts)
+        try:
+            self._record(decision, request, parts)
+        except Exception as error:  # a log is not worth a request
+            self.errors[type(error).__name__] += 1
 
     def _record(self, decision: Decision, request: Request, parts: Parts | None) -> None:
         if parts is None:
@@ -160,17 +163,16 @@ class Recorder:
     def learned(self, feedback: Feedback) -> None:
         """Record what came back, wherever it was learned. Ids that are not in the sample are passed over."""
         self._version += 1
-        self._guarded(self._answered, feedback)
-
-    def _answered(self, feedback: Feedback) -> None:
-        with self._lock:
-            row = self._rows.get(feedback.id)
-            if row is None:
-                return
-            row.settle()
-            row.reward = float(feedback.reward)
-            row.cost = np.nan if feedback.cost is None else float(feedback.cost)
-            row.seconds = np.nan if feedback.seconds is None else float(feedback.seconds)
+        try:
+            with self._lock:
+                row = self._rows.get(feedback.id)
+                if row is not None:
+                    row.reward = float(feedback.reward)
+                    row.cost = np.nan if feedback.cost is None else float(feedback.cost)
+                    row.seconds = np.nan if feedback.seconds is None else float(feedback.seconds)
+                    row.settle()
+        except Exception as error:
+            self.errors[type(error).__name__] += 1
 
     def dropped(self, decision_id: int, why: Why) -> None:
         """See a decision end without a reward; one that was answered elsewhere may still have it."""
@@ -235,7 +237,7 @@ class Recorder:
         if self._writer is None:
             return True
         ended = self._writer.close(timeout_s)
-        return self._guarded(self.flush) and ended
+        return self._flushed() and ended
 
     def _released(self) -> bool:
         """Give the memory of the oldest rows that are on disk; False where there are none. Holds the lock."""
@@ -251,17 +253,18 @@ class Recorder:
                 self._rows.pop(row.decision.id, None)
             self._segments.remove(segment)
 
-    def _guarded(self, call: Callable[..., object], *what: object) -> bool:
+    def _flushed(self) -> bool:
+        """Flush; False when it failed, which is counted."""
         try:
-            call(*what)
-        except Exception as error:  # a log is not worth a request
+            self.flush()
+        except Exception as error:
             self.errors[type(error).__name__] += 1
             return False
         return True
 
     def _start(self) -> None:
         if self.files is not None:
-            self._writer = Background("recorder", lambda: self._guarded(self.flush), period_s=self.flush_s)
+            self._writer = Background("recorder", self._flushed, period_s=self.flush_s)
             self._writer.start()
 
     def start_empty(self) -> None:

@@ -136,6 +136,11 @@ class Trace:
     def __len__(self) -> int:
         return len(self.arms)
 
+    def __repr__(self) -> str:
+        arms = ", ".join(map(repr, self.names[:4])) + (", ..." if len(self.names) > 4 else "")
+        held = [name for name in self.columns()[2:] if getattr(self, name) is not None]
+        return f"Trace({len(self):,} rows, {len(self.names)} arms ({arms}), {', '.join(held) or 'no other columns'})"
+
     def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
         """Return the trace of some rows: a slice, a mask or indices."""
         chosen: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,7 +105,7 @@ class Run:
         stream = self.problem if isinstance(self.problem, Stream) else self.problem.stream
         rows = np.arange(len(self))
         _, due = _feedback(stream)
-        columns: dict[str, Floats] = {}
+        columns: dict[str, Any] = {}
         if not isinstance(self.problem, Stream) and not self.hits.all():
             columns["fault_prices"] = np.tile(self.problem.faults, (len(self), 1))
             columns["prices"] = columns["fault_prices"] + self.surcharge
