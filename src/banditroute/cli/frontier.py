@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sweep, draw it, and return 0."""
-    environment = read_matrix(args)
+    environment = read_matrix(args, bounded=False)
     if environment.costs is None:
         raise ValueError(
             f"{args.file} must have costs: --costs KEY of an .npz file, --cost COLUMN ... of a table"

@@ -63,8 +63,10 @@ def matrix_options(
     column_options(parser)
 
 
-def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
+def read_matrix(args: argparse.Namespace, *, bounded: bool = True) -> MatrixEnvironment:
     """Return the environment that the options describe; errors name the file and what is wrong with it.
+
+    With `bounded` rewards must be in [0, 1].
 
     Examples
     --------
@@ -83,7 +85,7 @@ def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
     else:
         environment = _of_arrays(args)
     low, high = environment.rewards.min(), environment.rewards.max()
-    if low < 0.0 or high > 1.0:
+    if bounded and (low < 0.0 or high > 1.0):
         way = f"; --scale {high * args.scale:g} brings them there" if low >= 0.0 else ""
         raise ValueError(
             f"{args.rewards} of {args.file} must be in [0, 1] after division by --scale {args.scale:g}, "

@@ -97,7 +97,7 @@ def _data(args: argparse.Namespace) -> Draws | Trace:
         if args.capacity is not None:
             raise ValueError("--capacity needs the rewards of all arms: a trace holds one per request")
         return trace
-    environment = read_matrix(args)
+    environment = read_matrix(args, bounded=False)
     if args.capacity is not None and args.capacity >= len(environment.arms):
         raise ValueError(f"--capacity must be below the number of arms, {len(environment.arms)}")
     say(args.file, args.notes)
