@@ -50,7 +50,7 @@ def serve(router, steps, seed, ids=()):
 
 
 def journal_of(router):
-    return router._journal
+    return router._lasting.journal
 
 
 def crash(router):
@@ -59,7 +59,7 @@ def crash(router):
     journal._flusher.close()
     journal._checkpointer.close()
     journal.abandon()
-    router._journal = None
+    router._lasting.journal = None
 
 
 def newest(home, kind="journal"):
