@@ -82,10 +82,11 @@ class LocalEvidence:
         told = {arm: policy.evidence(arm) for arm in (*arms, *(policy.shared_names if arms else ()))}
         self.initial = {arm: evidence for arm, evidence in told.items() if holds(evidence)}
 
-    def learn(self, arm: str, x: Floats, reward: float, *, at: int) -> None:
-        """Count one reward of a decision made at index `at` of the common clock."""
+    def learn(self, arm: str, x: Floats, reward: float, *, at: int, generation: int | None = None) -> None:
+        """Count one reward of a decision made at index `at` of the common clock, of an arm of this generation."""
         for name in (arm, *self.policy.shared_names):
-            generation = self.policy.generation(name)
+            if generation is None or name != arm:
+                generation = self.policy.generation(name)
             own = self.own.get(name)
             if own is None or own.generation < generation:  # the arm was forgotten: it starts anew
                 own = self.policy.empty_evidence() if name == arm else self._nothing(name)

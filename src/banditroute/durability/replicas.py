@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Any
 
 from banditroute._core import validation as check
@@ -43,7 +44,8 @@ log = logging.getLogger("banditroute.durability.replicas")
 
 HISTORY = 8  # published states kept, should one be folded into the base while this replica lives
 ROUND_S = 0.02  # between questions about shared decisions
-REST_S = 0.5  # between them while the store is down
+SHORTEST_S, LONGEST_S = 0.05, 0.5  # between them while the store is down
+QUIET_S = 60.0  # between words of that in the log
 HOLD = 64  # letters read in one hold of the lock
 
 
@@ -98,9 +100,10 @@ class Replica:
         self.me = Membership(policy, policy.arms) if member is None else member
         self.me.roster.align({arm: policy.generation(arm) for arm in policy.arms})
         self.sharing = Sharing(host, policy, store, self.me, fingerprint)
-        self.decisions = SharedDecisions(host, store, self.me, clock)
+        self.decisions = SharedDecisions(host, store, self.me, clock, self._failed)
         self.errors = self.syncs = 0
-        self._down = False
+        self._next_word = -inf  # when to speak of the store again
+        self._rest_s = SHORTEST_S
         self._next_sync = self._next_exchange = 0.0
         self._turn = threading.Lock()
         self._stopped = False
@@ -195,14 +198,14 @@ class Replica:
                 self._failed(error)
                 return False
             self.syncs += 1
-            self._down = False
             return True
 
     def _failed(self, error: OSError) -> None:
         self.errors += 1
-        if not self._down:
+        now = self._clock()
+        if now >= self._next_word:
+            self._next_word = now + QUIET_S
             log.warning("store down: %s", error)
-        self._down = True
 
     def _round(self) -> None:
         """Do what is due; an error of one half does not keep the other from its turn."""
@@ -217,9 +220,11 @@ class Replica:
     def _patiently(self) -> None:
         try:
             self.decisions.exchange(patient=True)
+            self._rest_s = SHORTEST_S
         except OSError as error:
             self._failed(error)
-            self._next_exchange = self._clock() + REST_S
+            self._next_exchange = self._clock() + self._rest_s
+            self._rest_s = min(2.0 * self._rest_s, LONGEST_S)
 
     # Those that are gone.
 

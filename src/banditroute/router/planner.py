@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
 from banditroute.policies import Policy
+from banditroute.records import AdapterBackend
 from banditroute.residency import ResidentSet, View
+from banditroute.router.backends import CarryOut
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
 from banditroute.router.residence import Residence
@@ -42,8 +44,8 @@ class Planner:
         With residence.
     where : "inline", "background" or "manual"
         "background": a thread makes the plans when it is woken.
-    reconciler : Reconciler, optional
-        For a Router with a server.
+    backend : AdapterBackend or callable, optional
+        The server, for a reconciler.
 
     Examples
     --------
@@ -60,22 +62,41 @@ class Planner:
     )  # fmt: skip
 
     def __init__(
-        self, parts: RouterParts, residence: Residence, where: Where, reconciler: Reconciler | None
+        self,
+        parts: RouterParts,
+        residence: Residence,
+        where: Where,
+        backend: AdapterBackend | CarryOut | None = None,
     ) -> None:
         self._parts, self._residence, self.where = parts, residence, where
-        self.reconciler = reconciler
+        self.reconciler: Reconciler | None = None
         self.waiting: list[tuple[int, Floats, bool]] | None = None
         self.failures = 0
         self.error: BaseException | None = None
         self._turn = threading.Lock()
         self._planner: int | None = None  # the thread that is at a plan
         self._caught_up = threading.Condition(parts.lock)
-        if reconciler is not None:
-            reconciler.own(parts.arms.names)
-            reconciler.want(*residence.wanted())
+        if backend is not None:
+            self.reconciler = Reconciler(backend, confirm=self._confirmed, clock=parts.books.clock)
+            self.reconciler.own(parts.arms.names)
+            self.reconciler.want(*residence.wanted())
             if where == "inline":
-                reconciler.begin_soon()  # adapters shall load though no request comes
+                self.reconciler.begin_soon()  # adapters shall load though no request comes
         self._thread = self._background()
+
+    def heard(self, name: str, resident: bool) -> bool:
+        """Learn from outside that an arm has become resident, or has left; whether that was news."""
+        with self._parts.lock:
+            if self.reconciler is not None:
+                return self.reconciler.heard(name, resident)
+            return self._residence.confirm(name, resident)
+
+    def _confirmed(self, name: str, resident: bool) -> None:
+        with self._parts.lock:
+            wanted = self._residence.desired.mask.copy()
+            self._residence.confirm(name, resident)
+            if (wanted != self._residence.desired.mask).any():
+                self.wanted()
 
     def _background(self) -> Background:
         period_s = None if self.reconciler is None else LOOK_S
