@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from banditroute.logs import LAYOUTS, Scores, Trace
+from banditroute.logs import Scores, Trace, from_dsjson, from_litellm, from_obp
 from banditroute.simulation import Outcome
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "write_json",
 ]
 
+# Logs of other software, whose columns are known.
+LAYOUTS: dict[str, Callable[..., Trace]] = {"obp": from_obp, "litellm": from_litellm, "dsjson": from_dsjson}
 _WORTH_A_PROCESS = 50_000  # requests: below, starting processes takes longer than the work
 
 

@@ -1,14 +1,13 @@
 """Decisions and rewards as columns: recorder, readers, writers, importers, exporters."""
 
 from banditroute.logs.exports import to_dsjson, to_obp
-from banditroute.logs.importers import LAYOUTS, from_dsjson, from_litellm, from_obp
+from banditroute.logs.importers import from_dsjson, from_litellm, from_obp
 from banditroute.logs.parquet import parquet_batches
 from banditroute.logs.recorder import Recorder
 from banditroute.logs.scores import Scores
 from banditroute.logs.trace import Trace
 
 __all__ = [
-    "LAYOUTS",
     "Recorder",
     "Scores",
     "Trace",

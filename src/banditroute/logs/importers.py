@@ -13,7 +13,7 @@ from banditroute.logs.builder import Builder
 from banditroute.logs.text import rows_of_json
 from banditroute.logs.trace import Trace
 
-__all__ = ["LAYOUTS", "from_dsjson", "from_litellm", "from_obp"]
+__all__ = ["from_dsjson", "from_litellm", "from_obp"]
 
 WIDEST = 20_000  # columns of a context
 
@@ -277,6 +277,3 @@ def _name(action: Mapping[str, Any]) -> str | None:
         return str(action["_tag"])
     own = list(_features(action))
     return own[0][0].rpartition(".")[2].rpartition("=")[2] if len(own) == 1 else None
-
-
-LAYOUTS = {"obp": from_obp, "litellm": from_litellm, "dsjson": from_dsjson}
