@@ -148,7 +148,7 @@ def soak(path, *, rate, seconds, workers, seed, answers=None):
         time.sleep(0.05)
     for _ in range(2):
         for router in routers:
-            router._replica.sync()
+            router._lasting.replica.sync()
     learned = sum((ear.learned_by_id for ear in ears), Counter())
     counts = [int(router.policy.counts.sum()) for router in routers]
     stats = [router.stats() for router in routers]

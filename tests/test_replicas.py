@@ -462,9 +462,9 @@ def test_marks_of_terms_reach_the_others(tmp_path):
     terms[2].mark("1", "up")
     synced(other, mine, theirs)
     assert terms[0].state("1") == terms[1].state("1") == "up"
-    version = one._replica.me.roster.version
+    version = one._lasting.replica.me.roster.version
     synced(mine, theirs, other)
-    assert one._replica.me.roster.version == version  # no echo
+    assert one._lasting.replica.me.roster.version == version  # no echo
 
 
 def test_long_and_odd_names_are_shared(tmp_path):
@@ -747,8 +747,8 @@ def home_of(path, store, rng=0, *, arms=("0", "1", "2"), **joining):
 def killed(router, *, flushed=True):
     """The process ends here."""
     if flushed:
-        router._journal.flush()
-    router._journal.abandon()
+        router._lasting.journal.flush()
+    router._lasting.journal.abandon()
 
 
 def test_a_restart_goes_on_as_the_same_replica(tmp_path):
@@ -802,7 +802,7 @@ def test_an_answer_that_waits_survives_a_crash(tmp_path):
     assert router.stats()["learned"] == 2
     killed(router)  # learned, and not published
     router, replica = home_of(tmp_path / "home", store, share_decisions=True)
-    assert not router._replica.me.waiting
+    assert not router._lasting.replica.me.waiting
     synced(replica, theirs)
     assert router.policy.counts.sum() == other.policy.counts.sum() == 2
     assert other.update(foreign, 1.0) is True  # its own decision: the store will say no
@@ -820,7 +820,7 @@ def test_a_rollback_is_published_once_a_crash_cannot_undo_it(tmp_path, monkeypat
     router.save(tmp_path / "good")
     filled(other, "1", -9.0, 9)
     synced(theirs, replica)
-    monkeypatch.setattr(router._journal, "checkpoint", lambda: None)  # killed before it was made
+    monkeypatch.setattr(router._lasting.journal, "checkpoint", lambda: None)  # killed before it was made
     router.rollback(tmp_path / "good")
     assert replica.sync() is False  # nothing is published of it
     killed(router, flushed=False)

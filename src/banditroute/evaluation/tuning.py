@@ -196,7 +196,7 @@ def tune(
     optuna = needed("optuna", "tune")
     ranges = {name: _range(name, given) for name, given in (SPACE if space is None else space).items()}
     check.integer("trials", trials, low=1)
-    half = check.integer("seeds", seeds, low=4) // 2
+    check.integer("seeds", seeds, low=4)
     check.integer("patience", patience, low=1)
     train, held = _split(data)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -210,28 +210,10 @@ def tune(
     done = _scored(study)
     # A sampler of the same seed would propose a resumed study its first settings again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(done))
-    search = partial(_values, data=train, jobs=jobs, backend=backend)
-    best, setting = search({}, seeds=range(seeds)), dict[str, Any]()
-    for values, tried in done:
-        if len(values) == seeds and values.mean() > best.mean():
-            best, setting = values, tried
-    idle = 0
-    for _ in range(trials - len(done)):
-        if idle >= patience:
-            break
-        progress(f"trial {len(study.trials) + 1}, best {best.mean():.4f}")
-        trial = study.ask()
-        tried = {name: suggest(trial) for name, suggest in ranges.items()}
-        values = search(tried, seeds=range(half))
-        behind = values - best[:half]
-        hopeless = behind.mean() + 2.0 * behind.std(ddof=1) / np.sqrt(half) < 0.0
-        if not hopeless:
-            values = np.append(values, search(tried, seeds=range(half, seeds)))
-        trial.set_user_attr("values", values.tolist())
-        study.tell(trial, float(values.mean()))
-        idle += 1
-        if not hopeless and values.mean() > best.mean():
-            best, setting, idle = values, tried, 0
+    setting = _searched(
+        study, partial(_values, data=train, jobs=jobs, backend=backend), ranges,
+        trials=trials, seeds=seeds, patience=patience, progress=progress,
+    )  # fmt: skip
     progress("fresh and held-out data")
     tables = [
         _table([setting, {}], part, own, jobs=jobs, backend=backend)
@@ -257,6 +239,42 @@ def tune(
             for values, tried in _scored(study)
         ),
     )
+
+
+def _searched(
+    study: Any,
+    search: Callable[..., Floats],
+    ranges: Mapping[str, Callable[[Any], Any]],
+    *,
+    trials: int,
+    seeds: int,
+    patience: int,
+    progress: Callable[[str], object],
+) -> dict[str, Any]:
+    """Return the best setting of a study that goes on until so many trials, or until patience runs out."""
+    done, half = _scored(study), seeds // 2
+    best, setting = search({}, seeds=range(seeds)), dict[str, Any]()
+    for values, tried in done:
+        if len(values) == seeds and values.mean() > best.mean():
+            best, setting = values, tried
+    idle = 0
+    for _ in range(trials - len(done)):
+        if idle >= patience:
+            break
+        progress(f"trial {len(study.trials) + 1}, best {best.mean():.4f}")
+        trial = study.ask()
+        tried = {name: suggest(trial) for name, suggest in ranges.items()}
+        values = search(tried, seeds=range(half))
+        behind = values - best[:half]
+        hopeless = behind.mean() + 2.0 * behind.std(ddof=1) / np.sqrt(half) < 0.0
+        if not hopeless:
+            values = np.append(values, search(tried, seeds=range(half, seeds)))
+        trial.set_user_attr("values", values.tolist())
+        study.tell(trial, float(values.mean()))
+        idle += 1
+        if not hopeless and values.mean() > best.mean():
+            best, setting, idle = values, tried, 0
+    return setting
 
 
 def _fresh(first: int, seeds: int) -> range:

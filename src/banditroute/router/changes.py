@@ -1,16 +1,16 @@
 """Arms that come, go, are forgotten or put in quarantine: what changes in each part of a Router; the lock is held."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from banditroute._core import validation as check
-from banditroute.records import ArmChange
-from banditroute.router.arms import Arms
+from banditroute.records import ArmChange, Marked, Term
 from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.parts import RouterParts
 
-__all__ = ["add_arm", "arm_stats", "check_name", "forget_arm", "mute", "remove_arm"]
+__all__ = ["add_arm", "add_term", "check_name", "forget_arm", "mute", "remove_arm", "tell_term"]
 
 LONGEST = 65_535  # bytes of a name
 
@@ -102,14 +102,26 @@ def mute(parts: RouterParts, name: str, muted: bool) -> None:
     parts.listeners.arms_changed(ArmChange("muted" if muted else "unmuted", name, names))
 
 
-def arm_stats(arms: Arms) -> dict[str, dict[str, float]]:
-    """Return what is counted for each arm, by name."""
-    return {
-        name: {
-            "decisions": arms.plays[a],
-            "learned": arms.answers[a],
-            "mean_reward": arms.reward_sums[a] / arms.answers[a] if arms.answers[a] else 0.0,
-            "quarantined": int(arms.muted[a]),
-        }
-        for a, name in enumerate(arms.names)
-    }
+def add_term(parts: RouterParts, term: Term) -> None:
+    """Give one more term a row of the price table, after the others; refused, everything is as it was."""
+    before = parts.table.terms
+    if term.name in (one.name for one in before):
+        raise ValueError(f"term must have a name of its own, got {term.name!r}")
+    try:
+        parts.table.bind((*before, term), parts.arms.names)
+    except ValueError:  # it is for other arms
+        parts.table.bind(before, parts.arms.names)
+        raise
+    finally:
+        if parts.residence is not None:
+            parts.residence.reprice()
+
+
+def tell_term(parts: RouterParts, name: str, details: Mapping[str, Any]) -> None:
+    """Tell a term something from outside, in a way that a journal can repeat."""
+    for term in parts.table.terms:
+        if term.name == name:
+            term.replay_mark(details)
+            parts.listeners.marked(Marked(name, details))
+            return
+    raise ValueError(f"name must be that of a term, got {name!r}")

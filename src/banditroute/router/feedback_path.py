@@ -1,7 +1,9 @@
 """The one way of a reward from a decision to the statistics, wherever it comes from."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from banditroute.errors import UnknownDecision
 from banditroute.records import ArmChange, Extras, Feedback, Origin, Pending, Request
 from banditroute.router.ledger import ANSWERED, Entry
 from banditroute.router.parts import RouterParts
@@ -169,6 +171,19 @@ class FeedbackPath:
         if entry is not None:
             parts.listeners.dropped(key, "answered")
         return entry is not None
+
+    def adopt(self, key: int, answer: Mapping[str, Any]) -> bool:
+        """Learn an answer to a decision of another worker; the store is asked, so without the lock."""
+        parts = self._parts
+        claims = parts.claims
+        assert claims is not None
+        try:
+            return claims.adopt(key, answer)
+        except (UnknownDecision, ValueError, TypeError):
+            if parts.limits is not None:
+                with parts.lock:
+                    parts.limits.refund(answer["source"])
+            raise
 
     def release(self, arm: str, held: tuple[Any, ...] | None) -> None:
         """Give back what the terms set aside for a decision."""

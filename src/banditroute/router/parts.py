@@ -9,6 +9,7 @@ from banditroute.records import Claims
 from banditroute.router.arms import Arms
 from banditroute.router.books import Books
 from banditroute.router.ledger import Ledger
+from banditroute.router.limits import Limits
 from banditroute.router.listeners import Listeners
 from banditroute.router.price_table import PriceTable
 from banditroute.router.residence import Residence
@@ -36,6 +37,7 @@ class RouterParts:
     listeners: Listeners
     residence: Residence | None = None
     claims: Claims | None = None
+    limits: Limits | None = None
     expired_reward: float | None = None
     spread_pending: bool = False
     boundary: float = 0.0  # index on the common clock at which the policy's next bucket begins

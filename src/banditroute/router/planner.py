@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
 from banditroute.policies import Policy
+from banditroute.records import AdapterBackend
 from banditroute.residency import ResidentSet, View
+from banditroute.router.backends import CarryOut
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
 from banditroute.router.residence import Residence
@@ -42,8 +44,8 @@ class Planner:
         With residence.
     where : "inline", "background" or "manual"
         "background": a thread makes the plans when it is woken.
-    reconciler : Reconciler, optional
-        For a Router with a server.
+    backend : AdapterBackend or callable, optional
+        The server, for a reconciler.
 
     Examples
     --------
@@ -60,22 +62,41 @@ class Planner:
     )  # fmt: skip
 
     def __init__(
-        self, parts: RouterParts, residence: Residence, where: Where, reconciler: Reconciler | None
+        self,
+        parts: RouterParts,
+        residence: Residence,
+        where: Where,
+        backend: AdapterBackend | CarryOut | None = None,
     ) -> None:
         self._parts, self._residence, self.where = parts, residence, where
-        self.reconciler = reconciler
+        self.reconciler: Reconciler | None = None
         self.waiting: list[tuple[int, Floats, bool]] | None = None
         self.failures = 0
         self.error: BaseException | None = None
         self._turn = threading.Lock()
         self._planner: int | None = None  # the thread that is at a plan
         self._caught_up = threading.Condition(parts.lock)
-        if reconciler is not None:
-            reconciler.own(parts.arms.names)
-            reconciler.want(*residence.wanted())
+        if backend is not None:
+            self.reconciler = Reconciler(backend, confirm=self._confirmed, clock=parts.books.clock)
+            self.reconciler.own(parts.arms.names)
+            self.reconciler.want(*residence.wanted())
             if where == "inline":
-                reconciler.begin_soon()  # adapters shall load though no request comes
+                self.reconciler.begin_soon()  # adapters shall load though no request comes
         self._thread = self._background()
+
+    def heard(self, name: str, resident: bool) -> bool:
+        """Learn from outside that an arm has become resident, or has left; whether that was news."""
+        with self._parts.lock:
+            if self.reconciler is not None:
+                return self.reconciler.heard(name, resident)
+            return self._residence.confirm(name, resident)
+
+    def _confirmed(self, name: str, resident: bool) -> None:
+        with self._parts.lock:
+            wanted = self._residence.desired.mask.copy()
+            self._residence.confirm(name, resident)
+            if (wanted != self._residence.desired.mask).any():
+                self.wanted()
 
     def _background(self) -> Background:
         period_s = None if self.reconciler is None else LOOK_S
@@ -86,7 +107,7 @@ class Planner:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: no plan is under way and no thread lives."""
-        self.waiting, self._planner = None, None
+        self.waiting, self._planner, self._residence.later = None, None, None
         self._turn = threading.Lock()
         self._caught_up = threading.Condition(self._parts.lock)
         self._thread = self._background()
@@ -151,11 +172,11 @@ class Planner:
         reconciler = self.reconciler
         if reconciler is None:
             return True
-        return not (reconciler.displaces or self._parts.arms.names[arm] in reconciler.blocked())
+        return not (reconciler.follows_requests or self._parts.arms.names[arm] in reconciler.blocked())
 
     def sent(self, arm: int) -> None:
         """Follow a request to a server that displaces by requests."""
-        if self.reconciler is not None and self.reconciler.displaces:
+        if self.reconciler is not None and self.reconciler.follows_requests:
             self.reconciler.served(self._parts.arms.names[arm])
 
     def recovered(self) -> None:
@@ -212,7 +233,7 @@ class Planner:
             if parts.books.index < controller.next_plan:
                 return False
             view = self._view()
-            self.waiting = []
+            self.waiting, self._residence.later = [], []
         try:
             utilities = frozen_utilities(parts.policy, parts.lock)
             wanted = controller.plan(replace(view, utilities=utilities))
@@ -271,6 +292,7 @@ class Planner:
                     self._observe(missed)
                     then()
                     self.waiting = None
+                    self._residence.catch_up()
                     self._parts.books.due = 0.0
                     self._caught_up.notify_all()
                     return
@@ -284,7 +306,9 @@ class Planner:
             missed, self.waiting = self.waiting or [], None
             try:
                 self._observe(missed)
+                self._residence.catch_up()
             finally:
+                self._residence.later = None
                 self._parts.books.due = 0.0
                 self._caught_up.notify_all()
 

@@ -1,10 +1,8 @@
 """The Router: policy, residency, terms, ledger, listeners, clock and lock, and the only place where they meet."""
 
 import os
-import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, Literal, NoReturn
@@ -14,49 +12,30 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.container import LIMIT_BYTES
-from banditroute._core.typing import Clock, Floats
-from banditroute.durability import journal, snapshots
-from banditroute.durability.journal import Journal
-from banditroute.durability.local_evidence import Shareable
-from banditroute.durability.membership import Membership
+from banditroute._core.typing import Clock
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
-from banditroute.policies import LARGEST, Choice, Policy
-from banditroute.records import (
-    Decision,
-    Extras,
-    Listener,
-    Marked,
-    Parts,
-    Pending,
-    Request,
-    StateStore,
-    Term,
-)
+from banditroute.policies import LARGEST, Policy
+from banditroute.records import Decision, Listener, StateStore, Term
 from banditroute.residency import Controller
-from banditroute.residency.paging import Paging
-from banditroute.router import changes, forcing
-from banditroute.router.arms import Arms, Eligible, Priced
-from banditroute.router.books import Books
-from banditroute.router.feedback_path import FeedbackPath, spread
+from banditroute.router import changes
+from banditroute.router.arms import Eligible, Priced
+from banditroute.router.assembly import Backend, PriceOfFault, assembled, check_terms
+from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.forks import follow_forks
 from banditroute.router.host import RouterHost
-from banditroute.router.ledger import Entry, Ledger, decision_key
-from banditroute.router.limits import Limits, RewardLimits
-from banditroute.router.listeners import Listeners
-from banditroute.router.parts import RouterParts
+from banditroute.router.lasting import Lasting
+from banditroute.router.ledger import decision_key
+from banditroute.router.limits import RewardLimits
+from banditroute.router.ownership import give_back, take_over
 from banditroute.router.planner import Planner, Where
-from banditroute.router.price_table import PriceTable
-from banditroute.router.reconciler import Reconciler
-from banditroute.router.residence import Residence
+from banditroute.router.request_path import RequestPath
+from banditroute.router.statistics import router_stats
 
 __all__ = ["Router"]
 
 FLOAT = np.dtype(np.float64)
-SWEEP = 64  # decisions between looks at what has expired
-STALE = 512  # decisions that may expire in one call: about a millisecond
 _new = tuple.__new__  # makes a named tuple in half the time of its own constructor
-_owned: "weakref.WeakKeyDictionary[Any, weakref.ref[Router]]" = weakref.WeakKeyDictionary()
 
 
 class Router:
@@ -130,48 +109,23 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_arms",
-        "_books",
-        "_clock",
-        "_feedback",
-        "_host",
-        "_journal",
-        "_kept",
-        "_ledger",
-        "_limits",
-        "_listeners",
-        "_lock",
-        "_named",
-        "_planner",
-        "_replica",
-        "_residence",
-        "_select",
-        "_select_priced",
-        "_table",
-        "_watched",
-        "backend",
-        "maintenance",
-        "paging",
-        "parts",
-        "policy",
-        "recorder",
-        "residency",
-        "switching",
+        "__weakref__", "_arms", "_books", "_clock", "_feedback", "_kept", "_lasting", "_ledger", "_limits",
+        "_listeners", "_lock", "_planner", "_requests", "_residence", "_select", "_select_priced", "_table", "backend",
+        "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
 
     def __init__(
         self,
         policy: Policy,
         residency: Controller | None = None,
-        paging: Paging | float | ArrayLike | None = None,
+        paging: PriceOfFault | None = None,
         *,
         terms: Sequence[Term] = (),
         sizes: Mapping[str, float] | ArrayLike | None = None,
         switching: float = 1.0,
         loads: ArrayLike | None = None,
         maintenance: Where = "inline",
-        backend: Any = None,
+        backend: Backend | None = None,
         feedback_limit_s: float = 3600.0,
         pending_limit: int = 100_000,
         expired_reward: float | None = None,
@@ -181,111 +135,46 @@ class Router:
         recorder: Listener | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"policy must be a Policy, got {policy!r}")
-        if maintenance not in ("inline", "background", "manual"):
-            raise ValueError(f"maintenance must be 'inline', 'background' or 'manual', got {maintenance!r}")
-        if residency is not None and paging is None:
-            raise ValueError("paging must be given with residency: a model or the price of a fault, got None")
-        if residency is None and (paging is not None or backend is not None or loads is not None):
-            what = "paging" if paging is not None else "backend" if backend is not None else "loads"
-            raise ValueError(f"residency must be given with {what}: Static(()) caches nothing, got None")
-        _unowned("policy", policy)
-        for name in policy.arms:
-            changes.check_name(name)
+        self.parts = parts = assembled(
+            policy, residency, paging,
+            sizes=sizes, switching=switching, loads=loads, maintenance=maintenance, backend=backend,
+            feedback_limit_s=feedback_limit_s, pending_limit=pending_limit, expired_reward=expired_reward,
+            spread_pending=spread_pending, sources=sources, clock=clock,
+        )  # fmt: skip
+        check_terms(terms)
         self.policy, self.residency, self.maintenance = policy, residency, maintenance
-        self.switching = check.unit("switching", switching)
-        self.backend, self.recorder, self.paging = backend, recorder, None
-        self._clock, self._lock = clock, threading.RLock()
-        self._books, self._arms = Books(clock), Arms(policy.arms)
-        self._table = PriceTable(len(policy.arms))
-        self._listeners = Listeners(self._books)
-        self._ledger = Ledger(
-            time_limit=check.finite("feedback_limit_s", feedback_limit_s, low=0.0, open_low=True),
-            size_limit=check.integer("pending_limit", pending_limit, low=1),
-        )
-        self._limits = None if sources is None else Limits(sources)
-        self._residence: Residence | None = None
-        if residency is not None:
-            assert paging is not None
-            self._residence = Residence(
-                residency, paging, self._arms, self._table, self._books,
-                sizes=sizes, switching=self.switching, loads=loads, served=backend is not None,
-            )  # fmt: skip
-            self.paging = self._residence.paging
-            if residency.needs_utilities:
-                # Raises where the policy cannot say what it maximises.
-                policy.utilities(np.zeros((1, policy.dim)))
-        self.parts = RouterParts(
-            self._lock,
-            policy,
-            self._books,
-            self._ledger,
-            self._arms,
-            self._table,
-            self._listeners,
-            self._residence,
-        )
-        self._expects(expired_reward, spread_pending)
-        self._feedback = FeedbackPath(self.parts)
-        self._ledger.on_expire = self._feedback.expired
-        self._planner: Planner | None = None
-        self._journal: Journal | None = None
-        self._replica: Replica | None = None
-        self._named: OrderedDict[int, Decision] = OrderedDict()  # decisions under ids of the caller
-        self._assemble(terms, (*listeners, *(() if recorder is None else (recorder,))))
-        policy.rewind()  # decisions count from 0 here; evidence from before must not seem to lie in the future
-
-    def _expects(self, expired_reward: float | None, spread_pending: bool) -> None:
-        """Check what is learned of a decision that expires, and whether widths can be spread."""
-        parts = self.parts
-        if expired_reward is not None:
-            parts.expired_reward = check.finite("expired_reward", expired_reward, low=-LARGEST, high=LARGEST)
-            self.policy.check_reward(parts.expired_reward, 1.0)  # what it would refuse must not come up later
-        parts.spread_pending = bool(spread_pending)
-        if parts.spread_pending and not self.policy.can_widen:
-            raise ValueError(
-                f"spread_pending must be False with {type(self.policy).__name__}: it has no widths to spread"
-            )
-
-    def _assemble(self, terms: Sequence[Term], listeners: Sequence[Listener]) -> None:
-        """Bind the terms, start the planner and take the policy over."""
-        names = [term.name for term in terms]
-        if len(set(names)) < len(names) or not {"fault", "caller", "quarantine"}.isdisjoint(names):
-            raise ValueError(
-                f"terms must have distinct names, none 'fault', 'caller' or 'quarantine', got {names}"
-            )
-        for term in terms:
-            if not isinstance(term, Term):
-                raise TypeError(f"terms must hold Terms, got {term!r}")
-            _unowned(f"term {term.name!r}", term)
+        self.backend, self.recorder, self.switching = backend, recorder, float(switching)
+        self._clock, self._lock, self._books, self._arms = clock, parts.lock, parts.books, parts.arms
+        self._table, self._listeners, self._ledger = parts.table, parts.listeners, parts.ledger
+        self._limits, self._residence = parts.limits, parts.residence
+        self.paging = None if parts.residence is None else parts.residence.paging
+        # Bound methods of the policy are collected once: the request path looks up nothing.
+        self._select, self._select_priced = policy.select, policy.select_priced
+        self._kept = None if type(policy).kept is Policy.kept else policy.kept
         self._table.host = weakref.ref(self)
         self._table.bind(terms, self._arms.names)
-        self._host = RouterHost(self.parts, self._feedback, self._named, self._limits)
-        self.parts.rearm = self._feedback.collect
-        for listener in listeners:
+        for listener in (*listeners, *(() if recorder is None else (recorder,))):
             self._listeners.add(listener)
-        if self._residence is not None:
-            self._residence.reprice()
-            reconciler = None
-            if self.backend is not None:
-                reconciler = Reconciler(self.backend, confirm=self._confirmed, clock=self._clock)
-            self._planner = Planner(self.parts, self._residence, self.maintenance, reconciler)
-            self.parts.settle = self._planner.settle
-            self.parts.planning = self._planner.is_busy
-            self.parts.unload = self._planner.unload
-        self._rearm()
-        for part in (self.policy, *terms):
-            _owned[part] = weakref.ref(self)
+        self._feedback = FeedbackPath(parts)
+        self._ledger.on_expire = self._feedback.expired
+        self._planner = self._planned()
+        self._requests = RequestPath(parts, self._feedback, self._planner)
+        parts.rearm = self._requests.collect
+        host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
+        self._lasting = Lasting(host, self._planner)
+        policy.rewind()  # decisions count from 0 here; evidence from before must not seem to lie in the future
+        take_over(self, policy, *terms)
         follow_forks(self)
 
-    def _rearm(self) -> None:
-        """Collect what the request path uses of the parts, once per change of terms or listeners."""
-        self._select, self._select_priced = self.policy.select, self.policy.select_priced
-        plain = type(self.policy).kept is Policy.kept
-        self._kept = None if plain else self.policy.kept
-        self._feedback.collect()
-        self._watched = bool(self._table.terms or self._listeners.deciding or self.parts.spread_pending)
+    def _planned(self) -> Planner | None:
+        """Return what plans and, with a server, brings it to the plan."""
+        if self._residence is None:
+            return None
+        self._residence.reprice()
+        planner = Planner(self.parts, self._residence, self.maintenance, self.backend)
+        self.parts.settle, self.parts.planning = planner.settle, planner.is_busy
+        self.parts.unload = planner.unload
+        return planner
 
     def __repr__(self) -> str:
         """Show policy, arms, traffic and what is resident."""
@@ -355,7 +244,7 @@ class Router:
             books = self._books
             index = books.index
             if index >= books.due:
-                self._upkeep(index, x)
+                self._requests.upkeep(index, x)
             table, extras, key = self._table, None, None
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
@@ -375,10 +264,10 @@ class Router:
             else:
                 if id is not None:
                     key = decision_key(id)
-                    first = self._repeated(key)
+                    first = self._requests.repeated(key)
                     if first is not None:
                         return first
-                extras, effective = self._priced(
+                extras, effective = self._requests.priced(
                     context, at, eligible, prices, protected, weights, session, version
                 )
                 choice = self._select_priced(context, effective)
@@ -391,10 +280,10 @@ class Router:
             arm, propensity = choice
             rows = None  # the prices by which it was chosen: serving it may change them
             if self._listeners.keeps_parts:
-                rows = self._rows(context, at, extras)
+                rows = self._requests.rows(context, at, extras)
             hit, forced = True, False
             if self._residence is not None:
-                arm, propensity, hit, forced = self._served(context, effective, choice, protected)
+                arm, propensity, hit, forced = self._requests.served(context, effective, choice, protected)
             kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
@@ -403,9 +292,9 @@ class Router:
                 books.hits += 1
             arms.pending[arm] += 1
             arms.plays[arm] += 1
-            if self._watched or key is not None:
+            if self._requests.watched or key is not None:
                 entry = (name, kept, propensity, now, at, None, weights, session)
-                return self._told(entry, context, extras, rows, arm, hit, forced, key)
+                return self._requests.told(entry, context, extras, rows, arm, hit, forced, key)
             key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
@@ -485,7 +374,7 @@ class Router:
             if entry is not None:
                 return self._feedback.answer(key, entry, value, cost, seconds, failed)
         answer = {"reward": value, "cost": cost, "seconds": seconds, "failed": failed, "source": source}
-        return self._adopted(key, answer, source)
+        return self._feedback.adopt(key, answer)
 
     def cancel(self, decision_id: int | str) -> bool:
         """Withdraw a decision that was never served, failed, or was rerouted: it teaches nothing.
@@ -529,159 +418,13 @@ class Router:
             self._feedback.cancel(key)
             return True
 
-    # What a request is made of; the lock is held.
-
-    def _upkeep(self, index: int, x: ArrayLike) -> None:
-        """Do what is due before a decision: plan, next bucket of the policy, expiry; not for a bad context."""
-        books, parts = self._books, self.parts
-        if books.barred:
-            books.refuse()
-        self.policy.check_context(x)
-        if self._planner is not None:
-            self._planner.upkeep()
-        span, at = self.policy.span, index + books.others
-        if span and at >= parts.boundary:
-            self.policy.advance(at)
-            parts.boundary = (at // span + 1) * span
-        self._ledger.sweep(books.now(), 2 * SWEEP)
-        due = float(index // SWEEP + 1) * SWEEP
-        if span:
-            due = min(due, parts.boundary - books.others)
-        if self._residence is not None:
-            assert self._planner is not None
-            next_plan = 0.0 if self._planner.every_request else self._residence.controller.next_plan
-            due = min(due, max(next_plan, index + 1.0))
-        books.due = due
-
-    def _priced(
-        self,
-        context: Floats,
-        at: int,
-        eligible: Eligible | None,
-        prices: Priced | None,
-        protected: bool,
-        weights: Mapping[str, float] | None,
-        session: str | None,
-        version: int | None,
-    ) -> tuple[Extras, Floats]:
-        """Return what the caller said, by position, and what every arm costs this request."""
-        if version is not None and version != self._arms.version:
-            raise ValueError(
-                f"version must be that of the arms, {self._arms.version}, got {version}: they changed"
-            )
-        mask = None if eligible is None else self._arms.allowed(eligible)
-        own = None if prices is None else self._arms.priced(prices)
-        extras = Extras(mask, own, protected, None, None, weights, session)
-        return extras, self._table.of_request(
-            self.policy, Request(context, at, extras, self._books.now()), own, mask
-        )
-
-    def _served(
-        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
-    ) -> tuple[int, float, bool, bool]:
-        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced."""
-        residence, planner = self._residence, self._planner
-        assert residence is not None and planner is not None
-        arm, propensity = choice
-        controller, forced = residence.controller, False
-        if planner.waiting is not None:  # the controller is busy with a plan
-            hit = residence.actual.mask.item(arm)
-            planner.waiting.append((arm, context, hit))
-            return arm, propensity, hit, False
-        if controller.rate > 0.0 and not protected:
-            offers = np.zeros(len(self._arms)) if effective is None else effective
-            arm, propensity, forced = forcing.forced(self.policy, controller, context, offers, choice)
-            self._books.forced += forced
-        hit = residence.actual.mask.item(arm)
-        controller.observe(arm, context, hit)
-        if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
-            planner.wanted()
-        planner.sent(arm)
-        if controller.next_plan < self._books.due:
-            self._books.due = controller.next_plan
-        return arm, propensity, hit, forced
-
-    def _told(
-        self,
-        entry: Entry,
-        context: Floats,
-        extras: Extras | None,
-        rows: Parts | None,
-        arm: int,
-        hit: bool,
-        forced: bool,
-        key: int | None,
-    ) -> Decision:
-        """Book a decision that terms or listeners are told of, or that has an id of the caller."""
-        books, table, listeners = self._books, self._table, self._listeners
-        name, _, propensity, now, at = entry[:5]
-        request = Request(context, at, extras, now)
-        if table.terms:
-            held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
-            entry = (*entry[:5], held, *entry[6:])
-        own = key is not None
-        key = self._ledger.open(entry, key)
-        if self.parts.spread_pending:
-            spread(self.parts, arm)
-        decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
-        if own:
-            self._named[key] = decision
-            if len(self._named) > self._ledger.size_limit:
-                self._named.popitem(last=False)
-        if listeners.deciding:
-            listeners.decided(decision, request, Pending(*entry), forced, rows)
-        return decision
-
-    def _rows(self, context: Floats, at: int, extras: Extras | None) -> Parts:
-        """Return copies of all prices of a request by name."""
-        prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
-        return self._table.parts(self._arms.names, Request(context, at, extras), prices, mask)
-
-    def _repeated(self, key: int) -> Decision | None:
-        """Return the first decision under an id of the caller, or refuse an id that is another decision's."""
-        first = self._named.get(key)
-        if first is None and (key in self._ledger.pending or key in self._ledger.closed):
-            raise ValueError(
-                f"id must be new or one that was given before, got that of another decision, {key}"
-            )
-        return first
-
-    def _adopted(self, key: int, answer: Mapping[str, Any], source: str | None) -> bool:
-        """Learn an answer to a decision of another worker; the store is asked, so without the lock."""
-        claims = self.parts.claims
-        assert claims is not None
-        try:
-            return claims.adopt(key, answer)
-        except (UnknownDecision, ValueError, TypeError):
-            if self._limits is not None:
-                with self._lock:
-                    self._limits.refund(source)
-            raise
-
     def after_fork(self) -> None:
         """Go on in a forked child: statistics stay, what belongs to the parent is dropped; nobody else calls it."""
-        parts = self.parts
-        for entry in self._ledger.forget():
-            self._feedback.release(entry[0], entry[5])
-        self._named.clear()
-        self._arms.pending = [0] * len(self._arms)
-        if parts.spread_pending:
-            for arm in range(len(self._arms)):
-                spread(parts, arm)
-        self.policy.reseed()
-        if self._journal is not None:
-            self._journal.abandon()
-            self._listeners.remove(self._journal)
-            self._journal = None
-        if self._replica is not None:
-            replica = self._replica
-            self._listeners.remove(replica)
-            self._replica = replica.reborn(self._host)
-            self._listeners.add(self._replica)
-            parts.claims = self._replica if parts.claims is not None else None
+        self._requests.after_fork()
+        self._lasting.after_fork()
         if self._planner is not None:
             self._planner.after_fork()
-        self._rearm()
+        self._requests.collect()
 
     # Residency.
 
@@ -726,19 +469,7 @@ class Router:
         bool
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
-        with self._lock:
-            if self._planner is not None and self._planner.reconciler is not None:
-                return self._planner.reconciler.heard(name, resident)
-            return self._residence is not None and self._residence.confirm(name, resident)
-
-    def _confirmed(self, name: str, resident: bool) -> None:
-        """Take over what the server says."""
-        with self._lock:
-            assert self._residence is not None and self._planner is not None
-            wanted = self._residence.desired.mask.copy()
-            self._residence.confirm(name, resident)
-            if (wanted != self._residence.desired.mask).any():
-                self._planner.wanted()
+        return self._planner is not None and self._planner.heard(name, resident)
 
     # Arms, terms and listeners that come and go.
 
@@ -826,37 +557,21 @@ class Router:
             Not a term, its name is taken, or it belongs to another Router; nothing changed.
         """
         with self._lock:
-            if not isinstance(term, Term):
-                raise TypeError(f"term must be a Term, got {term!r}")
-            if term.name in ("fault", "caller", "quarantine", *(one.name for one in self._table.terms)):
-                raise ValueError(f"term must have a name of its own, got {term.name!r}")
-            _unowned(f"term {term.name!r}", term)
-            before = self._table.terms
-            try:
-                self._table.bind((*before, term), self._arms.names)
-            except ValueError:  # it is for other arms
-                self._table.bind(before, self._arms.names)
-                raise
-            if self._residence is not None:
-                self._residence.reprice()
-            _owned[term] = weakref.ref(self)
-            self._rearm()
+            check_terms([term])
+            changes.add_term(self.parts, term)
+            take_over(self, term)
+            self._requests.collect()
 
     def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
         """Have the term called `name` take up what it was told from outside; a journal has it from then on."""
         with self._lock:
-            for term in self._table.terms:
-                if term.name == name:
-                    term.replay_mark(details)
-                    self._listeners.marked(Marked(name, details))
-                    return
-            raise ValueError(f"name must be that of a term, got {name!r}")
+            changes.tell_term(self.parts, name, details)
 
     def add_listener(self, listener: Listener) -> None:
         """Tell one more listener, after the others."""
         with self._lock:
             self._listeners.add(listener)
-            self._rearm()
+            self._requests.collect()
 
     # What lasts.
 
@@ -888,7 +603,7 @@ class Router:
         >>> again.select([1.0, 0.0, 0.0]).arm == router.select([1.0, 0.0, 0.0]).arm
         True
         """
-        snapshots.save(self._host, path)
+        self._lasting.save(path)
 
     def load(
         self,
@@ -926,17 +641,7 @@ class Router:
         Statistics do not depend on settings: those of this Router (alpha, ridge, mix, prior, controller, capacity) stay
         as they are. Callbacks and the clock itself are not saved; the time of the Router goes on where it stopped.
         """
-        self._alone("load")
-        own = self._journal
-        replaced = None if own is None else own.replaced
-        report = snapshots.load(self._host, path, limit_bytes=limit_bytes, arms=arms, replaced=replaced)
-        with self._lock:
-            self._rearm()
-        if self._journal is not None:
-            self._journal.checkpoint()  # what was loaded is as durable as everything else
-        if self._planner is not None:
-            self._planner.recovered()
-        return report
+        return self._lasting.load(path, limit_bytes=limit_bytes, arms=arms)
 
     def recover(
         self,
@@ -1001,21 +706,9 @@ class Router:
         >>> started, generation, learned
         (0, 2, True)
         """
-        self._alone("recover")
-        if self._books.index or self._journal is not None:
-            raise ValueError(
-                f"recover must come before the first decision, got {self._books.index} decisions"
-            )
-        with self._lock:  # until the journal listens: what happened in between would be in no record
-            own, report = journal.recover(
-                self._host, directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
-            )
-            self._journal = own
-            self._listeners.add(own)
-            self._rearm()
-        if self._planner is not None:
-            self._planner.recovered()
-        return report
+        return self._lasting.recover(
+            directory, checkpoint_s=checkpoint_s, flush_s=flush_s, keep=keep, arms=arms
+        )
 
     def checkpoint(self) -> None:
         """Write a snapshot into the directory of `recover` now.
@@ -1027,9 +720,7 @@ class Router:
         OSError
             The disk refuses; the journal goes on.
         """
-        if self._journal is None:
-            raise ValueError("checkpoint must come after recover: there is no directory to write to")
-        self._journal.checkpoint()
+        self._lasting.checkpoint()
 
     def join(
         self,
@@ -1085,42 +776,9 @@ class Router:
         >>> int(two.policy.counts.sum())
         1
         """
-        if self._replica is not None:
-            raise ValueError("join must be called once, got a second call")
-        policy = self.policy
-        if not isinstance(policy, Shareable):
-            raise TypeError(f"policy must share its evidence to join a store, got {type(policy).__name__}")
-        new = Replica(
-            self._host,
-            policy,
-            store,
-            sync_s=sync_s,
-            share_decisions=share_decisions,
-            background=background,
-            member=self._host.member,
+        return self._lasting.join(
+            store, sync_s=sync_s, share_decisions=share_decisions, background=background
         )
-        with self._lock:
-            before = self._host.member
-            self._host.follow(None)
-            self._listeners.add(new)
-            self.parts.claims = new if share_decisions else None
-            self._replica = new
-            self._rearm()
-        try:
-            if self._journal is not None:
-                self._journal.checkpoint()  # nothing is published under a name that a crash would make it forget
-            new.start()
-        except BaseException:
-            self._leave(new, before)
-            raise
-        return new
-
-    def _leave(self, replica: Replica, before: Membership | None) -> None:
-        with self._lock:
-            self._listeners.remove(replica)
-            self.parts.claims = self._replica = None
-            self._host.follow(before)
-            self._rearm()
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.
@@ -1134,21 +792,7 @@ class Router:
         ValueError
             Closed.
         """
-        if self._books.closed:
-            raise ValueError("rollback must come before close: the directory may be another's by now")
-        snapshots.rollback(
-            self._host, path, replaced=None if self._journal is None else self._journal.replaced
-        )
-        if self._replica is not None:
-            self._replica.rolled_back()
-        if self._journal is not None:
-            self._journal.checkpoint()
-
-    def _alone(self, what: str) -> None:
-        if self._replica is not None:
-            raise ValueError(f"{what} must come before join: statistics are shared now")
-        if self._books.closed:
-            raise ValueError(f"{what} must come before close")
+        self._lasting.rollback(path)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Refuse calls from here on, publish, checkpoint and stop the threads; safe to call twice.
@@ -1160,14 +804,10 @@ class Router:
         """
         with self._lock:
             self._books.close()
-        if self._replica is not None:
-            self._replica.stop(timeout_s)
-        if self._journal is not None:
-            self._journal.close(timeout_s)
+        self._lasting.close(timeout_s)
         if self._planner is not None:
             self._planner.close(min(timeout_s, 2.0))
-        for owned in (self.policy, *self._table.terms):
-            _owned.pop(owned, None)
+        give_back(self.policy, *self._table.terms)
 
     def __enter__(self) -> "Router":
         return self
@@ -1182,42 +822,7 @@ class Router:
         counted by later calls.
         """
         with self._lock:
-            books, arms, ledger = self._books, self._arms, self._ledger
-            ledger.sweep(books.now(), STALE)
-            counts = {
-                "arms": changes.arm_stats(arms),
-                "sources": {} if self._limits is None else self._limits.stats(),
-                "decisions": books.index,
-                "hits": books.hits,
-                "hit_rate": books.hits / books.index if books.index else 1.0,
-                "learned": books.learned,
-                "pending": len(ledger),
-                "expired": ledger.expired,
-                "cancelled": ledger.cancelled,
-                "late": ledger.late,
-                "duplicates": ledger.duplicates,
-                "dropped": books.dropped,
-                "forced": books.forced,
-                "epoch": books.epoch,
-                "page_ins": 0 if self._residence is None else self._residence.actual.page_ins,
-                "load_price": books.load_price,
-                "clock_errors": books.clock_errors,
-                "callback_errors": books.errors.total(),
-                "relaxed": self._table.relaxed.total(),
-            }
-            counts |= (
-                {"plan_failures": 0, "load_failures": 0} if self._planner is None else self._planner.stats()
-            )
-            for part in (self._journal, self._replica):
-                if part is not None:
-                    counts |= part.stats()
-            return counts
-
-
-def _unowned(what: str, part: Any) -> None:
-    """Refuse a policy or a term that another Router, which is still open, has taken over."""
-    owner = _owned.get(part)
-    if owner is not None and owner() is not None:
-        raise ValueError(
-            f"{what} must belong to one Router, got one that another Router uses: close that first"
-        )
+            counts = router_stats(self.parts)
+            if self._planner is not None:
+                counts |= self._planner.stats()
+            return counts | self._lasting.stats()

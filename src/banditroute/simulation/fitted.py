@@ -109,7 +109,7 @@ class FittedPolicy(Policy):
         if not rows:
             return
         x, y = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-        own = []
+        own: list[Model] = []
         for _ in range(self.members):
             drawn = np.arange(len(y)) if self.members == 1 else self._rng.integers(len(y), size=len(y))
             if hasattr(self.model, "predict_proba") and np.ptp(y[drawn]) == 0.0:
@@ -148,7 +148,8 @@ class FittedPolicy(Policy):
         worth[:, ~allowed] = -np.inf
         best = worth == worth.max(axis=1, keepdims=True)
         shares: Floats = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-        return (1.0 - self.epsilon) * shares + self.epsilon * allowed / allowed.sum()
+        mixed: Floats = (1.0 - self.epsilon) * shares + self.epsilon * allowed / allowed.sum()
+        return mixed
 
     def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None."""

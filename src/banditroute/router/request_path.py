@@ -1,0 +1,179 @@
+"""What a request needs beside the choice itself: upkeep, prices, residency, and those who are told."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from banditroute._core.typing import Floats
+from banditroute.policies import Choice
+from banditroute.records import Decision, Extras, Parts, Pending, Request
+from banditroute.router import forcing
+from banditroute.router.arms import Eligible, Priced
+from banditroute.router.feedback_path import FeedbackPath, spread
+from banditroute.router.ledger import Entry
+from banditroute.router.parts import RouterParts
+from banditroute.router.planner import Planner
+
+__all__ = ["RequestPath"]
+
+SWEEP = 64  # decisions between looks at what has expired
+_new = tuple.__new__
+
+
+class RequestPath:
+    """The steps of `Router.select` that most requests skip; the lock must be held.
+
+    Parameters
+    ----------
+    parts : RouterParts
+    feedback : FeedbackPath
+    planner : Planner, optional
+        With residency.
+    """
+
+    __slots__ = ("_feedback", "_parts", "_planner", "named", "watched")
+
+    def __init__(self, parts: RouterParts, feedback: FeedbackPath, planner: Planner | None) -> None:
+        self._parts, self._feedback, self._planner = parts, feedback, planner
+        self.named: OrderedDict[int, Decision] = OrderedDict()  # decisions under ids of the caller
+        self.watched = False  # whether terms or listeners are told of each decision
+        self.collect()
+
+    def collect(self) -> None:
+        """See that terms, listeners or claims changed."""
+        parts = self._parts
+        self._feedback.collect()
+        self.watched = bool(parts.table.terms or parts.listeners.deciding or parts.spread_pending)
+
+    def upkeep(self, index: int, x: ArrayLike) -> None:
+        """Do what is due before a decision: plan, next bucket of the policy, expiry; not for a bad context."""
+        parts = self._parts
+        books, policy = parts.books, parts.policy
+        if books.barred:
+            books.refuse()
+        policy.check_context(x)
+        if self._planner is not None:
+            self._planner.upkeep()
+        span, at = policy.span, index + books.others
+        if span and at >= parts.boundary:
+            policy.advance(at)
+            parts.boundary = (at // span + 1) * span
+        parts.ledger.sweep(books.now(), 2 * SWEEP)
+        due = float(index // SWEEP + 1) * SWEEP
+        if span:
+            due = min(due, parts.boundary - books.others)
+        if self._planner is not None and parts.residence is not None:
+            next_plan = 0.0 if self._planner.every_request else parts.residence.controller.next_plan
+            due = min(due, max(next_plan, index + 1.0))
+        books.due = due
+
+    def priced(
+        self,
+        context: Floats,
+        at: int,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        protected: bool,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+        version: int | None,
+    ) -> tuple[Extras, Floats]:
+        """Return what the caller said, by position, and what every arm costs this request."""
+        parts = self._parts
+        arms = parts.arms
+        if version is not None and version != arms.version:
+            raise ValueError(f"version must be that of the arms, {arms.version}, got {version}: they changed")
+        mask = None if eligible is None else arms.allowed(eligible)
+        own = None if prices is None else arms.priced(prices)
+        extras = Extras(mask, own, protected, None, None, weights, session)
+        request = Request(context, at, extras, parts.books.now())
+        return extras, parts.table.of_request(parts.policy, request, own, mask)
+
+    def served(
+        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
+    ) -> tuple[int, float, bool, bool]:
+        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced."""
+        parts, planner = self._parts, self._planner
+        residence = parts.residence
+        assert residence is not None and planner is not None
+        arm, propensity = choice
+        controller, forced = residence.controller, False
+        if planner.waiting is not None:  # the controller is busy with a plan
+            hit = residence.actual.mask.item(arm)
+            planner.waiting.append((arm, context, hit))
+            planner.sent(arm)
+            return arm, propensity, hit, False
+        if controller.rate > 0.0 and not protected:
+            offers = np.zeros(len(parts.arms)) if effective is None else effective
+            arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
+            parts.books.forced += forced
+        hit = residence.actual.mask.item(arm)
+        controller.observe(arm, context, hit)
+        if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
+            planner.wanted()
+        planner.sent(arm)
+        if controller.next_plan < parts.books.due:
+            parts.books.due = controller.next_plan
+        return arm, propensity, hit, forced
+
+    def told(
+        self,
+        entry: Entry,
+        context: Floats,
+        extras: Extras | None,
+        rows: Parts | None,
+        arm: int,
+        hit: bool,
+        forced: bool,
+        key: int | None,
+    ) -> Decision:
+        """Book a decision that terms or listeners are told of, or that has an id of the caller."""
+        parts = self._parts
+        books, table = parts.books, parts.table
+        name, _, propensity, now, at = entry[:5]
+        request = Request(context, at, extras, now)
+        if table.terms:
+            held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
+            entry = (*entry[:5], held, *entry[6:])
+        own = key is not None
+        key = parts.ledger.open(entry, key)
+        if parts.spread_pending:
+            spread(parts, arm)
+        decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
+        if own:
+            self.named[key] = decision
+            if len(self.named) > parts.ledger.size_limit:
+                self.named.popitem(last=False)
+        if parts.listeners.deciding:
+            parts.listeners.decided(decision, request, Pending(*entry), forced, rows)
+        return decision
+
+    def rows(self, context: Floats, at: int, extras: Extras | None) -> Parts:
+        """Return copies of all prices of a request by name."""
+        parts = self._parts
+        prices, mask = (None, None) if extras is None else (extras.prices, extras.eligible)
+        return parts.table.parts(parts.arms.names, Request(context, at, extras), prices, mask)
+
+    def repeated(self, key: int) -> Decision | None:
+        """Return the first decision under an id of the caller, or refuse an id that is another decision's."""
+        first = self.named.get(key)
+        ledger = self._parts.ledger
+        if first is None and (key in ledger.pending or key in ledger.closed):
+            raise ValueError(
+                f"id must be new or one that was given before, got that of another decision, {key}"
+            )
+        return first
+
+    def after_fork(self) -> None:
+        """Drop what belongs to the parent: pending decisions, prefetched ids and random numbers."""
+        parts = self._parts
+        for entry in parts.ledger.forget():
+            self._feedback.release(entry[0], entry[5])
+        self.named.clear()
+        parts.arms.pending = [0] * len(parts.arms)
+        if parts.spread_pending:
+            for arm in range(len(parts.arms)):
+                spread(parts, arm)
+        parts.policy.reseed()
