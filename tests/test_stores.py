@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from banditroute import FileStore
+from banditroute import FileStore, LinUCB, Router
+from banditroute.durability.shared_residency import SharedResidency, SharedSet
 from banditroute.testing.stores import STORE_CHECKS, check_store
 
 
@@ -119,3 +120,63 @@ def test_a_store_whose_folders_were_removed_makes_them_again(tmp_path):
     assert store.index() == {}
     store.keep({1: b"x"}, 60.0)
     assert store.take([1], "t") == [b"x"]
+
+
+# Residency that workers share.
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_one_worker_plans_and_all_believe_it(tmp_path):
+    clock = Clock()
+    one, two, three = (
+        SharedResidency(FileStore(tmp_path), name, lease_s=5.0, clock=clock)
+        for name in ("one", "two", "three")
+    )
+    assert one.believed() is None and one.tell({"a"}, {"a"}) is False
+    assert one.plans() is True and two.plans() is False and three.plans() is False
+    assert one.tell({"a"}, {"a", "b"}) and not two.tell({"c"}, {"c"})
+    assert two.believed() == three.believed() == SharedSet(frozenset("a"), frozenset("ab"))
+    clock.now = 4.0
+    assert one.plans() is True and two.plans() is False  # renewed
+    clock.now = 8.9
+    assert two.plans() is False
+    clock.now = 9.1  # it has stood still for five seconds
+    assert two.plans() is True and one.plans() is False and one.tell({"x"}, {"x"}) is False
+    assert two.tell({"b"}, {"b"}) and one.believed().actual == {"b"}
+    two.release()
+    assert three.plans() is True and two.plans() is False
+
+
+def test_of_many_who_ask_at_once_one_plans(tmp_path):
+    start, won = threading.Barrier(4), []
+
+    def ask(name):
+        worker = SharedResidency(FileStore(tmp_path), name)
+        start.wait()
+        if worker.plans():
+            won.append(name)
+
+    threads = [threading.Thread(target=ask, args=(str(i),)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    holders = [name for name in won if SharedResidency(FileStore(tmp_path), name).tell((), ())]
+    assert len(holders) == 1
+
+
+def test_a_lease_that_is_none_is_free(tmp_path):
+    store = FileStore(tmp_path)
+    store.put("~lease", {"seq": 7, "beat": 0.0, "body": "nonsense"}, {})
+    store.put("~resident", {"seq": 7, "beat": 0.0, "body": "nonsense"}, {})
+    worker = SharedResidency(store, "me")
+    assert worker.believed() is None and worker.plans() and worker.tell({"a"}, {"a"})
+    router = Router(LinUCB(2, 2, rng=0))
+    router.join(store, background=False)
+    assert router.stats()["parts_refused"] == 0 and router.stats()["replicas"] == 1

@@ -45,6 +45,7 @@ log = logging.getLogger("banditroute.durability.replicas")
 HISTORY = 8  # published states kept, should one be folded into the base while this replica lives
 ROUND_S = 0.02  # between questions about shared decisions
 SHORTEST_S, LONGEST_S = 0.05, 0.5  # between them while the store is down
+IDS = 1 << 63  # ids are below
 QUIET_S = 60.0  # between words of that in the log
 HOLD = 64  # letters read in one hold of the lock
 
@@ -158,7 +159,7 @@ class Replica:
 
     def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
         """Learn the answer to a decision that another replica made; False when it was answered before."""
-        if not self.shares:
+        if not self.shares or not 0 <= decision_id < IDS:
             raise UnknownDecision(
                 f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
             )
