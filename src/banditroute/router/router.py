@@ -34,9 +34,10 @@ from banditroute.records import (
 )
 from banditroute.residency import Controller
 from banditroute.residency.paging import Paging
-from banditroute.router import changes, forcing
+from banditroute.router import changes, feature_maps, forcing
 from banditroute.router.arms import Arms, Eligible, Priced
 from banditroute.router.books import Books
+from banditroute.router.feature_maps import FeatureMap
 from banditroute.router.feedback_path import FeedbackPath, spread
 from banditroute.router.forks import follow_forks
 from banditroute.router.host import RouterHost
@@ -70,6 +71,8 @@ class Router:
         Decides which arms stay in fast memory. Without it every request is a hit.
     paging : Paging, float or (k,) array, optional
         Model of the wait of a fault, or its price in reward units. Needed with `residency`.
+    features : Features, optional
+        Makes the context of a request: then `select` takes requests as they are, texts or tables.
     terms : sequence of Term
         What shapes a choice beside its reward: budgets, floors, queues, health, cost models, sessions, your own.
     sizes : mapping or (k,) array, optional
@@ -133,6 +136,7 @@ class Router:
         "_arms",
         "_books",
         "_clock",
+        "_features",
         "_feedback",
         "_host",
         "_journal",
@@ -165,6 +169,7 @@ class Router:
         residency: Controller | None = None,
         paging: Paging | float | ArrayLike | None = None,
         *,
+        features: FeatureMap | None = None,
         terms: Sequence[Term] = (),
         sizes: Mapping[str, float] | ArrayLike | None = None,
         switching: float = 1.0,
@@ -225,6 +230,7 @@ class Router:
             self._listeners,
             self._residence,
         )
+        self._features = self.parts.features = feature_maps.checked(features, policy)
         self._expects(expired_reward, spread_pending)
         self._feedback = FeedbackPath(self.parts)
         self._ledger.on_expire = self._feedback.expired
@@ -314,7 +320,7 @@ class Router:
 
         Parameters
         ----------
-        x : (dim,) array
+        x : (dim,) array, or a request where there are `features`
             Context of the request; copied.
         eligible : set of str, mapping or (k,) bool array, optional
             Arms allowed for this request: names, every name with a truth value, or a mask by position.
@@ -348,6 +354,8 @@ class Router:
         -----
         Waits for the lock only, and with ``maintenance="inline"`` for plans and the server.
         """
+        if self._features is not None:
+            x = self._features(x)
         with self._lock:
             books = self._books
             index = books.index
@@ -682,6 +690,11 @@ class Router:
         """Names of the arms that are resident; all of them without residency control."""
         with self._lock:
             return self._arms.names if self._residence is None else self._residence.names()
+
+    @property
+    def features(self) -> FeatureMap | None:
+        """What makes the context of a request; None where `select` takes contexts."""
+        return self._features
 
     @property
     def arms(self) -> tuple[str, ...]:
