@@ -2,7 +2,6 @@
 
 from banditroute.logs.exports import to_dsjson, to_obp
 from banditroute.logs.importers import from_dsjson, from_litellm, from_obp
-from banditroute.logs.parquet import parquet_batches
 from banditroute.logs.recorder import Recorder
 from banditroute.logs.scores import Scores
 from banditroute.logs.trace import Trace
