@@ -52,7 +52,9 @@ def test_price_weight_changes_decisions_not_charges():
     problem = homes(800, 3)
     assert score({"price_weight": 1.0}, problem, 0) == score({}, problem, 0)
     polar = {"controller": "polar"}
-    assert score({**polar, "price_weight": 1e-6}, problem, 0) < score(polar, problem, 0)  # as if faults were free
+    assert score({**polar, "price_weight": 1e-6}, problem, 0) < score(
+        polar, problem, 0
+    )  # as if faults were free
     with pytest.raises(ValueError, match="controller must be one of"):
         score({"controller": "lru"}, problem, 0)
 

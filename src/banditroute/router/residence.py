@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
-from banditroute.policies import LARGEST
+from banditroute.policies.base import LARGEST
 from banditroute.residency import Controller, ResidentSet
 from banditroute.residency.paging import Paging, as_paging, fault_prices
 from banditroute.router.arms import Arms

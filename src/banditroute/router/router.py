@@ -15,7 +15,8 @@ from banditroute._core.container import LIMIT_BYTES
 from banditroute._core.typing import Clock
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
-from banditroute.policies import LARGEST, Policy
+from banditroute.policies import Policy
+from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Listener, StateStore, Term
 from banditroute.residency import Controller
 from banditroute.router import changes, feature_maps

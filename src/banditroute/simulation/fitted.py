@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Rng
 from banditroute.policies import Policy, Scores
+from banditroute.policies.base import Settings
 
 __all__ = ["FittedPolicy", "Model"]
 
@@ -160,7 +161,9 @@ class FittedPolicy(Policy):
         """Refuse: models of others have no state that is plain data."""
         raise TypeError("a FittedPolicy is for simulation: its models cannot be saved as plain data")
 
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+    def load_state(
+        self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
+    ) -> None:
         """Refuse, as `to_state` does."""
         raise TypeError("a FittedPolicy is for simulation: its models cannot be loaded from plain data")
 

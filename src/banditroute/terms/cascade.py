@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.errors import UnknownDecision
-from banditroute.policies import LARGEST, Policy
+from banditroute.policies import Policy
+from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Term, TermHost
 from banditroute.terms.base import BaseTerm
 from banditroute.terms.budget import BudgetPacer
