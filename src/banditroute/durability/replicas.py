@@ -94,6 +94,9 @@ class Replica:
         if not isinstance(policy, EvidencePolicy):
             raise TypeError(f"policy must share its evidence to join a store, got {type(policy).__name__}")
         fingerprint = json.loads(json.dumps(policy.fingerprint()))
+        features = getattr(host, "features", None)
+        if features is not None:  # evidence is about contexts: all must make the same ones
+            fingerprint["features"] = features
         self.sync_s = check.finite("sync_s", sync_s, low=0.0, high=check.LONGEST_S, open_low=True)
         self.store, self.shares = store, bool(share_decisions)
         self._host, self._policy, self._clock, self._background = host, policy, clock, bool(background)

@@ -223,7 +223,7 @@ def tune(
         [float(np.mean([cell.value for cell in row])) for row in table] for table in tables
     )
     rows = None if not isinstance(held, Draws | Part) else [held.rows(s) for s in _fresh(_HELD, seeds)]
-    gain, error = paired_gain(*tables[1], rows)
+    gain, error = paired_gain(tables[1][0], tables[1][1], rows)
     return Tuned(
         setting if gain > DOUBT * error else {},
         setting,

@@ -80,7 +80,9 @@ class Embedding(Features):
             raise TypeError(f"name must be a text, got {check.shown(name)}")
         self.name = name
         self._mean: Floats | None = None
-        self._axes: Floats | None = None  # (D, dim) projection and scale in one; (dim,) scale where nothing is projected
+        self._axes: Floats | None = (
+            None  # (D, dim) projection and scale in one; (dim,) scale where nothing is projected
+        )
 
     @property
     def dim(self) -> int:

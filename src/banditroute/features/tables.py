@@ -249,7 +249,9 @@ class Fields(Features):
         if not self.fitted:
             return {}
         return {
-            f"{name}.{key}": array for name, part in self.parts.items() for key, array in part.arrays().items()
+            f"{name}.{key}": array
+            for name, part in self.parts.items()
+            for key, array in part.arrays().items()
         }
 
     def take(self, arrays: Arrays) -> None:
