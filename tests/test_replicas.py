@@ -210,9 +210,12 @@ def test_parts_that_are_none_are_refused_and_counted(tmp_path):
         "generation": evidence_bytes("arm:0", 1, huge),
         "another arm": evidence_bytes("arm:1", 1, good),
         "old": evidence_bytes("arm:0", 0, good),
+        "text": b"",
     }
     for name, data in parts.items():
         store.put(name, row_of(replica, {"arm:0": 1}), {"arm:0": data})
+    real = store.fetch
+    store.fetch = lambda name, parts: dict.fromkeys(parts, "text") if name == "text" else real(name, parts)
     assert replica.sync() and replica.sync()  # each is counted once, not at every round
     assert router.stats()["parts_refused"] == len(parts) and router.policy.counts.sum() == 0
 
