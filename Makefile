@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-compare study soak docs linkcheck clean
+.PHONY: help demo test lint bench bench-compare study servers soak docs linkcheck clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
@@ -44,9 +44,12 @@ bench-compare: $(STAMP) ## Time this code against another commit: BASE=...
 study: $(STAMP) ## Residency controllers over workloads, into out/study.
 	$(BIN)/python benchmarks/study_polar.py --out out/study
 
-soak: $(STAMP) ## Long runs: memory, tails, faults of the disk.
+soak: $(STAMP) ## Long runs: memory, tails, faults of the disk, cut connections, a rolling deployment.
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/soak_faults.py
+	$(BIN)/python benchmarks/soak_redis.py
+	$(BIN)/python benchmarks/rolling.py
+	$(BIN)/python benchmarks/rolling.py --redis
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

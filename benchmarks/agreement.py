@@ -148,14 +148,9 @@ def log(kind, rows=4000, arms=5, dim=6, seed=0):
 
 def ours(trace, targets):
     """Our estimates, and the predicted rewards (n, k) behind DM and DR."""
-    from banditroute.evaluation import compare
-    from banditroute.evaluation.estimators import cross_fit
+    from banditroute.evaluation import compare, expected_rewards
 
-    found = compare(trace, targets, clip=CLIP, draws=2000)
-    width = len(trace.names)
-    each = [np.full(len(trace), a) for a in range(width)]
-    fits = cross_fit(trace.contexts, trace.arms, trace.rewards, each, width, ridge=1.0, folds=5)
-    return found, np.stack([fit.target for fit in fits], axis=1)
+    return compare(trace, targets, clip=CLIP, draws=2000), expected_rewards(trace, ridge=1.0, folds=5)
 
 
 def differences(found, theirs, rows):

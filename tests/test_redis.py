@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
+import soak_redis
 
 import schedules
 from banditroute import LinUCB, Router
-from banditroute.durability import StateStore
 from banditroute.durability.redis_store import RedisStore
-from banditroute.durability.stores import BASE
+from banditroute.testing.stores import STORE_CHECKS, check_store
 from servers import redis_server
 
 
@@ -26,21 +26,63 @@ def test_fault_schedules(url, seed):
     schedules.run_schedule(RedisStore(url), 1000 + seed)
 
 
-def test_the_protocol(url):
-    store = RedisStore(url, prefix="protocol")
-    assert isinstance(store, StateStore)
-    row = {"seq": 1, "beat": 1, "parts": {"a": 1, "b": 1}, "decisions": 0}
-    assert store.put("r", row, {"a": b"A"}) == ["b"]
-    assert store.index()["r"]["parts"] == {"a": 1}
-    assert store.put("r", {**row, "beat": 2}, {"b": b"B"}) == []
-    assert store.put("r", row, {"a": b"old"}) == []  # a straggler: ignored
-    assert store.fetch("r", ["a", "b", "c"]) == {"a": b"A", "b": b"B"}
-    base = {"seq": 1, "beat": 0, "parts": {}, "decisions": 0, "folded": {"r": 1}}
-    assert store.compact(None, base, {}, {"r": row}) is False  # its beat has moved on
-    assert store.compact(None, base, {}, {"r": {**row, "beat": 2}}) is True
-    assert set(store.index()) == {BASE}
-    store.keep({7: b"seven"}, 60.0)
-    assert store.take([7, 7, 8]) == [b"seven", b"", None]
+def test_what_every_store_must_do(url):
+    prefixes = (f"checked{i}" for i in range(10_000))
+    assert len(check_store(lambda: RedisStore(url, prefix=next(prefixes)))) == len(STORE_CHECKS)
+
+
+def test_a_client_that_decodes_is_refused_at_once(url):
+    import redis
+
+    with pytest.raises(ValueError, match="decode_responses"):
+        RedisStore(redis.Redis.from_url(url, decode_responses=True))
+    with pytest.raises(ValueError, match="decode_responses"):
+        RedisStore(url + "&decode_responses=True")
+
+
+def test_odd_keys_cost_nothing(url):
+    import redis
+
+    box, prefix = redis.Redis.from_url(url), "odd"
+    routers = [Router(LinUCB(3, 2, rng=i)) for i in range(2)]
+    replicas = [
+        r.join(RedisStore(url, prefix=prefix), background=False, share_decisions=True) for r in routers
+    ]
+    box.set(f"{prefix}:replica:text", "a string")
+    box.sadd(
+        f"{prefix}:replicas", f"{prefix}:replica:text", "elsewhere", b"\xff\xfe", f"{prefix}:replica:gone"
+    )
+    for i, row in enumerate(
+        [b"xx", b"[]", b"{}", b'{"seq":1,"beat":1}', b'{"seq":1,"beat":1,"parts":{},"x":null}']
+    ):
+        box.hset(f"{prefix}:replica:{i}", "row", row)
+        box.sadd(f"{prefix}:replicas", f"{prefix}:replica:{i}")
+    box.set(f"{prefix}:decision:{7:016x}", "x")
+    box.lpush(f"{prefix}:decision:{8:016x}", "x")
+    assert routers[0].update(routers[0].select([1.0, 0.0]).id, 1.0)
+    for key in (7, 8):
+        routers[0].update(key, 1.0)
+    for _ in range(2):
+        for replica in replicas:
+            replica.exchange()
+            assert replica.sync()
+    assert routers[1].policy.counts.sum() == 1 and routers[1].stats()["parts_refused"] > 5
+    box.delete(f"{prefix}:replica:{replicas[0].id}")
+    box.set(f"{prefix}:replica:{replicas[0].id}", "in its place")
+    for replica in replicas * 2:
+        assert replica.sync()
+    assert isinstance(RedisStore(url, prefix=prefix).index()[replicas[0].id]["body"], str)
+    for router in routers:
+        router.close()
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.15])
+def test_answers_through_cut_connections_are_learned_exactly_once(url, rate):
+    path = url.removeprefix("unix://").partition("?")[0]
+    found = soak_redis.soak(path, rate=rate, seconds=6.0, workers=3, seed=1, answers=400)
+    assert found["cuts"] > 20 and found["taken"] > 50
+    assert found["never"] == found["double"] == found["not taken"] == 0
+    assert found["counts"] == [found["once"]] * 3 == [found["taken"]] * 3
 
 
 def test_a_server_that_is_not_there_is_down(tmp_path):

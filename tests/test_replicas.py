@@ -24,6 +24,8 @@ from banditroute.policies import (
     SlidingWindow,
     Stale,
 )
+from banditroute.router import RewardLimits
+from banditroute.terms import ArmHealth
 
 
 class Clock:
@@ -208,9 +210,12 @@ def test_parts_that_are_none_are_refused_and_counted(tmp_path):
         "generation": evidence_bytes("arm:0", 1, huge),
         "another arm": evidence_bytes("arm:1", 1, good),
         "old": evidence_bytes("arm:0", 0, good),
+        "text": b"",
     }
     for name, data in parts.items():
         store.put(name, row_of(replica, {"arm:0": 1}), {"arm:0": data})
+    real = store.fetch
+    store.fetch = lambda name, parts: dict.fromkeys(parts, "text") if name == "text" else real(name, parts)
     assert replica.sync() and replica.sync()  # each is counted once, not at every round
     assert router.stats()["parts_refused"] == len(parts) and router.policy.counts.sum() == 0
 
@@ -447,6 +452,24 @@ def test_the_last_arm_stays(tmp_path):
     assert one.policy.arms == ("b",) and two.policy.arms == ("a",)
 
 
+def test_marks_of_terms_reach_the_others(tmp_path):
+    store, terms = FileStore(tmp_path), [ArmHealth() for _ in range(3)]
+    one, mine = member(store, options={"terms": [terms[0]]})
+    two, theirs = member(store, 1, options={"terms": [terms[1]]})
+    terms[0].mark("1", "down")
+    synced(mine, theirs, mine)
+    assert "1" not in {two.select([1.0, 0.0]).arm for _ in range(60)}
+    _, other = member(store, 2, options={"terms": [terms[2]]})
+    synced(other)
+    assert terms[2].state("1") == terms[1].state("1") == "down"
+    terms[2].mark("1", "up")
+    synced(other, mine, theirs)
+    assert terms[0].state("1") == terms[1].state("1") == "up"
+    version = one._lasting.replica.me.roster.version
+    synced(mine, theirs, other)
+    assert one._lasting.replica.me.roster.version == version  # no echo
+
+
 def test_long_and_odd_names_are_shared(tmp_path):
     names = ["x" * 60_000, "a/b\0c", "\u00e9" * 200, ".", "row", "roster"]
     store = FileStore(tmp_path)
@@ -508,6 +531,43 @@ def test_an_answer_waits_for_a_decision_that_is_on_its_way(tmp_path):
     assert two.stats()["unknown_answers"] == 1 and two.stats()["deferred"] == 0
     synced(theirs, mine)
     assert one.stats()["pending"] == 0 and one.policy.counts.sum() == 1
+
+
+def test_a_bad_reward_leaves_the_decision_to_all(tmp_path):
+    store = FileStore(tmp_path)
+    limits = {"*": RewardLimits(0.0, 1.0, per_s=3.0), "wide": RewardLimits(-5.0, 5.0)}
+    one, mine = member(store, share_decisions=True, options={"sources": limits})
+    two, theirs = member(store, 1, share_decisions=True, options={"sources": limits})
+    own, foreign = two.select([1.0, 0.0]).id, one.select([1.0, 0.0]).id
+    mine.exchange(), theirs.exchange()
+    for key in (own, foreign):
+        for bad in (1e31, 2.0, float("nan"), "1"):
+            with pytest.raises((ValueError, TypeError)):
+                two.update(key, bad)
+        with pytest.raises((ValueError, TypeError)):
+            two.update(key, 0.5, cost=-1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(50):  # guesses cost nothing of the rate
+        two.update(int(rng.integers(1, 2**62)), 0.5)
+    theirs.exchange()
+    assert two.update(own, 0.5) and two.update(foreign, -0.5, source="wide")
+    theirs.exchange()
+    synced(theirs, mine)
+    assert two.stats()["learned"] == 2 and one.policy.counts.sum() == 2
+
+
+def test_an_answer_above_the_rate_leaves_the_decision_open(tmp_path):
+    store = FileStore(tmp_path)
+    one, mine = member(store, share_decisions=True)
+    limits = {"*": RewardLimits(per_s=1.0)}
+    two, theirs = member(store, 1, share_decisions=True, options={"sources": limits})
+    first, second = one.select([1.0, 0.0]).id, one.select([1.0, 0.0]).id
+    mine.exchange()
+    assert two.update(first, 0.5) is True and two.update(second, 0.5) is False
+    assert one.update(second, 0.5) is True
+    mine.exchange()
+    synced(theirs, mine)
+    assert two.policy.counts.sum() == 2
 
 
 def test_guessed_ids_fill_nothing_without_bound(tmp_path, monkeypatch):
@@ -690,8 +750,8 @@ def home_of(path, store, rng=0, *, arms=("0", "1", "2"), **joining):
 def killed(router, *, flushed=True):
     """The process ends here."""
     if flushed:
-        router._journal.flush()
-    router._journal.abandon()
+        router._lasting.journal.flush()
+    router._lasting.journal.abandon()
 
 
 def test_a_restart_goes_on_as_the_same_replica(tmp_path):
@@ -745,7 +805,7 @@ def test_an_answer_that_waits_survives_a_crash(tmp_path):
     assert router.stats()["learned"] == 2
     killed(router)  # learned, and not published
     router, replica = home_of(tmp_path / "home", store, share_decisions=True)
-    assert not router._replica.me.waiting
+    assert not router._lasting.replica.me.waiting
     synced(replica, theirs)
     assert router.policy.counts.sum() == other.policy.counts.sum() == 2
     assert other.update(foreign, 1.0) is True  # its own decision: the store will say no
@@ -763,7 +823,7 @@ def test_a_rollback_is_published_once_a_crash_cannot_undo_it(tmp_path, monkeypat
     router.save(tmp_path / "good")
     filled(other, "1", -9.0, 9)
     synced(theirs, replica)
-    monkeypatch.setattr(router._journal, "checkpoint", lambda: None)  # killed before it was made
+    monkeypatch.setattr(router._lasting.journal, "checkpoint", lambda: None)  # killed before it was made
     router.rollback(tmp_path / "good")
     assert replica.sync() is False  # nothing is published of it
     killed(router, flushed=False)

@@ -25,8 +25,8 @@ from banditroute import (
 )
 from banditroute._core import container as box
 from banditroute._core import validation as check
-from banditroute.router import state as snap
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
+from banditroute.router import state as snap
 
 POLICIES = {
     "linucb": lambda rng: LinUCB(4, 5, rng=rng),
@@ -361,6 +361,6 @@ def test_periods_that_no_thread_can_wait_for_are_refused(tmp_path, name):
     assert check.LONGEST_S < threading.TIMEOUT_MAX
     router.recover(tmp_path, flush_s=check.LONGEST_S, checkpoint_s=check.LONGEST_S)
     router.select([1.0, 0.0])
-    assert router._journal._flusher.alive and router._journal._checkpointer.alive
+    assert router._lasting.journal._flusher.alive and router._lasting.journal._checkpointer.alive
     router.close()
     assert router.stats()["journal_errors"] == 0

@@ -163,7 +163,7 @@ BROKEN = [
 )
 def test_broken_term_fails(name, factory):
     check = next(check for check in TERM_CHECKS if check.__name__ == name)
-    with pytest.raises(Exception) as caught:  # noqa: PT011
+    with pytest.raises(Exception) as caught:
         check(factory)
     assert isinstance(caught.value, AssertionError | ValueError | LookupError | TypeError)
 

@@ -136,7 +136,7 @@ def test_a_fork_keeps_statistics_and_drops_what_is_not_its_own(tmp_path):
         except UnknownDecision:
             refused = True
         router.close()
-        return sum(counts), keys[0], refused, router._replica.id, router.stats()["learned"]
+        return sum(counts), keys[0], refused, router._lasting.replica.id, router.stats()["learned"]
 
     results = [in_child(work) for _ in range(2)]
     assert all(r[2] for r in results)

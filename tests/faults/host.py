@@ -102,10 +102,12 @@ class MemoryHost:
         if isinstance(event, Decided):
             if event.pending.arm not in self.sums or event.id in self.pending:
                 return False
+            if event.pending.context.shape != (DIM,):
+                raise ValueError("shape")
             self.pending[event.id] = event.pending
         elif isinstance(event, Answered):
             made = self.pending.pop(event.id, event.foreign)
-            if made is None or made.arm not in self.sums:
+            if made is None or made.arm not in self.sums or made.context.shape != (DIM,):
                 return False
             self.sums[made.arm] += [1.0, *(event.reward * made.context)]
         elif isinstance(event, Dropped):

@@ -70,7 +70,8 @@ def crafted(header, arrays, draw):
         elif kind == 2:
             arrays[name] = np.zeros((0, 1 << 40)) if draw.random() < 0.5 else np.zeros((2,) * 7)
         elif kind == 3:
-            arrays[name] = array.astype(draw.choice(["<i8", "<f4", "|b1", "<u8"]))
+            with np.errstate(all="ignore"):
+                arrays[name] = array.astype(draw.choice(["<i8", "<f4", "|b1", "<u8"]))
         elif array.size:
             changed = np.array(array, copy=True).reshape(-1)
             odd = draw.choice([0, 1, -1, 1e308, np.inf, np.nan, -np.inf, 1e15])

@@ -123,6 +123,8 @@ def _plain(target: Any, data: Any) -> Any:
         raise ValueError(f"a text must stay one, got {data!r}")
     if not isinstance(target, int | float | str):
         raise ValueError(f"a {type(target).__name__} must stay one, got {data!r}")
+    if isinstance(data, int) and abs(data) >= 1 << 63:
+        raise ValueError(f"a number must fit into 64 bits, got one of {data.bit_length()}")
     return data
 
 

@@ -9,7 +9,6 @@ For example
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,10 +60,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and return the exit code; see the module."""
-    say(
-        f"Training {ADAPTERS} classifiers of digits, then {args.seeds} seeds of {args.requests:,} requests under 7 ways "
-        f"of residency: about {_minutes(args)}, and half a minute of compilation the first time."
-    )
+    args.out.mkdir(parents=True, exist_ok=True)  # before the work: a place that cannot be written shows now
+    if not args.json:
+        print(
+            f"Training {ADAPTERS} classifiers of digits, then {args.seeds} seeds of {args.requests:,} requests under 7 "
+            f"ways of residency: about {_minutes(args)}, and half a minute of compilation the first time.",
+            flush=True,
+        )
     environment, paging = digits_adapters(ADAPTERS), PagingModel()
     with waiting("compiling kernels, kept for the next time"):
         compare_residency(_problem(environment, paging, CAPACITY, 100, 0), paging, 0)
@@ -80,16 +82,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(residency_table(result), NOTES, f"Written to {args.out}: {', '.join(result['files'])}.", sep="\n\n")
     return 0
-
-
-def say(text: str) -> None:
-    """Announce on stderr, where neither a table nor JSON is read from.
-
-    Examples
-    --------
-    >>> say("Training.")
-    """
-    print(text, file=sys.stderr, flush=True)
 
 
 def _minutes(args: argparse.Namespace) -> str:

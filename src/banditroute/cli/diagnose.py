@@ -3,8 +3,8 @@
 FILE is a trace (.npz, .csv, .jsonl or .parquet, as `Trace.save` writes them): with contexts, the rewards of all arms
 are what a linear router expects of them; without, each request is taken to need the arm that served it. Or FILE is an
 .npz file as `study matrix` reads it: a (requests, arms) array of rewards, in the order of the requests, and contexts,
-with which the rewards are replaced by what a linear router could expect of them; without, an oracle router is meant. An
-array of the arms that served (--trace) will do too.
+with which the rewards are replaced by what a linear router could expect of them; without (also --contexts ''), an
+oracle router is meant. An array of the arms that served (--trace) will do too.
 
 For each number of slots the table says
   coverage    share of what keeping all arms resident earns that the best set of so many earns
@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.cli.console import column_options, is_wide, positive, saved_scores, saved_trace, steps
+from banditroute.cli.console import is_wide, positive, saved_scores, saved_trace, steps
+from banditroute.cli.matrix import matrix_options
 from banditroute.evaluation import Diagnosis, cross_fitted, diagnose, expected_rewards
 from banditroute.logs import Trace
 from banditroute.residency.paging import PROFILES, PagingModel
@@ -51,16 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> parser.parse_args(["log.npz", "--fault", "0.1"]).fault
     0.1
     """
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--rewards", default="rewards", metavar="KEY", help="array of rewards (rewards)")
-    parser.add_argument(
-        "--contexts",
-        metavar="KEY",
-        help="array of contexts, for expected rewards (contexts, where the file holds it; '' for none)",
-    )
+    matrix_options(parser, without=("costs", "arms", "no_bias"), contexts=None)
     parser.add_argument("--trace", metavar="KEY", help="array of the arms that served, indices or names")
-    parser.add_argument("--scale", type=float, default=1.0, help="stored number that is a reward of 1 (1)")
-    parser.add_argument("--components", type=positive, help="leading context columns used (all)")
     price = parser.add_mutually_exclusive_group()
     price.add_argument("--fault", type=float, default=0.05, help="price of a fault, reward units (0.05)")
     price.add_argument("--profile", choices=sorted(PROFILES), help="or from these measured loads")
@@ -69,7 +62,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--slots", type=positive, nargs="+", metavar="K", help="numbers of slots (all up to 16)"
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    column_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

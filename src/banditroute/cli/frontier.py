@@ -2,8 +2,8 @@
 
 FILE holds contexts, the rewards of all arms and what each charges, as `study matrix` reads them; --costs names the
 array of an .npz file, --cost the columns of a table. LinUCB routes at several prices of money (rewards that a unit of
-it is worth) and learns meanwhile what each arm charges. AIQ is the area under the best mixes of two prices over the range
-of costs, the measure of RouterBench. Requests are rows drawn with replacement.
+it is worth) and learns meanwhile what each arm charges. AIQ is the area under the best mixes of two prices over the
+range of costs, the measure of RouterBench. Requests are rows drawn with replacement.
 
 For example
   banditroute study frontier scores.csv --reward "score:*" --cost "usd:*" --context "e_*"
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from banditroute.cli.console import aligned, positive, steps, write_json
+from banditroute.cli.console import aligned, positive, say, steps, write_json
 from banditroute.cli.matrix import matrix_options, read_matrix
 from banditroute.policies import LinUCB, Policy
 from banditroute.simulation import Frontier, MatrixEnvironment, Stream, frontier
@@ -54,11 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sweep, draw it, and return 0."""
-    environment = read_matrix(args)
+    environment = read_matrix(args, bounded=False)
     if environment.costs is None:
         raise ValueError(
             f"{args.file} must have costs: --costs KEY of an .npz file, --cost COLUMN ... of a table"
         )
+    say(args.file, args.notes)
     prices = fitting(environment) if args.prices is None else args.prices
     args.out.mkdir(parents=True, exist_ok=True)
     with steps("frontier", len(prices) * args.seeds, "run") as step:

@@ -2,19 +2,45 @@
 
 import argparse
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from banditroute.cli.console import column_options, positive, saved_scores, say
+from banditroute._core import validation as check
+from banditroute.cli.console import column_options, positive, saved_scores
 from banditroute.simulation import MatrixEnvironment
 
 __all__ = ["environment_of_table", "matrix_options", "read_matrix"]
 
 
-def matrix_options(parser: argparse.ArgumentParser) -> None:
-    """Add FILE and the options that say what it holds.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "contexts": {
+        "default": "contexts",
+        "metavar": "KEY",
+        "help": "numbers that describe a request (contexts)",
+    },
+    "rewards": {"default": "rewards", "metavar": "KEY", "help": "what each arm earns (rewards)"},
+    "costs": {"metavar": "KEY", "help": "money per request and arm"},
+    "arms": {"metavar": "KEY", "help": "names of the arms; 0, 1, 2 ... when left out"},
+    "scale": {
+        "type": float,
+        "default": 1.0,
+        "metavar": "S",
+        "help": "stored number that means a reward of 1",
+    },
+    "components": {"type": positive, "metavar": "N", "help": "leading context columns to keep (all)"},
+    "no_bias": {"action": "store_true", "help": "do not append a constant to the contexts"},
+}
+
+
+def matrix_options(
+    parser: argparse.ArgumentParser, *, without: Sequence[str] = (), contexts: str | None = "contexts"
+) -> None:
+    """Add FILE and the options that say what it holds, but for those that a command has no use for.
+
+    `contexts` is the key where none is named; None leaves it to the command, which may do without.
 
     Examples
     --------
@@ -27,26 +53,20 @@ def matrix_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "scores of all arms", "Arrays of an .npz file by their keys, and what becomes of them."
     )
-    add = group.add_argument
-    add("--contexts", default="contexts", metavar="KEY", help="default: %(default)s")
-    add("--rewards", default="rewards", metavar="KEY", help="default: %(default)s")
-    add("--costs", metavar="KEY", help="money per request and arm")
-    add("--arms", metavar="KEY", help="names of the arms; 0, 1, 2 ... when left out")
-    add("--scale", type=_scale, default=1.0, metavar="S", help="stored number that means a reward of 1")
-    add("--components", type=positive, metavar="N", help="leading context columns to keep (all)")
-    add("--no-bias", action="store_true", help="do not append a constant to the contexts")
+    for name, option in OPTIONS.items():
+        if name in without:
+            parser.set_defaults(**{name: option.get("default", False if "action" in option else None)})
+        else:
+            group.add_argument("--" + name.replace("_", "-"), **option)
+    if contexts is None:
+        parser.set_defaults(contexts=None)
     column_options(parser)
 
 
-def _scale(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
-    return value
-
-
-def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
+def read_matrix(args: argparse.Namespace, *, bounded: bool = True) -> MatrixEnvironment:
     """Return the environment that the options describe; errors name the file and what is wrong with it.
+
+    With `bounded` rewards must be in [0, 1].
 
     Examples
     --------
@@ -58,12 +78,14 @@ def read_matrix(args: argparse.Namespace) -> MatrixEnvironment:
     """
     if not args.file.is_file():
         raise FileNotFoundError(f"no file {args.file}")
+    check.finite("scale", args.scale, low=0.0, open_low=True)
+    args.notes = []  # for the command to say once all else is right
     if args.file.suffix in (".csv", ".jsonl", ".parquet"):
         environment = environment_of_table(args)
     else:
         environment = _of_arrays(args)
     low, high = environment.rewards.min(), environment.rewards.max()
-    if low < 0.0 or high > 1.0:
+    if bounded and (low < 0.0 or high > 1.0):
         way = f"; --scale {high * args.scale:g} brings them there" if low >= 0.0 else ""
         raise ValueError(
             f"{args.rewards} of {args.file} must be in [0, 1] after division by --scale {args.scale:g}, "
@@ -77,11 +99,11 @@ def environment_of_table(args: argparse.Namespace) -> MatrixEnvironment:
 
     Examples
     --------
-    >>> environment_of_table(argparse.Namespace(file=Path("nowhere.csv")))
+    >>> environment_of_table(argparse.Namespace(file=Path("nowhere.csv"), no_bias=False))
     Traceback (most recent call last):
     FileNotFoundError: no file nowhere.csv
     """
-    bias = not getattr(args, "no_bias", False)
+    bias = not args.no_bias
     table = saved_scores(args.file, args)
     contexts = np.zeros((len(table.rewards), 0)) if table.contexts is None else table.contexts
     if not bias and not contexts.shape[1]:
@@ -123,7 +145,7 @@ def _of_arrays(args: argparse.Namespace) -> MatrixEnvironment:
             used.add(args.arms)
         left = [key for key in file.files if key not in used]
     if left:
-        say(args.file, [f"not used: {', '.join(f'`{key}`' for key in left)}"])
+        args.notes.append(f"not used: {', '.join(f'`{key}`' for key in left)}")
     whole = MatrixEnvironment.from_npz(
         args.file,
         args.contexts,
@@ -146,4 +168,4 @@ def _names(args: argparse.Namespace, file: Any) -> list[str]:
 
 def _say_cut(args: argparse.Namespace, width: int) -> None:
     if args.components is not None and args.components < width:
-        say(args.file, [f"of {width} context columns the first {args.components} are kept: --components"])
+        args.notes.append(f"of {width} context columns the first {args.components} are kept: --components")

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from banditroute.cli.console import aligned, is_wide, positive, saved_trace, steps
+from banditroute.cli.console import aligned, is_wide, positive, saved_trace, say, steps
 from banditroute.cli.matrix import matrix_options, read_matrix
 from banditroute.cli.report_page import page
 from banditroute.evaluation import Report, advice, report
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> str(parser.parse_args(["log.npz", "--out", "page.html"]).out)
     'page.html'
     """
-    matrix_options(parser)
+    matrix_options(parser, without=("costs", "no_bias"))
     add = parser.add_argument
     add("--out", type=Path, default=Path("out/report.html"), metavar="PAGE", help="default: %(default)s")
     add(
@@ -97,6 +97,7 @@ def _drawn(environment: MatrixEnvironment, args: argparse.Namespace) -> tuple[Tr
     count = len(stream.arms)
     if args.capacity is not None and args.capacity >= count:
         raise ValueError(f"--capacity must be below the number of arms, {count}, got {args.capacity}")
+    say(args.file, args.notes)
     policy = LinUCB(stream.arms, stream.dim, mix=MIX, rng=0)
     if args.capacity is None:
         done = simulate(policy, stream)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, write_csv, write_json
+from banditroute.cli.console import aligned, over_seeds, plus_minus, positive, say, write_csv, write_json
 from banditroute.cli.demo import NOTES, residency_report, residency_table
 from banditroute.cli.matrix import matrix_options, read_matrix
 from banditroute.evaluation import scale_note
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     arms = len(environment.arms)
     if args.capacity is not None and args.capacity >= arms:
         raise ValueError(f"--capacity must be below the number of arms, {arms}, got {args.capacity}")
+    say(args.file, args.notes)
     work = partial(_one_seed, environment, args.requests)
     seeds = over_seeds(work, args.seeds, requests=args.requests, label="policies")
     rows = summary(seeds)

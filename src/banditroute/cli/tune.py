@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from banditroute.cli.console import aligned, is_wide, positive, saved_trace, steps
+from banditroute.cli.console import aligned, is_wide, positive, saved_trace, say, steps
 from banditroute.cli.matrix import matrix_options, read_matrix
 from banditroute.evaluation import Draws, Tuned, tune
 from banditroute.logs import Trace
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     >>> parser.parse_args(["log.npz", "--search", "alpha", "mix"]).search
     ['alpha', 'mix']
     """
-    matrix_options(parser)
+    matrix_options(parser, without=("costs",))
     add = parser.add_argument
     add("--search", nargs="+", choices=list(RANGES), default=["alpha", "ridge"], help="what to tune")
     add("--capacity", type=positive, metavar="K", help="tune with K arms in fast memory, under Polaris")
@@ -97,9 +97,10 @@ def _data(args: argparse.Namespace) -> Draws | Trace:
         if args.capacity is not None:
             raise ValueError("--capacity needs the rewards of all arms: a trace holds one per request")
         return trace
-    environment = read_matrix(args)
+    environment = read_matrix(args, bounded=False)
     if args.capacity is not None and args.capacity >= len(environment.arms):
         raise ValueError(f"--capacity must be below the number of arms, {len(environment.arms)}")
+    say(args.file, args.notes)
     return Draws(environment, args.requests, args.capacity, args.fault)
 
 

@@ -54,7 +54,7 @@ def options_of(kind: type) -> type[Options]:
     >>> sorted(options_of(LRU).model_fields)
     ['capacity', 'kind', 'pinned', 'rng']
     """
-    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)}
     for owner in kind.__mro__:
         start = vars(owner).get("__init__")
         if not inspect.isfunction(start):

@@ -4,22 +4,20 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from banditroute.durability.membership import Membership
 from banditroute.durability.rows import packed, unpacked
+from banditroute.durability.waiting import BATCH, Kept, Patience, Ready, as_feedback, batches
 from banditroute.errors import SnapshotError, UnknownArm, UnknownDecision
 from banditroute.records import (
     Answered,
     Deferred,
-    Extras,
     Feedback,
     Host,
-    Origin,
     Pending,
-    Request,
     StateStore,
 )
 
@@ -27,57 +25,13 @@ __all__ = ["CANCELLED", "SharedDecisions"]
 
 log = logging.getLogger("banditroute.durability.replicas")
 
-BATCH = 512  # decisions per round trip
+
 HOLD = 64  # answers learned in one hold of the lock
 PATIENCE_S = 2.0  # an answer waits so long for a decision that nobody knows yet
 SHORTEST_S, LONGEST_S = 0.02, 0.5  # between questions for it
 MOST_UNKNOWN = 10_000  # answers that wait so
 MOST_LETTERS = 50_000  # to one replica
 CANCELLED = "cancelled"  # the token of whoever withdraws a decision, so that any worker can tell
-
-
-class Kept(NamedTuple):
-    """A decision on its way to the store.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Kept(Pending("a", np.ones(1), 1.0, 0.0, 0), 0).generation
-    0
-    """
-
-    pending: Pending
-    generation: int
-
-
-class Patience(NamedTuple):
-    """When to ask for a decision again, and until when.
-
-    Examples
-    --------
-    >>> Patience(2.0, 0.02, 0.02).until
-    2.0
-    """
-
-    until: float
-    next: float
-    pause: float
-
-
-class Ready(NamedTuple):
-    """A decision of another replica, and its answer, before it is taken.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Ready(Pending("a", np.ones(1), 1.0, 0.0, 0), "it", 0, Answered(7, 1.0)).owner
-    'it'
-    """
-
-    pending: Pending
-    owner: str
-    generation: int
-    answer: Answered
 
 
 class SharedDecisions:
@@ -94,6 +48,8 @@ class SharedDecisions:
         Holds the answers that wait.
     clock : callable
         Seconds, never backwards.
+    failed : callable
+        Is told that the store is down.
 
     Notes
     -----
@@ -101,8 +57,15 @@ class SharedDecisions:
     failed need not be known: it is made again.
     """
 
-    def __init__(self, host: Host, store: StateStore, me: Membership, clock: Callable[[], float]) -> None:
-        self.host, self.store, self.me, self.clock = host, store, me, clock
+    def __init__(
+        self,
+        host: Host,
+        store: StateStore,
+        me: Membership,
+        clock: Callable[[], float],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self.host, self.store, self.me, self.clock, self.failed = host, store, me, clock, failed
         self.outbox: OrderedDict[int, Kept] = OrderedDict()  # never sent
         self.sent: OrderedDict[int, Kept] = OrderedDict()  # sent; whether they arrived is not known
         self.closing: OrderedDict[int, None] = (
@@ -118,7 +81,7 @@ class SharedDecisions:
 
     def decided(self, key: int, pending: Pending) -> None:
         """See a decision made here."""
-        self.outbox[key] = Kept(pending, self.me.policy.generation(pending.arm))
+        self.outbox[key] = Kept(pending, self.me.generation(pending.arm))
         if len(self.outbox) > self.host.size_limit:  # the store is down: this one can be answered here only
             self.outbox.popitem(last=False)
             self.unshared += 1
@@ -146,7 +109,12 @@ class SharedDecisions:
         answer = None
         if feedback is not None:
             answer = Answered(key, feedback.reward, feedback.cost, feedback.seconds, feedback.failed)
-        self._defer(key, answer, pending, expired=feedback is not None and feedback.origin == "expired")
+        if pending.arm not in self.me.policy.arms:  # the store knows it still; other workers may have the arm
+            if answer is None:
+                return False
+            self._defer(key, answer, None)
+        else:
+            self._defer(key, answer, pending, expired=feedback is not None and feedback.origin == "expired")
         return True
 
     def _defer(
@@ -197,7 +165,7 @@ class SharedDecisions:
         try:
             return self._claimed(answer, token)
         except OSError as error:
-            log.warning("store down: %s", error)
+            self.failed(error)
             with self.host.locked():  # asked again later, so that serving goes on
                 self.host.refund(answer.source)
                 self._defer(key, answer, None, token=token)
@@ -240,11 +208,10 @@ class SharedDecisions:
         """Learn an answer that is this replica's, to a decision that another made, and write to that one."""
         me, arm = self.me, pending.arm
         self.me.waiting.pop(answer.id, None)
-        known = max(me.policy.generation(arm), me.roster.generation(arm))
-        if generation < known:  # forgotten since it was made
+        if generation < me.generation(arm):  # forgotten since it was made
             self.host.drop(answer.id, None, "removed")
             return False
-        feedback = _feedback(answer, pending, "elsewhere")
+        feedback = as_feedback(answer, pending, "elsewhere")
         try:
             learned = self.host.absorb(pending, feedback)
         except (ValueError, TypeError) as error:
@@ -253,9 +220,7 @@ class SharedDecisions:
             return False
         entry = me.roster.entries.get(arm)
         if not learned and arm not in me.policy.arms and arm and (entry is None or entry.here):
-            me.evidence.learn(
-                arm, pending.context, answer.reward, at=pending.at
-            )  # an arm that only others have
+            me.learn(arm, pending.context, answer.reward, pending.at)  # an arm that only others have
             learned = True
         self.foreign += learned
         if learned and owner not in (me.id, *me.former):
@@ -349,7 +314,7 @@ class SharedDecisions:
             self._end(event, "answered" if data == b"" else "expired")
             return
         self.me.waiting.pop(event.id, None)
-        feedback = _feedback(event.answer, event.pending, "expired" if event.expired else "here")
+        feedback = as_feedback(event.answer, event.pending, "expired" if event.expired else "here")
         try:
             self.host.absorb(event.pending, feedback)
         except (ValueError, TypeError, UnknownArm) as error:
@@ -392,25 +357,3 @@ class SharedDecisions:
         kept = ready[event.id] or self._ready(event, data)
         if kept is not None:
             self._learned(kept.answer, kept.pending, kept.owner, kept.generation)
-
-
-def _feedback(answer: Answered, pending: Pending, origin: Origin) -> Feedback:
-    extras = None
-    if pending.weights is not None or pending.session is not None:
-        extras = Extras(weights=pending.weights, session=pending.session)
-    request = Request(pending.context, pending.at, extras)
-    key, reward, cost, seconds, failed, *_ = answer
-    return Feedback(key, pending.arm, request, reward, cost, seconds, failed, origin)
-
-
-def batches(events: Iterable[Deferred]) -> Iterable[list[Deferred]]:
-    """Yield events by as many as go in one round trip.
-
-    Examples
-    --------
-    >>> len(list(batches([Deferred(i, None, None, "t") for i in range(1000)])))
-    2
-    """
-    waiting = list(events)
-    for start in range(0, len(waiting), BATCH):
-        yield waiting[start : start + BATCH]

@@ -14,8 +14,10 @@ from banditroute._core import container
 from banditroute._core import validation as check
 from banditroute._core.files import Folder
 from banditroute.durability import journal_records as form
+from banditroute.durability.journal_files import Kept, Written, file_name
+from banditroute.durability.journal_format_1 import RemovedAt
 from banditroute.durability.journal_records import check_name
-from banditroute.durability.journal_writer import Journal, Kept, Written, file_name
+from banditroute.durability.journal_writer import Journal
 from banditroute.errors import SnapshotError
 from banditroute.records import ArmChange, Event, Host
 
@@ -191,7 +193,8 @@ def _look(folder: Folder, name: str, kind: str, number: int, found: _Found) -> N
     try:
         with folder.reader(name) as file:
             if kind == "snapshot":
-                at = container.headline(file).get("journal", {"record": -1})["record"]
+                told = container.headline(file).get("journal", {"record": -1})
+                at = told.get("record") if isinstance(told, dict) else told
                 if type(at) is not int or not -1 <= at < 1 << 62:
                     raise SnapshotError(f"record must be a number of a record, got {at!r}")
                 found.snapshots.append(Kept(number, at))
@@ -267,10 +270,10 @@ def _replay_file(
     return record if opening.format > 1 else 0
 
 
-def _apply(host: Host, event: Event | form.RemovedAt, found: _Found) -> bool:
+def _apply(host: Host, event: Event | RemovedAt, found: _Found) -> bool:
     """Put one event into effect; False where it does not apply (any more)."""
     try:
-        if isinstance(event, form.RemovedAt):
+        if isinstance(event, RemovedAt):
             left = list(host.arms)
             event = ArmChange("removed", left.pop(event.index), tuple(left))
         elif isinstance(event, ArmChange) and not event.arms:  # of format 1

@@ -14,17 +14,17 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isfinite
-from typing import IO, Any, NamedTuple, get_args
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from banditroute._core.typing import Floats
+from banditroute.durability.journal_format_1 import RemovedAt, parsed_1
 from banditroute.errors import SnapshotError
 from banditroute.records import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Pending, Why
 
-__all__ = ["Opening", "RemovedAt", "check_name", "events", "framed", "head", "opening", "packed", "parsed"]
+__all__ = ["Opening", "check_name", "events", "framed", "head", "opening", "packed", "parsed"]
 
 MAGIC, MAGIC_1 = b"bndjrnl2", b"bndjrnl1"
 HEAD = struct.Struct("<8sQQ")
@@ -35,17 +35,18 @@ NUMBERED = re.compile(r"(snapshot|journal)-(\d{12,18})")  # names of files, by g
 LARGEST = 1 << 24  # bytes of a record: longer lengths are torn or hostile
 LONGEST_NAME = (1 << 16) - 1  # bytes of an arm's name
 
-DECIDED, ANSWERED, DROPPED, OTHER = 1, 2, 3, 4
-DECISION = struct.Struct(
-    "<BBQqddHHI"
-)  # kind, flags, id, at, time, propensity, bytes of name, rows, bytes of extras
+DECIDED, ANSWERED, DROPPED, OTHER, DEFERRED = 1, 2, 3, 4, 5
+# kind, flags, id, at, time, propensity, bytes of name, rows of the context, bytes of extras
+DECISION = struct.Struct("<BBQqddHHI")
 HIT, FORCED = 1, 2
 ANSWER = struct.Struct("<BBQd")  # kind, flags, id, reward
-FAILED, COST, SECONDS, FOREIGN = 1, 2, 4, 8
+FAILED, COST, SECONDS, FOREIGN, SOURCE = 1, 2, 4, 8, 16
 DROP = struct.Struct("<BBQd")  # kind, why, id, imputed reward or not a number
 NUMBER = struct.Struct("<d")
-WHY: tuple[Why, ...] = get_args(Why)
-ROW_DIMENSIONS = 2  # of a context: one vector, or one for each place of a list
+WAIT = struct.Struct("<BBQHII")  # kind, flags, id, bytes of token, of answer, of decision
+IMPUTED, HAS_ANSWER, HAS_DECISION = 1, 2, 4
+SIZE = struct.Struct("<H")
+WHY: tuple[Why, ...] = ("expired", "cancelled", "answered", "removed", "unknown")  # by number: add at the end
 
 
 class Opening(NamedTuple):
@@ -61,13 +62,6 @@ class Opening(NamedTuple):
     first: int
     follows: int
     chain: int
-
-
-@dataclass(frozen=True, slots=True)
-class RemovedAt:
-    """An arm was removed, by its index, as format 1 says it."""
-
-    index: int
 
 
 def check_name(name: str) -> bytes:
@@ -147,6 +141,8 @@ def packed(event: Event) -> bytes:
     elif isinstance(event, Dropped):
         reward = np.nan if event.reward is None else event.reward
         payload = DROP.pack(DROPPED, WHY.index(event.why), event.id, reward)
+    elif isinstance(event, Deferred):
+        payload = _wait(event)
     else:
         what = {"event": type(event).__name__, **event._asdict()}
         payload = bytes([OTHER]) + json.dumps(what, default=_mapping).encode()
@@ -177,6 +173,11 @@ def decision(key: int, pending: Pending, hit: bool, forced: bool, name: bytes) -
     )
 
 
+def plain_answer(key: int, reward: float) -> bytes:
+    """Return the payload of an answer that tells its reward alone."""
+    return ANSWER.pack(ANSWERED, 0, key, reward)
+
+
 def answer(event: Answered) -> bytes:
     """Return the payload of an answer."""
     flags, rest = FAILED * event.failed, b""
@@ -184,10 +185,24 @@ def answer(event: Answered) -> bytes:
         if number is not None:
             flags |= flag
             rest += NUMBER.pack(number)
+    if event.source is not None:
+        flags |= SOURCE
+        name = event.source.encode(errors="replace")[:LONGEST_NAME]
+        rest += SIZE.pack(len(name)) + name
     if event.foreign is not None:
         flags |= FOREIGN
         rest += decision(event.id, event.foreign, True, False, check_name(event.foreign.arm))
     return ANSWER.pack(ANSWERED, flags, event.id, event.reward) + rest
+
+
+def _wait(event: Deferred) -> bytes:
+    token = event.token.encode()
+    said = b"" if event.answer is None else answer(event.answer)
+    made = b""
+    if event.pending is not None:
+        made = decision(event.id, event.pending, True, False, check_name(event.pending.arm))
+    flags = IMPUTED * event.expired | HAS_ANSWER * bool(said) | HAS_DECISION * bool(made)
+    return WAIT.pack(DEFERRED, flags, event.id, len(token), len(said), len(made)) + token + said + made
 
 
 # Reading.
@@ -221,7 +236,7 @@ def events(file: IO[bytes], opening: Opening) -> Iterator[tuple[int, Event | Rem
     Torn tails are no error, they end the iteration; ``OSError`` where the disk does not give what it holds.
     """
     end = file.tell()
-    read, before = (parsed, opening.chain) if opening.format > 1 else (_parsed_1, 0)
+    read, before = (parsed, opening.chain) if opening.format > 1 else (parsed_1, 0)
     size = os.fstat(file.fileno()).st_size
     while len(frame := file.read(FRAME.size)) == FRAME.size:
         length, checksum = FRAME.unpack(frame)
@@ -254,6 +269,8 @@ def parsed(payload: bytes) -> Event | None:
         if kind == DROPPED:
             _, why, key, reward = DROP.unpack(payload)
             return Dropped(key, WHY[why], reward if isfinite(reward) else None)
+        if kind == DEFERRED:
+            return _deferred(payload)
         if kind == OTHER:
             return _other(json.loads(payload[1:]))
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error, RecursionError):
@@ -289,22 +306,35 @@ def _finite(number: float) -> float:
 
 def _answered(payload: bytes) -> Answered:
     _, flags, key, reward = ANSWER.unpack_from(payload)
-    place, found = ANSWER.size, {}
-    for name, flag in (("cost", COST), ("seconds", SECONDS)):
-        if flags & flag:
-            found[name] = _finite(NUMBER.unpack_from(payload, place)[0])
-            place += NUMBER.size
+    place = ANSWER.size
+    numbers: list[float | None] = []
+    for flag in (COST, SECONDS):
+        numbers.append(_finite(NUMBER.unpack_from(payload, place)[0]) if flags & flag else None)
+        place += NUMBER.size * bool(flags & flag)
+    source = None
+    if flags & SOURCE:
+        size = SIZE.unpack_from(payload, place)[0]
+        place += SIZE.size + size
+        source = payload[place - size : place].decode()
     foreign = _decided(payload[place:]).pending if flags & FOREIGN else None
-    return Answered(key, _finite(reward), **found, failed=bool(flags & FAILED), foreign=foreign)
+    cost, seconds = numbers
+    return Answered(key, _finite(reward), cost, seconds, bool(flags & FAILED), foreign, source)
+
+
+def _deferred(payload: bytes) -> Deferred:
+    _, flags, key, *sizes = WAIT.unpack_from(payload)
+    parts, place = [], WAIT.size
+    for size in sizes:
+        parts.append(payload[place : place + size])
+        place += size
+    token, said, made = parts
+    answered = _answered(said) if flags & HAS_ANSWER else None
+    pending = _decided(made).pending if flags & HAS_DECISION else None
+    return Deferred(key, answered, pending, token.decode(), bool(flags & IMPUTED))
 
 
 def _other(given: dict[str, Any]) -> Event:
     what = given.pop("event")
-    if what == "Deferred":
-        answer = None if given["answer"] is None else Answered(*given["answer"])
-        if answer is not None:
-            _finite(float(answer.reward))
-        return Deferred(int(given["id"]), answer, None, str(given["token"]), bool(given["expired"]))
     if what == "Marked":
         return Marked(str(given["term"]), dict(given["details"]))
     if what != "ArmChange":
@@ -315,49 +345,3 @@ def _other(given: dict[str, Any]) -> Event:
     return change._replace(
         arms=tuple(change.arms), size=_finite(float(change.size)), fault=_finite(float(change.fault))
     )
-
-
-# Format 1.
-
-DECISION_1 = struct.Struct("<BQqdd?H")
-FEEDBACK_1 = struct.Struct("<BQd")
-EXPIRY_1 = struct.Struct("<BQ")
-FOREIGN_1 = struct.Struct("<Bd")
-CHANGES_1 = {"quarantine": "muted", "release": "unmuted"}
-
-
-def _parsed_1(payload: bytes) -> Event | RemovedAt | None:
-    try:
-        kind = payload[0]
-        if kind == 1:
-            _, key, at, time, propensity, hit, size = DECISION_1.unpack_from(payload)
-            place = DECISION_1.size + size
-            arm = payload[DECISION_1.size : place].decode()
-            context = _context(payload[place:], 0)
-            return Decided(key, Pending(arm, context, propensity, _finite(time), at), hit, False)
-        if kind == 2:
-            _, key, reward = FEEDBACK_1.unpack(payload)
-            return Answered(key, _finite(reward))
-        if kind == 3:
-            return Dropped(EXPIRY_1.unpack(payload)[1], "expired")
-        if kind == 4:
-            return _changed_1(json.loads(payload[1:]))
-        if kind == 5:
-            made = _parsed_1(payload[FOREIGN_1.size :])
-            if isinstance(made, Decided):
-                return Answered(made.id, _finite(FOREIGN_1.unpack_from(payload)[1]), foreign=made.pending)
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error, RecursionError):
-        pass
-    return None
-
-
-def _changed_1(given: dict[str, Any]) -> Event | RemovedAt:
-    what, value = given["what"], given["value"]
-    if what == "answered":
-        return Dropped(int(value), "answered")
-    if what == "add":
-        name, size, fault = value
-        return ArmChange("added", str(name), (), float(size), float(fault))
-    if what == "remove":
-        return RemovedAt(int(value))
-    return ArmChange(CHANGES_1[what], str(value), ())  # type: ignore[arg-type]

@@ -2,20 +2,17 @@
 
 import errno
 import logging
-import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import pairwise
 from stat import S_ISREG
-from typing import NamedTuple
 
 from banditroute._core import container
 from banditroute._core.background import Background
-from banditroute._core.files import Folder, write_all
+from banditroute._core.files import Folder
 from banditroute.durability import journal_records as form
+from banditroute.durability.journal_files import Kept, RecordFiles, Written, file_name
 from banditroute.durability.snapshots import captured
 from banditroute.records import (
     Answered,
@@ -33,36 +30,10 @@ from banditroute.records import (
     Why,
 )
 
-__all__ = ["Journal", "Kept", "Written"]
+__all__ = ["Journal"]
 
 BUFFER_LIMIT = 1 << 26  # bytes kept while the disk refuses; beyond it records are dropped and counted
-BATCH = 1 << 20  # bytes of a write
 NAMES = 4096  # encoded names that are kept
-
-
-class Kept(NamedTuple):
-    """A snapshot of the directory: its number, and that of the first record that is not in it (-1: format 1)."""
-
-    number: int
-    record: int
-
-
-class Written(NamedTuple):
-    """A file of the journal: the number of its first record (-1: format 1), and its own number."""
-
-    first: int
-    number: int
-
-
-def file_name(kind: str, number: int) -> str:
-    """Return the name of a file of a generation.
-
-    Examples
-    --------
-    >>> file_name("snapshot", 7)
-    'snapshot-000000000007'
-    """
-    return f"{kind}-{number:012d}"
 
 
 class Journal:
@@ -94,11 +65,10 @@ class Journal:
     A record costs the request path about a microsecond: it is packed and put in a queue. A thread writes every
     ``flush_s``; a process that is killed loses what came after, a machine that loses power what was not synced.
 
-    Records are numbered, and a snapshot tells the number at which it was taken. What was handed to the system but not
-    yet synced stays in memory and is written again, at the same place, until a sync has succeeded, so short writes and
-    failed syncs repair themselves. A record leaves memory when it is durable, or when a snapshot that holds its effect
-    is. When the disk refuses for so long that 64 MiB wait, records are dropped and counted, none is taken until the
-    next checkpoint, and what comes then is not written before the snapshot of that checkpoint is durable.
+    Records are numbered, and a snapshot tells the number at which it was taken. A record leaves memory when it is
+    durable, or when a snapshot that holds its effect is. When the disk refuses for so long that 64 MiB wait, records
+    are dropped and counted, none is taken until the next checkpoint, and what comes then is not written before the
+    snapshot of that checkpoint is durable.
     """
 
     keeps_parts = False
@@ -118,26 +88,18 @@ class Journal:
         log: logging.Logger,
     ) -> None:
         self._host, self._folder, self._keep, self._log = host, folder, keep, log
-        self._kept, self._files = kept, files
-        self._number = max([0, *(k.number for k in kept), *(w.number for w in files)])
+        self._kept = kept
+        number = max([0, *(k.number for k in kept), *(w.number for w in files)])
+        self._files = RecordFiles(folder, position, follows, files, number)
         self._generation = kept[-1].number if kept else 0
         # Under the host's lock.
-        self._queue: deque[bytes | int] = deque()  # payloads; a number: records before it were dropped
         self._next = position
         self._gap = False  # records were dropped: none is taken until the next checkpoint
         self._bytes_in = 0
         self._imputed = -1  # the last decision that expired with a stated reward
         self._names: dict[str, bytes] = {}
         self.recorded = self.lost = 0
-        # Under `_io`.
-        self._io = threading.RLock()
-        self._unsaved: deque[bytes] = deque()  # payloads taken from the queue, not yet durable
-        self._first, self._follows = position, follows  # of the first of them; of the next file
-        self._bytes_out = 0
-        self._file: int | None = None
-        self._good = self._chain = (
-            0  # bytes of the file that are durable, checksum of the last record of them
-        )
+        self._io = threading.RLock()  # over the files
         self._noted: set[str] = set()
         self.errors = self.checkpoints = 0
         self.closed = self.moved = False
@@ -170,6 +132,9 @@ class Journal:
     def learned(self, feedback: Feedback) -> None:
         """Record an answer, or the reward that stands for one that did not come."""
         if feedback.origin == "peer":  # learned by another worker, whose evidence brings it
+            return
+        if feedback.origin == "here" and feedback.cost is feedback.seconds is None and not feedback.failed:
+            self._append(form.plain_answer(feedback.id, feedback.reward))  # the same in one piece, and faster
             return
         if feedback.origin == "expired":
             self._imputed = feedback.id
@@ -236,10 +201,14 @@ class Journal:
         if self.closed:
             raise ValueError("the journal is closed: nothing may be recorded any more")
         size = len(payload) + form.FRAME.size
-        if self._gap or self._bytes_in - self._bytes_out + size > BUFFER_LIMIT or len(payload) > form.LARGEST:
+        if (
+            self._gap
+            or self._bytes_in - self._files.bytes_out + size > BUFFER_LIMIT
+            or len(payload) > form.LARGEST
+        ):
             self._lose()
             return
-        self._queue.append(payload)
+        self._files.queue.append(payload)
         self._bytes_in += size
         self._next += 1
         self.recorded += 1
@@ -263,71 +232,10 @@ class Journal:
         with self._io:
             if self._folder.closed:
                 return
-            self._drain()
-            self._write(self._first + len(self._unsaved))
-            if self._gap or (self._queue and isinstance(self._queue[0], int)):
+            self._files.drain()
+            self._files.write(self._files.end)
+            if self._gap or self._files.broken_off:
                 raise OSError(errno.ENOSPC, f"{self.lost} records were dropped: a checkpoint must come first")
-
-    def _drain(self) -> None:
-        """Take from the queue what follows without a gap."""
-        queue = self._queue
-        for _ in range(len(queue)):
-            if isinstance(queue[0], int):
-                return
-            self._unsaved.append(queue.popleft())  # type: ignore[arg-type]
-
-    def _write(self, end: int) -> None:
-        """Make the records before record `end` durable."""
-        count = end - self._first
-        if count <= 0:
-            return
-        if self._file is None:
-            self._open()
-        assert self._file is not None
-        place, chain, batch = self._good, self._chain, bytearray()
-        for at, payload in enumerate(islice(self._unsaved, count), 1):
-            frame, chain = form.framed(payload, chain)
-            batch += frame
-            batch += payload
-            if len(batch) >= BATCH or at == count:
-                write_all(self._file, batch, place)
-                place += len(batch)
-                batch.clear()
-        os.fsync(self._file)
-        if os.fstat(self._file).st_nlink == 0:
-            raise FileNotFoundError(
-                errno.ENOENT, "the journal was removed", file_name("journal", self._number)
-            )
-        self._bytes_out += place - self._good
-        self._good, self._chain = place, chain
-        self._first = self._follows = end
-        for _ in range(count):
-            self._unsaved.popleft()
-
-    def _open(self) -> None:
-        """Start a file with the first record that is not durable."""
-        self._number += 1
-        name, given = file_name("journal", self._number), form.head(self._first, self._follows)
-        handle = self._folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            write_all(handle, given)
-            os.fsync(handle)
-            self._folder.sync()
-        except BaseException:
-            with suppress(OSError):
-                os.close(handle)
-            with suppress(OSError):
-                self._folder.unlink(name)
-            raise
-        self._leave()
-        self._file, self._good, self._chain = handle, len(given), form.chain(given)
-        self._files.append(Written(self._first, self._number))
-
-    def _leave(self) -> None:
-        if self._file is not None:
-            handle, self._file = self._file, None
-            with suppress(OSError):
-                os.close(handle)
 
     def checkpoint(self) -> None:
         """Write a snapshot of now, and go on in a new file from it; what is older than `keep` snapshots is removed.
@@ -353,13 +261,13 @@ class Journal:
             self.checkpoints += 1
             with self._io:
                 if not turned:
-                    self._forget(cut[0])
+                    self._files.forget(cut[0])
             self._prune()
 
     def _cut(self) -> int:
         """Return the number of the next record; the host's lock is held."""
         if self._gap:
-            self._queue.append(self._next)
+            self._files.queue.append(self._next)
             self._gap = False
         return self._next
 
@@ -367,42 +275,22 @@ class Journal:
         """Go on in a new file from record `cut` on, if all before it are durable; returns the new number."""
         with self._io:
             try:
-                self._drain()
-                if self._first + len(self._unsaved) >= cut:
-                    self._write(cut)
-                    self._open()
-                    return self._number, True
+                self._files.drain()
+                if self._files.end >= cut:
+                    self._files.write(cut)
+                    self._files.open()
+                    return self._files.number, True
             except OSError as error:  # the snapshot may yet be written, and then replaces them
                 self._note(error)
-            self._number += 1
-            return self._number, False
-
-    def _forget(self, cut: int) -> None:
-        """Let go of records before `cut`: a durable snapshot holds what they did."""
-        self._drain()
-        while self._first < cut:
-            if self._unsaved:
-                self._bytes_out += len(self._unsaved.popleft()) + form.FRAME.size
-                self._first += 1
-            elif self._queue:
-                mark = self._queue.popleft()
-                assert isinstance(mark, int)
-                self._first = mark
-                self._drain()
-            else:
-                self._first = cut
-        if self._queue and self._queue[0] == self._first and not self._unsaved:
-            self._queue.popleft()
-        self._leave()
-        self._follows = self._first
-        self._open()
+            self._files.number += 1
+            return self._files.number, False
 
     def _prune(self) -> None:
         while len(self._kept) > self._keep:
             self._kept.pop(0)
         oldest = self._kept[0]
         gone = []
-        for mine, after in pairwise(self._files):
+        for mine, after in pairwise(self._files.all):
             if mine.number < oldest.number if oldest.record < 0 else after.first <= oldest.record:
                 gone.append(mine)
         names = [file_name("journal", mine.number) for mine in gone]
@@ -419,12 +307,12 @@ class Journal:
             self._note(error)
             return
         with self._io:
-            self._files = [mine for mine in self._files if mine not in gone]
+            self._files.all = [mine for mine in self._files.all if mine not in gone]
 
     # Threads.
 
     def _round(self) -> None:
-        gap, good = self._gap, self._good
+        gap, good = self._gap, self._files.good
         if self._folder.moved and not self.moved:
             self.moved = True
             self._log.error(
@@ -435,9 +323,8 @@ class Journal:
             self._noted.clear()
         except OSError as error:
             stuck = gap or isinstance(error, FileNotFoundError)  # only a checkpoint leads on
-            if stuck and (
-                self._good > good or "stuck" not in self._noted
-            ):  # at once, and when there is room again
+            # At once, and again when there is room.
+            if stuck and (self._files.good > good or "stuck" not in self._noted):
                 self._noted.add("stuck")
                 self._checkpointer.wake()
             self._note(error)
@@ -464,8 +351,8 @@ class Journal:
             self.errors += 1
             self._log.error("checkpoint: %s: %s", type(error).__name__, error, exc_info=error)
             with self._io:
-                if self._file is None:
-                    self._open()
+                if not self._files.opened:
+                    self._files.open()
         self._flusher.start()
         self._checkpointer.start()
 
@@ -501,7 +388,7 @@ class Journal:
                     self._log.error("journal: %s: %s", type(error).__name__, error, exc_info=error)
         finally:
             with self._io:
-                self._leave()
+                self._files.leave()
                 self._folder.close()
             done.set()
 
@@ -515,7 +402,7 @@ class Journal:
     def abandon(self) -> None:
         """Close the files as they are: where recovery failed, and in a forked child, to which they do not belong."""
         self.closed = True
-        self._leave()
+        self._files.leave()
         self._folder.close(owner=False)
 
     def stats(self) -> dict[str, int]:

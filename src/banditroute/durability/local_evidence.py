@@ -6,8 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from banditroute._core.typing import Arrays, Floats, Header
-from banditroute.durability.rows import evidence_bytes, read_evidence
-from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, copied, summed
+from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, check_sums, copied, summed
 
 __all__ = ["LocalEvidence", "Shareable", "holds", "less", "like"]
 
@@ -79,17 +78,22 @@ class LocalEvidence:
         self.policy = policy
         self.own: dict[str, ArmEvidence] = {}
         self.versions: dict[str, int] = {}
+        self._shown: set[str] = set()  # arms whose arrays others hold: the next reward copies them first
         told = {arm: policy.evidence(arm) for arm in (*arms, *(policy.shared_names if arms else ()))}
         self.initial = {arm: evidence for arm, evidence in told.items() if holds(evidence)}
 
-    def learn(self, arm: str, x: Floats, reward: float, *, at: int) -> None:
-        """Count one reward of a decision made at index `at` of the common clock."""
+    def learn(self, arm: str, x: Floats, reward: float, *, at: int, generation: int | None = None) -> None:
+        """Count one reward of a decision made at index `at` of the common clock, of an arm of this generation."""
         for name in (arm, *self.policy.shared_names):
-            generation = self.policy.generation(name)
+            if generation is None or name != arm:
+                generation = self.policy.generation(name)
             own = self.own.get(name)
             if own is None or own.generation < generation:  # the arm was forgotten: it starts anew
                 own = self.policy.empty_evidence() if name == arm else self._nothing(name)
                 own = own._replace(generation=generation)
+            elif name in self._shown:
+                own = copied(own)
+            self._shown.discard(name)
             self.own[name] = self.policy.credit(own, x, reward, at=at)
             self._changed(name)
 
@@ -101,9 +105,10 @@ class LocalEvidence:
     def _changed(self, name: str) -> None:
         self.versions[name] = self.versions.get(name, 0) + 1
 
-    def copy(self, arm: str) -> ArmEvidence:
-        """Return a copy of the own evidence on an arm."""
-        return copied(self.own[arm])
+    def show(self, arm: str) -> ArmEvidence:
+        """Return the own evidence on an arm as it is now: nobody writes into it any more. It costs nothing here."""
+        self._shown.add(arm)
+        return self.own[arm]
 
     def put(self, arm: str, evidence: ArmEvidence) -> None:
         """Put evidence in the place of the own evidence on an arm."""
@@ -123,12 +128,16 @@ class LocalEvidence:
             self._changed(arm)
 
     def to_state(self) -> tuple[Header, Arrays]:
-        """Return a JSON-able header and arrays."""
+        """Return a JSON-able header and arrays, which stay as they are now; nothing is copied."""
         arrays: Arrays = {}
+        header: Header = {"versions": dict(self.versions)}
         for which, parts in (("own", self.own), ("initial", self.initial)):
-            for i, arm in enumerate(sorted(parts)):
-                arrays[f"{which}.{i}"] = np.frombuffer(evidence_bytes(arm, 0, parts[arm]), dtype=np.uint8)
-        header = {"own": sorted(self.own), "initial": sorted(self.initial), "versions": dict(self.versions)}
+            rows = header[which] = []
+            for i, (arm, evidence) in enumerate(sorted(parts.items())):
+                rows.append([arm, evidence.generation, evidence.latest, sorted(evidence.buckets)])
+                for bucket, sums in evidence.buckets.items():
+                    arrays |= {f"{which}.{i}.{bucket}.{name}": array for name, array in sums.items()}
+        self._shown.update(self.own)
         return header, arrays
 
     def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
@@ -136,11 +145,16 @@ class LocalEvidence:
         found: dict[str, dict[str, ArmEvidence]] = {"own": {}, "initial": {}}
         try:
             for which, parts in found.items():
-                for i, arm in enumerate(header[which]):
-                    data = np.asarray(arrays[f"{which}.{i}"], dtype=np.uint8).tobytes()
-                    parts[str(arm)] = read_evidence(str(arm), data, like(self.policy, str(arm)))[2]
+                for i, (arm, generation, latest, filed) in enumerate(header[which]):
+                    wanted, buckets = like(self.policy, str(arm)), {}
+                    for bucket in map(int, filed):
+                        sums = {name: np.array(arrays[f"{which}.{i}.{bucket}.{name}"]) for name in wanted}
+                        check_sums(sums, wanted)
+                        buckets[bucket] = sums
+                    parts[str(arm)] = ArmEvidence(int(generation), int(latest), buckets)
             versions = {str(arm): int(v) for arm, v in header["versions"].items()}
         except (TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"local evidence must be as it was stored, got {error!r}") from error
         self.own, self.initial = found["own"], found["initial"]
         self.versions = {arm: versions.get(arm, 1) for arm in self.own}
+        self._shown = set()

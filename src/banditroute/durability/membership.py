@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from banditroute._core.typing import Arrays, Header
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.durability.local_evidence import LocalEvidence, Shareable
 from banditroute.durability.roster import Roster, mark_key
 from banditroute.durability.rows import NEVER, Epoch, packed, unpacked
@@ -102,7 +102,16 @@ class Membership:
         self.waiting.pop(feedback.id, None)
         if feedback.origin != "peer":
             kept = feedback.request.x if feedback.kept is None else feedback.kept
-            self.evidence.learn(feedback.arm, kept, feedback.reward, at=feedback.request.at)
+            self.learn(feedback.arm, kept, feedback.reward, feedback.request.at)
+
+    def learn(self, arm: str, kept: Floats, reward: float, at: int) -> None:
+        """Count one reward as learned here, of an arm that perhaps only others have."""
+        self.evidence.learn(arm, kept, reward, at=at, generation=self.generation(arm))
+
+    def generation(self, arm: str) -> int:
+        """Return the generation of an arm as far as it is known here."""
+        known = self.roster.generation(arm)
+        return max(known, self.policy.generation(arm)) if arm in self.policy.arms else known
 
     def dropped(self, decision_id: int, why: Why) -> None:
         """See a wait end."""
@@ -133,7 +142,7 @@ class Membership:
 
     def marked(self, mark: Marked) -> None:
         """See a term told something."""
-        if not self.following:
+        if not self.following and "state" in mark.details:  # outcomes are counted where they were seen
             self.roster.marked(mark)
             self.known_marks[mark_key(mark)] = self.roster.marks[mark_key(mark)][0]
 

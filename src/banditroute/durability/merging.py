@@ -132,7 +132,7 @@ class Peers:
 
     def read(self) -> None:
         """Take in what changed in the store, and put back what it has lost; raises ``OSError`` when it is down."""
-        raw = dict(self.store.index())
+        raw = {name: row for name, row in self.store.index().items() if not name.startswith("~")}
         own = raw.pop(self.me.id, None)
         self.mine, self.mine_good = order(own), own is None or self._good(self.me.id, own) is not None
         rows = {name: row for name, told in raw.items() if (row := self._good(name, told)) is not None}
@@ -207,9 +207,9 @@ class Peers:
         fetched = self.store.fetch(name, parts) if parts else {}
         new: dict[str, Held] = {}
         for part in parts:
+            if part not in fetched:
+                continue
             try:
-                if part not in fetched:
-                    raise SnapshotError("part must be there, got none")
                 new[part] = held = self._read(part, fetched[part])
                 if held.seq < versions[part]:
                     del new[part]

@@ -75,12 +75,17 @@ class RedisStore:
 
     def __init__(self, url: "str | Redis", *, prefix: str = "banditroute", timeout_s: float = 2.0) -> None:
         import redis
+        from redis.backoff import ConstantBackoff
+        from redis.retry import Retry
 
         self.prefix = prefix
         self._client: Any = url
         if isinstance(url, str):
             self._client = redis.Redis.from_url(
-                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(ConstantBackoff(0.01), 1),  # every call may be made again without harm
             )
         pool = getattr(self._client, "connection_pool", None)
         if getattr(pool, "connection_kwargs", {}).get("decode_responses"):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Any
 
 from banditroute._core import validation as check
@@ -43,7 +44,9 @@ log = logging.getLogger("banditroute.durability.replicas")
 
 HISTORY = 8  # published states kept, should one be folded into the base while this replica lives
 ROUND_S = 0.02  # between questions about shared decisions
-REST_S = 0.5  # between them while the store is down
+SHORTEST_S, LONGEST_S = 0.05, 0.5  # between them while the store is down
+IDS = 1 << 63  # ids are below
+QUIET_S = 60.0  # between words of that in the log
 HOLD = 64  # letters read in one hold of the lock
 
 
@@ -91,6 +94,9 @@ class Replica:
         if not isinstance(policy, EvidencePolicy):
             raise TypeError(f"policy must share its evidence to join a store, got {type(policy).__name__}")
         fingerprint = json.loads(json.dumps(policy.fingerprint()))
+        features = getattr(host, "features", None)
+        if features is not None:  # evidence is about contexts: all must make the same ones
+            fingerprint["features"] = features
         self.sync_s = check.finite("sync_s", sync_s, low=0.0, high=check.LONGEST_S, open_low=True)
         self.store, self.shares = store, bool(share_decisions)
         self._host, self._policy, self._clock, self._background = host, policy, clock, bool(background)
@@ -98,9 +104,10 @@ class Replica:
         self.me = Membership(policy, policy.arms) if member is None else member
         self.me.roster.align({arm: policy.generation(arm) for arm in policy.arms})
         self.sharing = Sharing(host, policy, store, self.me, fingerprint)
-        self.decisions = SharedDecisions(host, store, self.me, clock)
+        self.decisions = SharedDecisions(host, store, self.me, clock, self._failed)
         self.errors = self.syncs = 0
-        self._down = False
+        self._next_word = -inf  # when to speak of the store again
+        self._rest_s = SHORTEST_S
         self._next_sync = self._next_exchange = 0.0
         self._turn = threading.Lock()
         self._stopped = False
@@ -155,7 +162,7 @@ class Replica:
 
     def adopt(self, decision_id: int, answer: Mapping[str, Any]) -> bool:
         """Learn the answer to a decision that another replica made; False when it was answered before."""
-        if not self.shares:
+        if not self.shares or not 0 <= decision_id < IDS:
             raise UnknownDecision(
                 f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
             )
@@ -195,14 +202,14 @@ class Replica:
                 self._failed(error)
                 return False
             self.syncs += 1
-            self._down = False
             return True
 
     def _failed(self, error: OSError) -> None:
         self.errors += 1
-        if not self._down:
+        now = self._clock()
+        if now >= self._next_word:
+            self._next_word = now + QUIET_S
             log.warning("store down: %s", error)
-        self._down = True
 
     def _round(self) -> None:
         """Do what is due; an error of one half does not keep the other from its turn."""
@@ -217,9 +224,11 @@ class Replica:
     def _patiently(self) -> None:
         try:
             self.decisions.exchange(patient=True)
+            self._rest_s = SHORTEST_S
         except OSError as error:
             self._failed(error)
-            self._next_exchange = self._clock() + REST_S
+            self._next_exchange = self._clock() + self._rest_s
+            self._rest_s = min(2.0 * self._rest_s, LONGEST_S)
 
     # Those that are gone.
 

@@ -233,6 +233,8 @@ def _latest(value: Any) -> int:
 
 
 def _opened(name: str, data: bytes) -> tuple[dict[str, Any], Arrays]:
+    if not isinstance(data, bytes):
+        raise SnapshotError(f"part must be bytes, got {type(data).__name__}")
     header, arrays = container.decode(data)
     if header.get("format") != FORMAT or header.get("name") != name:
         raise SnapshotError(

@@ -167,7 +167,7 @@ class Sharing:
         if name.startswith(MAIL):
             return list(me.letters.get(name.removeprefix(MAIL), [])) or None
         arm = name.removeprefix(ARM)
-        return me.evidence.copy(arm) if arm in me.evidence.own else None
+        return me.evidence.show(arm) if arm in me.evidence.own else None
 
     def _answer_the_store(self) -> None:
         """Put again what of this replica the store has lost, and go on under a new name where it was folded."""
@@ -199,7 +199,7 @@ class Sharing:
             self.peers.stale.update(me.evidence.own)
             if old is None:
                 self.lost += 1
-                old = Published(seq, me.epoch, {arm: me.evidence.copy(arm) for arm in me.evidence.own})
+                old = Published(seq, me.epoch, {arm: me.evidence.show(arm) for arm in me.evidence.own})
             for arm, folded in old.evidence.items() if old.epoch == me.epoch else ():
                 if arm in me.evidence.own:
                     left = less(policy, me.evidence.own[arm], folded)

@@ -227,8 +227,8 @@ def _seen(part: Path | Callable[[], Trace], columns: Columns | None, folds: int)
             sums = RewardSums(columns, len(log.names), folds)
             sums.add(_table(log), log.arms, log.rewards, answered)
         answered += len(log)
-        known = log.versions is not None and len(log) > 0
-        versions = (int(log.versions.min()), int(log.versions.max())) if known else (-1, -1)
+        own = log.versions
+        versions = (-1, -1) if own is None or not len(own) else (int(own.min()), int(own.max()))
         counts = np.bincount(log.arms, minlength=len(log.names))
         found.append(_Seen(log.names, len(trace), len(log), counts, versions, sums))
     if not found:
@@ -288,7 +288,7 @@ def _renamed(log: Trace, names: tuple[str, ...]) -> Trace:
     place = [names.index(name) for name in log.names]
     eligible = np.zeros((len(log), len(names)), dtype=np.bool_)
     eligible[:, place] = True if log.eligible is None else log.eligible
-    tables: dict[str, Floats] = {}
+    tables: dict[str, Any] = {}
     for field in ("prices", "fault_prices"):
         own = getattr(log, field)
         if own is not None:

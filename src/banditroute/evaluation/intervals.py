@@ -75,8 +75,9 @@ def studentised(sums: Floats, level: float, draws: int, rng: np.random.Generator
     Each resample is measured in standard errors of its own (Efron 1979; Hall 1988): ``t = (v* - v) / se*``, and the
     interval is ``v - t_high se .. v - t_low se``. Under heavy weights a sample that missed the heavy rows has a low
     value and a small error at once, which is what plain percentiles cannot see. It leans on the skewness of the sample,
-    which heavy rows that never came would have turned; so the interval also holds Student's, with as many degrees of
-    freedom as rows carry the variance, ``(sum i^2)^2 / sum i^4``. Chosen by simulation (benchmarks/evaluation.py).
+    which heavy rows that never came would have turned; so the interval also holds Student's, with the degrees of
+    freedom that the kurtosis k of the groups leaves the variance, ``2 n / (k - 1)`` (Satterthwaite). Chosen by
+    simulation (benchmarks/doubt.py).
 
     Examples
     --------
@@ -97,7 +98,8 @@ def studentised(sums: Floats, level: float, draws: int, rng: np.random.Generator
     spread = np.sqrt(squares.sum(axis=0) * groups / max(groups - 1, 1))
     errors = spread / np.abs(bottom.sum(axis=0))
     carrying = squares.sum(axis=0) ** 2 / np.maximum((squares**2).sum(axis=0), np.finfo(np.float64).tiny)
-    plain = stats.t.ppf((1.0 + level) / 2.0, np.maximum(carrying - 1.0, 1.0))
+    freedom = 2.0 * carrying / np.maximum(1.0 - carrying / groups, 1e-9)
+    plain = stats.t.ppf((1.0 + level) / 2.0, np.maximum(freedom, 1.0))
     t = np.empty((draws, width))
     for start in range(0, draws, _AT_ONCE):
         size = min(_AT_ONCE, draws - start)

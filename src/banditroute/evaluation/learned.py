@@ -83,8 +83,11 @@ def started_afresh(policy: Policy) -> Policy | None:
     """
     fresh: Any = policy.copy()
     if callable(getattr(fresh, "set_evidence", None)):
-        for name in (*fresh.shared_names, *fresh.arms):
-            fresh.set_evidence(name, fresh.empty_evidence())
+        try:
+            for name in (*fresh.shared_names, *fresh.arms):
+                fresh.set_evidence(name, fresh.empty_evidence())
+        except TypeError:  # it has no sums after all, and says so
+            return None
     else:
         fresh.resize([None] * len(fresh.arms))
         fresh.rename(fresh.arms)

@@ -136,7 +136,8 @@ def _positions(names: tuple[str, ...], arms: NDArray[Any]) -> Ints:
         wrong = values[at] != arms
         if wrong.any():
             raise ValueError(f"target must be one of {names}, got {arms[wrong][0]}")
-        return at.astype(np.int64)
+        found: Ints = at.astype(np.int64)
+        return found
     place = {name: i for i, name in enumerate(names)}
     found = np.empty(len(arms), dtype=np.int64)
     for i, arm in enumerate(arms.tolist()):

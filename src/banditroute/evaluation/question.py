@@ -44,6 +44,8 @@ class Evaluation:
 
     Examples
     --------
+    >>> from banditroute import Trace
+    >>> from banditroute.evaluation import evaluate
     >>> trace = Trace(names=["a", "b"], arms=[0, 1] * 50, rewards=[1.0, 0.0] * 50, propensities=[0.5] * 100)
     >>> found = evaluate(trace, "a")
     >>> found["dr"].value, found.ess

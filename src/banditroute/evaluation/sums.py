@@ -13,7 +13,7 @@ from banditroute.evaluation.intervals import GROUPS, grouped
 from banditroute.evaluation.overlap import check_overlap
 from banditroute.logs import Trace
 
-__all__ = ["HEAVIEST", "ValueSums", "Weights", "joined", "value_sums"]
+__all__ = ["ValueSums", "Weights", "joined", "value_sums"]
 
 HEAVIEST = 1e100  # a weight; beyond, variances leave the range of a float
 

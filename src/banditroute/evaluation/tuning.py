@@ -196,7 +196,7 @@ def tune(
     optuna = needed("optuna", "tune")
     ranges = {name: _range(name, given) for name, given in (SPACE if space is None else space).items()}
     check.integer("trials", trials, low=1)
-    half = check.integer("seeds", seeds, low=4) // 2
+    check.integer("seeds", seeds, low=4)
     check.integer("patience", patience, low=1)
     train, held = _split(data)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -210,7 +210,49 @@ def tune(
     done = _scored(study)
     # A sampler of the same seed would propose a resumed study its first settings again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(done))
-    search = partial(_values, data=train, jobs=jobs, backend=backend)
+    setting = _searched(
+        study, partial(_values, data=train, jobs=jobs, backend=backend), ranges,
+        trials=trials, seeds=seeds, patience=patience, progress=progress,
+    )  # fmt: skip
+    progress("fresh and held-out data")
+    tables = [
+        _table([setting, {}], part, own, jobs=jobs, backend=backend)
+        for part, own in ((train, _fresh(seeds, seeds)), (held, _fresh(_HELD, seeds)))
+    ]
+    (train_mean, default_train), (held_mean, default_held) = (
+        [float(np.mean([cell.value for cell in row])) for row in table] for table in tables
+    )
+    rows = None if not isinstance(held, Draws | Part) else [held.rows(s) for s in _fresh(_HELD, seeds)]
+    gain, error = paired_gain(tables[1][0], tables[1][1], rows)
+    return Tuned(
+        setting if gain > DOUBT * error else {},
+        setting,
+        train=train_mean,
+        default_train=default_train,
+        held_out=held_mean,
+        default_held_out=default_held,
+        gain=gain,
+        gain_error=error,
+        rows=len(_fresh(_HELD, seeds)) if rows is None else len(np.unique(np.concatenate(rows))),
+        trials=tuple(
+            {**tried, "reward": float(values.mean()), "stopped": len(values) < seeds}
+            for values, tried in _scored(study)
+        ),
+    )
+
+
+def _searched(
+    study: Any,
+    search: Callable[..., Floats],
+    ranges: Mapping[str, Callable[[Any], Any]],
+    *,
+    trials: int,
+    seeds: int,
+    patience: int,
+    progress: Callable[[str], object],
+) -> dict[str, Any]:
+    """Return the best setting of a study that goes on until so many trials, or until patience runs out."""
+    done, half = _scored(study), seeds // 2
     best, setting = search({}, seeds=range(seeds)), dict[str, Any]()
     for values, tried in done:
         if len(values) == seeds and values.mean() > best.mean():
@@ -232,31 +274,7 @@ def tune(
         idle += 1
         if not hopeless and values.mean() > best.mean():
             best, setting, idle = values, tried, 0
-    progress("fresh and held-out data")
-    tables = [
-        _table([setting, {}], part, own, jobs=jobs, backend=backend)
-        for part, own in ((train, _fresh(seeds, seeds)), (held, _fresh(_HELD, seeds)))
-    ]
-    (train_mean, default_train), (held_mean, default_held) = (
-        [float(np.mean([cell.value for cell in row])) for row in table] for table in tables
-    )
-    rows = None if not isinstance(held, Draws | Part) else [held.rows(s) for s in _fresh(_HELD, seeds)]
-    gain, error = paired_gain(*tables[1], rows)
-    return Tuned(
-        setting if gain > DOUBT * error else {},
-        setting,
-        train=train_mean,
-        default_train=default_train,
-        held_out=held_mean,
-        default_held_out=default_held,
-        gain=gain,
-        gain_error=error,
-        rows=len(_fresh(_HELD, seeds)) if rows is None else len(np.unique(np.concatenate(rows))),
-        trials=tuple(
-            {**tried, "reward": float(values.mean()), "stopped": len(values) < seeds}
-            for values, tried in _scored(study)
-        ),
-    )
+    return setting
 
 
 def _fresh(first: int, seeds: int) -> range:

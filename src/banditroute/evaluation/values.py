@@ -20,16 +20,7 @@ from banditroute.evaluation.sums import value_sums
 from banditroute.logs import Trace
 from banditroute.policies import Policy
 
-__all__ = [
-    "ESTIMATORS",
-    "Difference",
-    "Estimate",
-    "Evaluation",
-    "Question",
-    "compare",
-    "difference",
-    "evaluate",
-]
+__all__ = ["ESTIMATED", "Difference", "compare", "difference", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True)

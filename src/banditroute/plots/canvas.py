@@ -210,10 +210,11 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     slots = {name: _OWN[name] for name in drawn if name in _OWN}
     for name in drawn:
         if name not in slots:
-            at = zlib.crc32(name.encode()) % len(COLOURS)
+            at = zlib.crc32(name.encode()) % 6  # the strongest first
             taken = {slot % len(COLOURS) for slot in slots.values()}
-            free = next((i for i in range(len(COLOURS)) if (at + i) % len(COLOURS) not in taken), None)
-            slots[name] = (at + free) % len(COLOURS) if free is not None else len(slots)
+            order = [*((at + i) % 6 for i in range(6)), *range(6, len(COLOURS))]
+            free = next((i for i in order if i not in taken), None)
+            slots[name] = len(slots) if free is None else free
     return {name: look(slot) for name, slot in slots.items()}
 
 

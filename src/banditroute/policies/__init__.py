@@ -1,6 +1,6 @@
 """Routing policies, one file each."""
 
-from banditroute.policies.base import LARGEST, Choice, Compiled, Policy, Scores, Utilities
+from banditroute.policies.base import Choice, Compiled, Policy, Scores, Utilities
 from banditroute.policies.diag import DiagLinUCB
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, summed
 from banditroute.policies.graph.cluster_graph import ClusterGraph
@@ -21,7 +21,6 @@ from banditroute.policies.window import RarelySwitching, SlidingWindow, Stale
 
 __all__ = [
     "EMA",
-    "LARGEST",
     "UCB1",
     "ArmEvidence",
     "BetaThompson",

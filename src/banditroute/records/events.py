@@ -99,6 +99,9 @@ class ArmChange(NamedTuple):
 class Marked(NamedTuple):
     """A term was told something from outside, such as that an arm is down: ``details`` are its own, plain data.
 
+    Where they name a ``state`` it stands until the next of the same term and ``arm``, and reaches workers that share a
+    store; anything else happened on this worker alone.
+
     Examples
     --------
     >>> Marked("health", {"arm": "math", "state": "down"}).term

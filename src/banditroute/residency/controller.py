@@ -224,6 +224,13 @@ class Controller(ABC):
         for arm, x, hit in zip(arms.tolist(), contexts, hits.tolist(), strict=True):
             self.observe(arm, x, hit)
 
+    def check_state(self) -> None:
+        """Refuse attributes that do not go together, as a file may tell them."""
+        if not 0.0 <= self.rate < inf or type(self.used) is not int or self.used < 0 or self.noise.ndim != 1:
+            raise ValueError(
+                f"a controller must have a rate and a place in its noise, got {self.rate}, {self.used}"
+            )
+
     def force(self, offers: Floats) -> tuple[int, float] | None:
         """Draw whether to force a decision and on whom.
 

@@ -146,6 +146,9 @@ class Adapters:
             self.actual[name] = None
         else:
             del self.actual[name]
+            if name in self.pinned:  # the pin may be gone too, or wait by name for the adapter to come back
+                self.pinned.discard(name)
+                self.perhaps_pinned.add(name)
         return True
 
     def differences(self, states: Mapping[str, str]) -> list[tuple[str, bool]]:

@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Clock
-from banditroute.policies import LARGEST, Policy
+from banditroute.policies import Policy
+from banditroute.policies.base import LARGEST
 from banditroute.records import AdapterBackend, Term
 from banditroute.residency import Controller
 from banditroute.residency.paging import Paging

@@ -15,7 +15,7 @@ import numpy as np
 from banditroute._core import validation as check
 from banditroute._core.background import Background
 from banditroute._core.typing import Rng
-from banditroute.policies import LARGEST
+from banditroute.policies.base import LARGEST
 from banditroute.router.ledger import decision_key
 from banditroute.router.router import Router
 

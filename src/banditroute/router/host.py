@@ -24,7 +24,7 @@ from banditroute.records import (
     Pending,
     Why,
 )
-from banditroute.router import changes, state
+from banditroute.router import changes, feature_maps, state
 from banditroute.router.feedback_path import FeedbackPath, asked, spread
 from banditroute.router.ledger import ANSWERED, EXPIRED
 from banditroute.router.limits import Limits
@@ -62,6 +62,16 @@ class RouterHost:
     def arms(self) -> tuple[str, ...]:
         """The names of the arms now."""
         return self.parts.arms.names
+
+    @property
+    def features(self) -> str | None:
+        """Fingerprint of what makes contexts of requests; None where requests are contexts."""
+        features = self.parts.features
+        if features is None:
+            return None
+        if not features.fitted:
+            raise ValueError(f"features must be fitted before join, got {features!r}")
+        return features.fingerprint()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,8 +116,10 @@ class RouterHost:
         try:
             if header["policy"]["arms"] != list(policy.arms):
                 raise ValueError(f"arms must be {list(policy.arms)}, got {header['policy']['arms']}")
+            features = feature_maps.agreed(self.parts.features, header, arrays)
             own = {n.removeprefix("policy."): a for n, a in arrays.items() if n.startswith("policy.")}
             policy.load_state(header["policy"], own, settings="own")
+            features()
         except (ValueError, TypeError, LookupError) as error:
             raise SnapshotError(f"the snapshot must fit this router: {error}") from error
         self.parts.boundary = self.parts.books.due = 0.0

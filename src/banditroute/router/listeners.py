@@ -42,7 +42,9 @@ class Listeners:
         self._collect()
 
     def add(self, listener: Listener) -> None:
-        """Tell a listener from now on, after the others."""
+        """Tell a listener from now on, after the others; ``TypeError`` where it has none of the methods."""
+        if not any(callable(getattr(listener, call, None)) for call in CALLS):
+            raise TypeError(f"listeners must have one of the methods {', '.join(CALLS)}, got {listener!r}")
         self.all = (*self.all, listener)
         self._collect()
 

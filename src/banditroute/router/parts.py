@@ -8,6 +8,7 @@ from banditroute.policies import Policy
 from banditroute.records import Claims
 from banditroute.router.arms import Arms
 from banditroute.router.books import Books
+from banditroute.router.feature_maps import FeatureMap
 from banditroute.router.ledger import Ledger
 from banditroute.router.limits import Limits
 from banditroute.router.listeners import Listeners
@@ -36,6 +37,7 @@ class RouterParts:
     table: PriceTable
     listeners: Listeners
     residence: Residence | None = None
+    features: FeatureMap | None = None  # what makes contexts of requests
     claims: Claims | None = None
     limits: Limits | None = None
     expired_reward: float | None = None

@@ -107,7 +107,7 @@ class Planner:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: no plan is under way and no thread lives."""
-        self.waiting, self._planner = None, None
+        self.waiting, self._planner, self._residence.later = None, None, None
         self._turn = threading.Lock()
         self._caught_up = threading.Condition(self._parts.lock)
         self._thread = self._background()
@@ -172,11 +172,11 @@ class Planner:
         reconciler = self.reconciler
         if reconciler is None:
             return True
-        return not (reconciler.displaces or self._parts.arms.names[arm] in reconciler.blocked())
+        return not (reconciler.follows_requests or self._parts.arms.names[arm] in reconciler.blocked())
 
     def sent(self, arm: int) -> None:
         """Follow a request to a server that displaces by requests."""
-        if self.reconciler is not None and self.reconciler.displaces:
+        if self.reconciler is not None and self.reconciler.follows_requests:
             self.reconciler.served(self._parts.arms.names[arm])
 
     def recovered(self) -> None:
@@ -233,7 +233,7 @@ class Planner:
             if parts.books.index < controller.next_plan:
                 return False
             view = self._view()
-            self.waiting = []
+            self.waiting, self._residence.later = [], []
         try:
             utilities = frozen_utilities(parts.policy, parts.lock)
             wanted = controller.plan(replace(view, utilities=utilities))
@@ -292,6 +292,7 @@ class Planner:
                     self._observe(missed)
                     then()
                     self.waiting = None
+                    self._residence.catch_up()
                     self._parts.books.due = 0.0
                     self._caught_up.notify_all()
                     return
@@ -305,7 +306,9 @@ class Planner:
             missed, self.waiting = self.waiting or [], None
             try:
                 self._observe(missed)
+                self._residence.catch_up()
             finally:
+                self._residence.later = None
                 self._parts.books.due = 0.0
                 self._caught_up.notify_all()
 

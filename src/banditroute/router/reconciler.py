@@ -176,7 +176,7 @@ class Reconciler:
         return self._due
 
     @property
-    def displaces(self) -> bool:
+    def follows_requests(self) -> bool:
         """Whether requests change what the server holds, so that `served` must be told of each; known once asked."""
         return self._able is not None and self._able.displaces
 
@@ -327,7 +327,7 @@ class Reconciler:
             if what in ("ensure", "evict"):
                 own.doubtful.discard(name)
             if what in ("evict", "forget"):
-                own.pinned.discard(name)
+                own.unpinned(name)
             if what == "pin":
                 own.pinned.add(name)
                 own.perhaps_pinned.discard(name)
@@ -354,6 +354,9 @@ class Reconciler:
         """Find out what a failure means: the server is away, the answer got lost, or the adapter is to blame."""
         what, name = action
         hung = isinstance(outcome.error, TimeoutError)
+        if what == "pin" and outcome.error is not None:
+            with self._lock:
+                self._adapters.perhaps_pinned.add(name)
         if able.observe:
             if not self._look():
                 self._stay_away(did)
@@ -383,9 +386,7 @@ class Reconciler:
                 ):
                     own.doubtful.add(name)
             did.stubborn |= what == "evict"
-            if what == "pin" and outcome.error is not None:
-                own.perhaps_pinned.add(name)
-            elif what == "unpin" and outcome.value is False:
+            if what == "unpin" and outcome.value is False:
                 own.unpinned(name)
         if what in ("ensure", "evict") and not able.observe:
             self._set(name, False)  # it may be there or not, and is not counted on
@@ -470,7 +471,6 @@ class Reconciler:
                 self._away = Pause()
                 own.forgive()
             changes = own.differences(states)
-            own.pinned.difference_update(name for name, resident in changes if not resident)
             left = ("gpu", "unknown", "host") if hasattr(backend, "forget") else ("gpu", "unknown")
             for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
                 own.dropped(name)

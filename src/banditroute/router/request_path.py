@@ -103,6 +103,7 @@ class RequestPath:
         if planner.waiting is not None:  # the controller is busy with a plan
             hit = residence.actual.mask.item(arm)
             planner.waiting.append((arm, context, hit))
+            planner.sent(arm)
             return arm, propensity, hit, False
         if controller.rate > 0.0 and not protected:
             offers = np.zeros(len(parts.arms)) if effective is None else effective

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
-from banditroute.policies import LARGEST
+from banditroute.policies.base import LARGEST
 from banditroute.residency import Controller, ResidentSet
 from banditroute.residency.paging import Paging, as_paging, fault_prices
 from banditroute.router.arms import Arms
@@ -49,8 +49,8 @@ class Residence:
     """
 
     __slots__ = (
-        "_arms", "_books", "_slots", "_table", "actual", "controller", "desired", "faults", "loads", "paging", "served",
-        "switching",
+        "_arms", "_books", "_slots", "_table", "actual", "controller", "desired", "faults", "later", "loads", "paging",
+        "served", "switching",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class Residence:
         self.controller, self.switching, self.served = controller, switching, served
         known = self._sized(sizes)
         self._slots = known is None
+        self.later: list[tuple[int, bool, bool]] | None = None  # while the controller is busy with a plan
         self.paging = as_paging(paging, len(arms))
         self.faults = self._priced(known)
         self.loads = switching * self.faults if loads is None else check.vector("loads", loads, len(arms))
@@ -139,17 +140,30 @@ class Residence:
             changed = self.actual.follow(arm, resident)
         else:
             changed = self.actual.load(arm) if resident else self.actual.evict(arm)
+        if self.later is not None:
+            self.later.append((arm, resident, changed))
+        else:
+            self._tell(arm, resident, changed)
+        if changed:
+            if resident:
+                self._books.load_price += float(self.loads[arm])
+            self.reprice()
+        return changed
+
+    def _tell(self, arm: int, resident: bool, changed: bool) -> None:
+        """Let the controller follow what was confirmed."""
         if self.served and self.controller.inserts and resident != bool(self.desired.mask[arm]):
             # Faults, not plans, say what is wanted: what the server displaced, or could not load, is not.
             if self.desired.load(arm) if resident else self.desired.evict(arm):
                 self.controller.confirmed(arm, resident)
         elif changed:
             self.controller.confirmed(arm, resident)
-        if changed:
-            if resident:
-                self._books.load_price += float(self.loads[arm])
-            self.reprice()
-        return changed
+
+    def catch_up(self) -> None:
+        """Tell the controller what was confirmed while it was busy with a plan."""
+        told, self.later = self.later or [], None
+        for arm, resident, changed in told:
+            self._tell(arm, resident, changed)
 
     def new_fault(self, fault: float | None, size: float) -> float:
         """Return the fault price of an arm to be added."""

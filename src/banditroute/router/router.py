@@ -15,12 +15,14 @@ from banditroute._core.container import LIMIT_BYTES
 from banditroute._core.typing import Clock
 from banditroute.durability.replicas import Replica
 from banditroute.errors import UnknownDecision
-from banditroute.policies import LARGEST, Policy
+from banditroute.policies import Policy
+from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Listener, StateStore, Term
 from banditroute.residency import Controller
-from banditroute.router import changes
+from banditroute.router import changes, feature_maps
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.assembly import Backend, PriceOfFault, assembled, check_terms
+from banditroute.router.feature_maps import FeatureMap
 from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.forks import follow_forks
 from banditroute.router.host import RouterHost
@@ -50,6 +52,8 @@ class Router:
         Decides which arms stay in fast memory. Without it every request is a hit.
     paging : Paging, float or (k,) array, optional
         Model of the wait of a fault, or its price in reward units. Needed with `residency`.
+    features : Features, optional
+        Makes the context of a request: then `select` takes requests as they are, texts or tables.
     terms : sequence of Term
         What shapes a choice beside its reward: budgets, floors, queues, health, cost models, sessions, your own.
     sizes : mapping or (k,) array, optional
@@ -109,7 +113,7 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_feedback", "_kept", "_lasting", "_ledger", "_limits",
+        "__weakref__", "_arms", "_books", "_clock", "_features", "_feedback", "_kept", "_lasting", "_ledger", "_limits",
         "_listeners", "_lock", "_planner", "_requests", "_residence", "_select", "_select_priced", "_table", "backend",
         "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
@@ -120,6 +124,7 @@ class Router:
         residency: Controller | None = None,
         paging: PriceOfFault | None = None,
         *,
+        features: FeatureMap | None = None,
         terms: Sequence[Term] = (),
         sizes: Mapping[str, float] | ArrayLike | None = None,
         switching: float = 1.0,
@@ -142,6 +147,7 @@ class Router:
             spread_pending=spread_pending, sources=sources, clock=clock,
         )  # fmt: skip
         check_terms(terms)
+        self._features = parts.features = feature_maps.checked(features, policy)
         self.policy, self.residency, self.maintenance = policy, residency, maintenance
         self.backend, self.recorder, self.switching = backend, recorder, float(switching)
         self._clock, self._lock, self._books, self._arms = clock, parts.lock, parts.books, parts.arms
@@ -206,7 +212,7 @@ class Router:
 
         Parameters
         ----------
-        x : (dim,) array
+        x : (dim,) array, or a request where there are `features`
             Context of the request; copied.
         eligible : set of str, mapping or (k,) bool array, optional
             Arms allowed for this request: names, every name with a truth value, or a mask by position.
@@ -240,6 +246,8 @@ class Router:
         -----
         Waits for the lock only, and with ``maintenance="inline"`` for plans and the server.
         """
+        if self._features is not None:
+            x = self._features(x)
         with self._lock:
             books = self._books
             index = books.index
@@ -433,6 +441,11 @@ class Router:
         """Names of the arms that are resident; all of them without residency control."""
         with self._lock:
             return self._arms.names if self._residence is None else self._residence.names()
+
+    @property
+    def features(self) -> FeatureMap | None:
+        """What makes the context of a request; None where `select` takes contexts."""
+        return self._features
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from banditroute._core.typing import Arrays, Header
 from banditroute.errors import SnapshotError
 from banditroute.policies import Policy
 from banditroute.residency import Controller, ResidentSet
+from banditroute.router import feature_maps
 from banditroute.router.books import Books
 from banditroute.router.ledger import Entry
 from banditroute.router.parts import RouterParts
@@ -71,6 +72,9 @@ def capture(owner: Owner) -> tuple[Header, Arrays]:
         own, own_arrays = term.to_state()
         header["terms"][term.name] = own
         arrays |= {f"term.{term.name}.{name}": array for name, array in own_arrays.items()}
+    if parts.features is not None:
+        header["features"], own_arrays = parts.features.to_state()
+        arrays |= {f"features.{name}": array for name, array in own_arrays.items()}
     if parts.residence is not None:
         _residence_state(parts.residence, header, arrays)
     for listener in parts.listeners.all:  # a replica keeps who it is
@@ -175,6 +179,7 @@ def _prepared(
     stats = {k: int(header["ledger"].get(k, 0)) for k in ("expired", "duplicates", "late", "cancelled")}
     steps: list[Callable[[], object]] = []
     terms = [(term, _term_state(header, arrays, term.name)) for term in parts.table.terms]
+    features = feature_maps.agreed(parts.features, header, arrays)
     residence = _residence(parts, header, arrays, names, keep, report)
     state = policy.to_state()
     old_terms = [(term, term.to_state()) for term, _ in terms]
@@ -205,7 +210,7 @@ def _prepared(
         for term, kept in old_terms:
             term.load_state(*kept)
         raise
-    steps += [take_policy, take_books]
+    steps += [take_policy, take_books, features]
     if residence is not None:
         steps.append(residence)
     return steps, report

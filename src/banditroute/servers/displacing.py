@@ -81,7 +81,7 @@ class DisplacingServer(HttpServer):
         if not registered:
             self.register(name)
         if not self.request(name):  # the server has lost it: it was restarted
-            self._lost()
+            self.lost()
             self.register(name)
             if not self.request(name):
                 raise ServerError(f"{name!r} is registered and not found")
@@ -102,7 +102,7 @@ class DisplacingServer(HttpServer):
         if not there:
             return False
         if not self.request(name):
-            self._lost()
+            self.lost()
             return False
         self.served(name)
         return True
@@ -175,7 +175,7 @@ class DisplacingServer(HttpServer):
             raise ServerError(f"a token of {name!r} came from {answer.data['model']!r}")
         return True
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
         """See that the server was restarted: nothing of it is as it was."""
         with self._own:
             self._order.clear()

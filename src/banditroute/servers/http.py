@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from banditroute._core import validation as check
 
@@ -45,7 +45,9 @@ class Answer(NamedTuple):
 
 
 class HttpServer:
-    """One model server, asked over HTTP; needs ``httpx``. Safe under threads, and after a fork.
+    """One model server, asked over HTTP; needs ``httpx``.
+
+    Safe under threads, and after a fork. Connections are kept until `close`, or the end of a ``with``.
 
     Parameters
     ----------
@@ -75,6 +77,12 @@ class HttpServer:
     def __repr__(self) -> str:
         """Show where it is."""
         return f"{type(self).__name__}({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def ask(
         self,

@@ -53,19 +53,20 @@ class LlamaCppAdapters(HttpServer):
         given = dict(files) if isinstance(files, Mapping) else {name: f"{name}.gguf" for name in files}
         self.files = dict(zip(check.names("files", tuple(given)), given.values(), strict=True))
         self._ids: dict[str, int] = {}
+        self._every: list[int] = []
 
     def field(self, name: str | None) -> list[dict[str, float]]:
         """Return the field ``lora`` of a request that one adapter shall serve, or the base model for None.
 
-        Raises ``ServerError`` where the server has no such adapter; asks it the first time only.
+        It names every adapter: for an empty list the server takes the scales that it has by default. Raises
+        ``ServerError`` where the server has no such adapter; asks it the first time only.
         """
-        if name is None:
-            return []
-        if name not in self._ids:
+        if not self._every or (name is not None and name not in self._ids):
             self._look()
-        if name not in self._ids:
+        if name is not None and name not in self._ids:
             raise ServerError(f"the server lists no adapter {self._file(name)!r}")
-        return [{"id": self._ids[name], "scale": 1.0}]
+        own = None if name is None else self._ids[name]
+        return [{"id": every, "scale": 1.0 if every == own else 0.0} for every in self._every]
 
     def ensure(self, name: str) -> bool:
         """Whether the server has the adapter, by its own list."""
@@ -91,7 +92,7 @@ class LlamaCppAdapters(HttpServer):
         self.ask("POST", "/lora-adapters", wanted)
         rows = self._rows()
         scales = {row["id"]: float(str(row["scale"])) for row in rows}
-        if any(scale != (1.0 if wanted and id_ == wanted[0]["id"] else 0.0) for id_, scale in scales.items()):
+        if scales != {row["id"]: row["scale"] for row in wanted}:
             raise ServerError(f"choosing {name!r}: the server has scales {scales}")
 
     def _file(self, name: str) -> str:
@@ -111,10 +112,12 @@ class LlamaCppAdapters(HttpServer):
     def _look(self) -> None:
         """Take the ids from the server's list: a path that ends in the parts of an adapter's file is that adapter."""
         ids: dict[str, int] = {}
+        every = []
         for row in self._rows():
+            every.append(int(str(row["id"])))
             parts = PurePath(str(row["path"])).parts
             for name, file in self.files.items():
                 own = PurePath(file).parts
                 if parts[len(parts) - len(own) :] == own:
-                    ids[name] = int(str(row["id"]))
-        self._ids = ids
+                    ids[name] = every[-1]
+        self._ids, self._every = ids, every

@@ -30,13 +30,13 @@ class Borrowed(NamedTuple):
 
 
 class PeftBackend:
-    """The adapters of a model in this process: loading, deleting and switching through peft or transformers.
+    """The adapters of a model in this process: loading, deleting and switching through peft.
 
     Parameters
     ----------
-    model : peft.PeftModel, or a transformers model
-        Anything with ``load_adapter``, ``set_adapter`` and ``delete_adapter``. It belongs to this object: adapters that
-        it has already are left alone.
+    model : peft.PeftModel
+        Anything with its ``load_adapter``, ``set_adapter``, ``delete_adapter`` and, for `base`, ``disable_adapter``. It
+        belongs to this object; adapters that it has already are left alone.
     paths : mapping of str to str
         Folder of each adapter.
     base : str, optional
@@ -80,6 +80,10 @@ class PeftBackend:
         for method in ("load_adapter", "set_adapter", "delete_adapter"):
             if not callable(getattr(model, method, None)):
                 raise TypeError(f"model must have the method {method}, got {type(model).__name__}")
+        if base is not None and not callable(getattr(model, "disable_adapter", None)):
+            raise TypeError(
+                f"model must have the method disable_adapter for base, got {type(model).__name__}"
+            )
         self.paths = dict(zip(check.names("paths", tuple(paths)), paths.values(), strict=True))
         if base in self.paths:
             raise ValueError(f"base must not be the name of an adapter, got {base!r}")
@@ -134,7 +138,7 @@ class PeftBackend:
         with self._lock:
             start = self._clock()
             if name == self.base:
-                with self._without():
+                with self.model.disable_adapter():
                     yield Borrowed(self.model, True, self._clock() - start)
                 return
             self._known(name)
@@ -180,21 +184,6 @@ class PeftBackend:
                 self.model.delete_adapter(name)
             raise
         self._loads_s[name].append(self._clock() - start)
-
-    @contextmanager
-    def _without(self) -> Iterator[None]:
-        """Have the model serve without any adapter: by peft's context manager, or by the two calls of transformers."""
-        if callable(getattr(self.model, "disable_adapter", None)):
-            with self.model.disable_adapter():
-                yield
-        elif callable(getattr(self.model, "disable_adapters", None)) and self._there:
-            self.model.disable_adapters()
-            try:
-                yield
-            finally:
-                self.model.enable_adapters()
-        else:
-            yield
 
     def _known(self, name: str) -> None:
         if name not in self.paths:

@@ -80,6 +80,11 @@ class VLLMBackend(DisplacingServer):
             raise ServerError(f"unloading {name!r}: {answer.status} {answer.message}")
         return True
 
+    def lost(self) -> None:
+        """See that the server was restarted; its new start is no news then."""
+        super().lost()
+        self._started = None
+
     def residency(self) -> Iterable[str] | None:
         """Return the adapters on the GPU, where the metrics tell; notice a restart."""
         answer = self.ask("GET", "/metrics")
@@ -88,7 +93,7 @@ class VLLMBackend(DisplacingServer):
         started = STARTED.search(answer.text)
         if started is not None:
             if self._started not in (None, started[1]):
-                self._lost()
+                self.lost()
             self._started = started[1]
         rows = [(dict(LABEL.findall(row["labels"])), row["value"]) for row in LOADED.finditer(answer.text)]
         if not rows:

@@ -27,8 +27,10 @@ class RunningCosts:
     def prices(self, request: int) -> Floats:
         """Return the price of every arm for a request, reward units; an arm that never charged is free."""
         if self._known:
-            return self._price * self._costs[request]
-        return self._price * self._total / np.maximum(self._count, 1.0)
+            expected: Floats = self._costs[request]
+        else:
+            expected = self._total / np.maximum(self._count, 1.0)
+        return self._price * expected
 
     def paid(self, arm: int, request: int) -> None:
         """See an arm serve a request."""

@@ -12,7 +12,8 @@ from banditroute._core import validation as check
 from banditroute._core.kernels import loop
 from banditroute._core.typing import Floats, Ints
 from banditroute.logs import Trace
-from banditroute.policies import LARGEST, Compiled, Policy
+from banditroute.policies import Compiled, Policy
+from banditroute.policies.base import LARGEST
 from banditroute.residency import Controller, ResidentSet, View
 from banditroute.router import Router
 from banditroute.simulation.charges import RunningCosts

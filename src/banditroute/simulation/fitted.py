@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Rng
 from banditroute.policies import Policy, Scores
+from banditroute.policies.base import Settings
 
 __all__ = ["FittedPolicy", "Model"]
 
@@ -109,7 +110,7 @@ class FittedPolicy(Policy):
         if not rows:
             return
         x, y = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-        own = []
+        own: list[Model] = []
         for _ in range(self.members):
             drawn = np.arange(len(y)) if self.members == 1 else self._rng.integers(len(y), size=len(y))
             if hasattr(self.model, "predict_proba") and np.ptp(y[drawn]) == 0.0:
@@ -148,7 +149,8 @@ class FittedPolicy(Policy):
         worth[:, ~allowed] = -np.inf
         best = worth == worth.max(axis=1, keepdims=True)
         shares: Floats = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-        return (1.0 - self.epsilon) * shares + self.epsilon * allowed / allowed.sum()
+        mixed: Floats = (1.0 - self.epsilon) * shares + self.epsilon * allowed / allowed.sum()
+        return mixed
 
     def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None."""
@@ -159,7 +161,9 @@ class FittedPolicy(Policy):
         """Refuse: models of others have no state that is plain data."""
         raise TypeError("a FittedPolicy is for simulation: its models cannot be saved as plain data")
 
-    def load_state(self, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+    def load_state(
+        self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
+    ) -> None:
         """Refuse, as `to_state` does."""
         raise TypeError("a FittedPolicy is for simulation: its models cannot be loaded from plain data")
 

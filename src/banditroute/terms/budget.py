@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header, Mask
-from banditroute.policies import LARGEST
+from banditroute.policies.base import LARGEST
 from banditroute.records import Feedback, Request
 from banditroute.terms.base import Asked, BaseTerm, context_of, kept
 
@@ -197,9 +197,11 @@ class BudgetPacer(BaseTerm):
         if paid is not None and at is not None and self._predict is None:
             self._settled[at] = min(self._settled[at] + 1.0, MEMORY)
             self._means[at] += (spent - self._means[at]) / self._settled[at]
-        step = min(spent / self.budget - self._pull(), STEP)
-        self.price = min(max(self.price * exp(self.rate * step), RANGE[0]), RANGE[1])
+        self._move(min(spent / self.budget - self._pull(), STEP))
         self.ring()
+
+    def _move(self, step: float) -> None:
+        self.price = min(max(self.price * exp(self.rate * step), RANGE[0]), RANGE[1])
 
     def release(self, arm: int | str, held: float = 0.0, /) -> None:
         """Free what `reserve` set aside for a request that came to nothing, as if it had never come."""
@@ -237,6 +239,7 @@ class BudgetPacer(BaseTerm):
         if "same_request" in details:
             self.requests = max(0, self.requests - 1)
             self._free(-self.budget, 0.0)
+            self._move(1.0)  # settling its calls takes one budget off the price too often
             self.ring()
             return
         at = self.position(str(details["arm"]))

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.errors import UnknownDecision
-from banditroute.policies import LARGEST, Policy
+from banditroute.policies import Policy
+from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Term, TermHost
+from banditroute.terms.base import BaseTerm
 from banditroute.terms.budget import BudgetPacer
 
 __all__ = ["Cascade"]
@@ -23,18 +25,31 @@ PRIOR = np.array(
 )  # constant, what the policy expects, rank of the confidence: it tells nothing
 RIDGE = 5.0  # answers that the prior counts for
 RANKED = 500  # confidences of each arm that a new one is ranked among
+SURE = 2.5  # standard errors by which a confidence must tell something before it is acted on
 RANKS = np.linspace(0.05, 0.95, 10) - 0.5
 
 
-class _Ridge(NamedTuple):
-    """A ridge regression on three features: its sums, and their solution."""
+class _Ridge:
+    """A ridge regression on three features, from the prior; and how sure it is that the confidence tells something."""
 
-    a: Floats
-    b: Floats
-    solution: Floats
+    __slots__ = ("a", "b", "slope", "solution", "squares")
 
+    def __init__(self, a: Floats | None = None, b: Floats | None = None, squares: float = 0.0) -> None:
+        self.a = RIDGE * np.eye(3) if a is None else a
+        self.b = RIDGE * PRIOR if b is None else b
+        self.squares = squares  # of the rewards
+        self.solution = np.linalg.solve(self.a, self.b)
+        rows = max(float(self.a[0, 0]) - RIDGE, 1.0)  # the first feature is 1
+        fitted = float(self.solution @ self.a @ self.solution - 2.0 * self.solution @ self.b)
+        residual = max(self.squares + RIDGE + fitted, 0.0)
+        error = float(np.sqrt(residual / rows * np.linalg.inv(self.a)[2, 2]))
+        self.slope = float(self.solution[2]) - SURE * error  # lower bound of what the confidence tells
 
-NOTHING = _Ridge(RIDGE * np.eye(3), RIDGE * PRIOR, PRIOR)
+    def learned(self, features: Floats, reward: float) -> "_Ridge":
+        """Return the regression with one more answer."""
+        return _Ridge(
+            self.a + np.outer(features, features), self.b + reward * features, self.squares + reward * reward
+        )
 
 
 class Cascaded(TermHost, Protocol):
@@ -53,7 +68,7 @@ class _Asked(NamedTuple):
     arm: str
     x: Floats
     tried: tuple[str, ...]  # arms asked before
-    looked: tuple[str, Floats] | None  # arm whose confidence sent the request here, and what it was judged by
+    looked: Floats | None  # what the answer was judged by that sent the request here
     own: Floats | None  # what this answer was judged by, once looked at
     options: Mapping[str, Any]
 
@@ -62,8 +77,8 @@ class Cascade:
     """Ask one arm, look at how sure it is, and ask another where that is worth its price.
 
     ``start`` routes a request; ``look`` gets a confidence in the answer and returns None, accept, or the decision of a
-    second call; ``update`` reports the reward of the answer that was used. From these it learns, for each arm, what an
-    answer is worth at a confidence and what a second call earns after it. A second call is made where it is expected to
+    second call; ``update`` reports the reward of the answer that was used. From these it learns what an answer is worth
+    at a confidence and what a second call earns after it. A second call is made where it is expected to
     earn more than its price above the answer at hand, and an arm that can be checked is tried first for that chance.
 
     Parameters
@@ -82,10 +97,11 @@ class Cascade:
     Notes
     -----
     A confidence is any number that tends to be higher for better answers: its rank among the last 500 of the arm is all
-    that counts. Two linear models per arm, of the rank and of what the policy expects, start from the belief that the
-    confidence tells nothing, and then no second call is ever worth its price: a useless confidence does no harm. Where
-    an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers count; its cost
-    is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret bound. O(k) a look, O(k^2) a start.
+    that counts. Two linear models, of the rank and of what the policy expects, start from the belief that the
+    confidence tells nothing, and nothing is done before it is 2.5 standard errors from that: a useless confidence does
+    no harm. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
+    count; its cost is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret
+    bound. O(k) a look, O(k log k) a start.
 
     Examples
     --------
@@ -119,8 +135,7 @@ class Cascade:
         self.costs(np.zeros(router.policy.dim))
         self.most, self.limit = check.integer("most", most, low=1), check.integer("limit", limit, low=1)
         self.accepted = self.escalated = 0
-        self._worth: dict[str, _Ridge] = {}  # of an answer: its arm -> (A, b) of a ridge regression
-        self._next: dict[str, _Ridge] = {}  # of a call after it
+        self._worth, self._next = _Ridge(), _Ridge()  # of an answer, and of a call after it
         self._ranked: dict[str, tuple[list[float], deque[float]]] = {}  # sorted, and in the order they came
         self._open: OrderedDict[int, _Asked] = OrderedDict()
         self._lock = threading.Lock()
@@ -159,14 +174,15 @@ class Cascade:
     def _chances(self, arms: tuple[str, ...], means: Floats, prices: Floats) -> Floats:
         """What each arm is worth as a first one, beyond its answers: the mean gain of looking, (k,)."""
         chance = np.zeros(len(arms))
-        for at, arm in enumerate(arms):
-            if arm not in self._worth or len(arms) == 1 or self.most == 1:
-                continue
-            worth, after = _solved(self._worth[arm]), _solved(self._next.get(arm))
-            answer = worth[0] + worth[1] * means[at] + worth[2] * RANKS
-            others = np.delete(after[1] * means - prices, at).max()
-            chance[at] = np.maximum(after[0] + others + after[2] * RANKS - answer, 0.0).mean()
-        return chance
+        if self._worth.slope <= 0.0 or len(arms) == 1 or self.most == 1:
+            return chance
+        worth, after = self._worth.solution, self._next.solution
+        nets = after[0] + after[1] * means - prices
+        best, second = np.sort(nets)[-1], np.sort(nets)[-2]
+        others = np.where(nets == best, second, best)  # of the arms beside each
+        ranks = RANKS[:, None]
+        gains = others + after[2] * ranks - (worth[0] + worth[1] * means + worth[2] * ranks)
+        return np.asarray(np.maximum(gains, 0.0).mean(axis=0))
 
     def look(
         self, decision: Decision, confidence: float, *, cost: float | None = None, **told: Any
@@ -201,15 +217,18 @@ class Cascade:
                 return None
             means, at = policy.scores(asked.x).mean, policy.index(asked.arm)
             features = np.array([1.0, means[at], self._rank(asked.arm, sure) - 0.5])
-            worth = float(_solved(self._worth.get(asked.arm)) @ features)
-            after = _solved(self._next.get(asked.arm))
+            worth, after = float(self._worth.solution @ features), self._next.solution
+            useful = self._worth.slope > 0.0
             self._open[decision.id] = asked = asked._replace(own=features)
         gains = after[0] + after[1] * means + after[2] * features[2] - self.costs(asked.x) - worth
         tried = (*asked.tried, asked.arm)
         allowed = _names(asked.options.get("eligible"), policy.arms)
         better = {a for a, gain in zip(policy.arms, gains, strict=True) if gain > 0.0 and a not in tried}
         better &= allowed
-        if not better or len(tried) >= self.most:
+        for term in self.router.terms:  # a soft one would give way to the last that is left
+            if isinstance(term, BaseTerm) and len(term.arms) == len(policy.arms):
+                better &= {a for a, may in zip(policy.arms, term.eligible(asked.x), strict=True) if may}
+        if not useful or not better or len(tried) >= self.most:
             return None
         second = self.router.select(asked.x, **{**asked.options, "eligible": frozenset(better)})
         self.router.update(decision.id, worth, cost=cost, **told)
@@ -219,7 +238,7 @@ class Cascade:
         self.escalated += 1
         with self._lock:
             self._open.pop(decision.id, None)
-        self._keep(second, _Asked(second.arm, asked.x, tried, (asked.arm, features), None, asked.options))
+        self._keep(second, _Asked(second.arm, asked.x, tried, features, None, asked.options))
         return second
 
     def update(self, decision_id: int, reward: float, **told: Any) -> bool:
@@ -237,13 +256,11 @@ class Cascade:
                 return learned
             self.accepted += 1
             if asked.own is not None:
-                self._learn(self._worth, asked.arm, asked.own, reward)
-            if asked.looked is not None:
-                before, features = asked.looked
-                policy = self.router.policy
-                if asked.arm in policy.arms:
-                    mean = policy.scores(asked.x).mean[policy.index(asked.arm)]
-                    self._learn(self._next, before, np.array([1.0, mean, features[2]]), reward)
+                self._worth = self._worth.learned(asked.own, reward)
+            policy = self.router.policy
+            if asked.looked is not None and asked.arm in policy.arms:
+                mean = policy.scores(asked.x).mean[policy.index(asked.arm)]
+                self._next = self._next.learned(np.array([1.0, mean, asked.looked[2]]), reward)
         return learned
 
     def cancel(self, decision_id: int) -> bool:
@@ -270,25 +287,16 @@ class Cascade:
             del ranked[bisect_left(ranked, order.popleft())]
         return share
 
-    @staticmethod
-    def _learn(models: dict[str, _Ridge], arm: str, features: Floats, reward: float) -> None:
-        a, b, _ = models.get(arm, NOTHING)
-        a, b = a + np.outer(features, features), b + reward * features
-        models[arm] = _Ridge(a, b, np.linalg.solve(a, b))
-
     # State.
 
     def to_state(self) -> tuple[Header, Arrays]:
         """Return what was learned, as plain data; requests under way end with the process."""
         with self._lock:
             arrays: Arrays = {}
-            for name, models in (("worth", self._worth), ("next", self._next)):
-                arrays[name] = np.array([np.column_stack(model[:2]) for model in models.values()]).reshape(
-                    -1, 3, 4
-                )
+            for name, model in (("worth", self._worth), ("next", self._next)):
+                arrays[name] = np.append(np.column_stack([model.a, model.b]).ravel(), model.squares)
             ranked = {arm: list(order) for arm, (_, order) in self._ranked.items()}
-            counts = {"accepted": self.accepted, "escalated": self.escalated}
-            return {"worth": list(self._worth), "next": list(self._next), "ranked": ranked, **counts}, arrays
+            return {"ranked": ranked, "accepted": self.accepted, "escalated": self.escalated}, arrays
 
     def load_state(self, header: Header, arrays: Arrays) -> None:
         """Continue from `to_state`.
@@ -300,13 +308,9 @@ class Cascade:
         """
         models = []
         for name in ("worth", "next"):
-            names = check.entry("header", header, name)
-            rows = np.asarray(check.entry("arrays", arrays, name), dtype=np.float64)
-            if rows.shape != (len(names), 3, 4) or not np.isfinite(rows).all():
-                raise ValueError(
-                    f"{name} must be ({len(names)}, 3, 4) finite numbers, got shape {rows.shape}"
-                )
-            models.append({str(arm): _ridge(row) for arm, row in zip(names, rows, strict=True)})
+            row = check.vector(name, check.entry("arrays", arrays, name), 13)
+            sums = row[:12].reshape(3, 4)
+            models.append(_Ridge(sums[:, :3].copy(), sums[:, 3].copy(), float(row[12])))
         ranked = {}
         for arm, given in check.entry("header", header, "ranked").items():
             order = check.vector("ranked", given, len(given))[-RANKED:].tolist()
@@ -315,15 +319,6 @@ class Cascade:
         with self._lock:
             (self._worth, self._next), self._ranked = models, ranked
             self.accepted, self.escalated = counts
-
-
-def _solved(model: _Ridge | None) -> Floats:
-    return PRIOR if model is None else model.solution
-
-
-def _ridge(row: Floats) -> _Ridge:
-    a, b = row[:, :3].copy(), row[:, 3].copy()
-    return _Ridge(a, b, np.linalg.solve(a, b))
 
 
 def _names(eligible: Any, arms: tuple[str, ...]) -> set[str]:

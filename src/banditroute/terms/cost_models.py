@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header
-from banditroute.policies import LARGEST, LinUCB
+from banditroute.policies import LinUCB
+from banditroute.policies.base import LARGEST
 from banditroute.records import Feedback, Request
 from banditroute.terms.base import Asked, BaseTerm, context_of
 

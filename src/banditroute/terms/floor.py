@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header, Mask
-from banditroute.policies import LARGEST, Scores
+from banditroute.policies import Scores
+from banditroute.policies.base import LARGEST
 from banditroute.records import Feedback
 from banditroute.terms.base import Asked, BaseTerm, kept
 

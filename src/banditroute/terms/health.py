@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header, Mask
-from banditroute.policies import LARGEST
+from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Feedback, Request, TermHost
 from banditroute.terms.base import Asked, BaseTerm
 

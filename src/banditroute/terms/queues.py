@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header, Ints
-from banditroute.policies import LARGEST, Policy
+from banditroute.policies import Policy
+from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Feedback, TermHost
 from banditroute.terms.base import Asked, BaseTerm, kept
 

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Mask
-from banditroute.policies import LARGEST
+from banditroute.policies.base import LARGEST
 
 __all__ = ["screen", "stability"]
 

@@ -39,18 +39,22 @@ from banditroute.testing.sharing import (
     reseeded_policies_draw_apart,
     utilities_decide,
 )
+from banditroute.testing.stores import STORE_CHECKS, StoreFactory, check_store
 from banditroute.testing.term_driver import TermDriver
 from banditroute.testing.terms import TERM_CHECKS, TermFactory, check_term
 
 __all__ = [
     "CHECKS",
+    "STORE_CHECKS",
     "TERM_CHECKS",
+    "StoreFactory",
     "TermDriver",
     "TermFactory",
     "arm_order_does_not_matter",
     "arms_come_and_go",
     "arrays_of_the_caller_are_left_alone",
     "check_policy",
+    "check_store",
     "check_term",
     "choice_agrees_with_a_full_scan",
     "cold_start_is_exact",

@@ -294,9 +294,8 @@ def term_errors_change_nothing(factory: TermFactory) -> bool:
         calls.append((term.load_state, (header, {**arrays, name: np.zeros(97)})))
         if array.size:
             calls.append((term.load_state, (header, {**arrays, name: np.full(array.shape, np.nan)})))
-    for name in header:
-        if name not in ("arms", "named"):
-            calls.append((term.load_state, ({k: v for k, v in header.items() if k != name}, arrays)))
+    for name in header.keys() - {"arms", "named"}:
+        calls += [(term.load_state, ({k: v for k, v in header.items() if k != name}, arrays))]
     for call, given in calls:
         shown = f"{call.__name__}{given}"[:200]
         try:

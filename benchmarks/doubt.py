@@ -1,0 +1,180 @@
+"""Bars of doubt: do intervals hold, are recommendations right, do sequences hold at every look?
+
+    python benchmarks/doubt.py [intervals] [sequences] [tuning] [--logs N]
+
+Bars: nominal 95 % intervals of IPS, SNIPS and DR hold in 93-97 % of 200 logs in each of four worlds; confidence
+sequences hold under 10,000 looks in at least 95 % of 1,000 streams; of `tune`, wrong deployments at most 5 %, and
+"gain ± 2 errors" holds in at least 93 %.
+"""
+
+import argparse
+
+import numpy as np
+
+from banditroute import Trace
+from banditroute.evaluation import ConfidenceSequence, Draws, compare, score, tune
+from banditroute.evaluation.draws import Part, paired_gain, scored
+from banditroute.simulation import MatrixEnvironment
+
+WORLDS = ("easy", "heavy", "drifting", "adaptive")
+ESTIMATED = ("ips", "snips", "dr")
+ARMS, DIM = 3, 4
+THETA = np.random.default_rng(99).normal(size=(DIM, ARMS)) * 0.6
+LEVEL = np.array([0.0, 0.3, -0.2])
+
+
+def softmax(scores):
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def log(world, seed, rows=2000):
+    """Return a trace of a world, the target (the best arm at mid-time) and the mean rewards of all arms, (n, k)."""
+    rng = np.random.default_rng([seed, WORLDS.index(world)])
+    x = rng.standard_normal((rows, DIM))
+    signal = x @ THETA + LEVEL
+    means = 1.0 / (1.0 + np.exp(-signal))
+    shares = 0.5 / ARMS + 0.5 * softmax(x @ THETA)
+    if world == "heavy":  # what the target plays was often shunned: weights up to 200
+        shares = 0.005 + (1.0 - ARMS * 0.005) * softmax(4.0 * (signal + 0.5 * rng.standard_normal((1, ARMS))))
+    elif world == "drifting":
+        moved = 1.5 * np.linspace(-1.0, 1.0, rows)[:, None] * np.array([1.0, -1.0, 0.5])
+        means = 1.0 / (1.0 + np.exp(-(signal + moved)))
+    rewards = (rng.random((rows, 1)) < means).astype(float)
+    lottery = rng.random(rows)
+    if world == "adaptive":
+        arms, shares = learning(rewards, lottery)
+    else:
+        arms = (lottery[:, None] > shares.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    each = np.arange(rows)
+    trace = Trace(
+        names=[str(a) for a in range(ARMS)],
+        arms=arms,
+        rewards=rewards[each, arms],
+        propensities=shares[each, arms],
+        contexts=x,
+    )
+    return trace, signal.argmax(axis=1), means
+
+
+def learning(rewards, lottery, mix=0.1):
+    """Return arms and probabilities of an epsilon-greedy rule that learns as it goes."""
+    count, total = np.ones(ARMS), np.full(ARMS, 0.5)
+    arms, shares = np.empty(len(rewards), int), np.empty_like(rewards)
+    for i, u in enumerate(lottery):
+        shares[i] = mix / ARMS
+        shares[i, (total / count).argmax()] += 1.0 - mix
+        arms[i] = (u > shares[i].cumsum()[:-1]).sum()
+        count[arms[i]] += 1.0
+        total[arms[i]] += rewards[i, arms[i]]
+    return arms, shares
+
+
+def truth(world):
+    """Return the value of the target in a world, from two million rows; adaptive worlds have the easy requests."""
+    found = []
+    for seed in range(10**6, 10**6 + 20):
+        _, target, means = log("easy" if world == "adaptive" else world, seed, 100_000)
+        found.append(means[np.arange(len(target)), target].mean())
+    return float(np.mean(found))
+
+
+def coverage(world, logs, value, rows=2000, draws=1000):
+    """Return the share of intervals that hold, by estimator, and how many logs were answered."""
+    inside = []
+    for seed in range(logs):
+        trace, target, _ = log(world, seed, rows)
+        try:
+            found = compare(trace, {"best": target}, estimators=ESTIMATED, draws=draws)["best"]
+        except ValueError:  # too few rows count
+            continue
+        inside.append([found[one].low <= value <= found[one].high for one in ESTIMATED])
+    return dict(zip(ESTIMATED, np.mean(inside, axis=0), strict=True)), len(inside)
+
+
+def intervals(logs):
+    for world in WORLDS:
+        value = truth(world)
+        found, answered = coverage(world, logs, value)
+        cells = ", ".join(f"{name} {share:.1%}" for name, share in found.items())
+        print(f"{world:9s} truth {value:.4f}, {answered} logs: {cells} (bar 93-97 %)", flush=True)
+
+
+def held(streams, looks, seed=0):
+    """Return the share of streams on which both bounds hold at every look: weights to 50, value .3."""
+    rng, kept = np.random.default_rng(seed), 0
+    for _ in range(streams):
+        p = np.where(rng.random(looks) < 0.5, 0.02, 0.5)
+        weights, rewards = (rng.random(looks) < p) / p, (rng.random(looks) < 0.3) * 1.0
+        low = ConfidenceSequence(0.025).add(weights * rewards)
+        high = 1.0 - ConfidenceSequence(0.025).add(weights * (1.0 - rewards))
+        kept += bool((low <= 0.3).all() and (high >= 0.3).all())
+    return kept / streams
+
+
+def sequences(logs):
+    print(
+        f"sequences: {held(1000, 10_000):.1%} of 1,000 streams hold under 10,000 looks (bar 95 %)", flush=True
+    )
+
+
+def linear(seed, rows):
+    """Return contexts and 0/1 rewards of a world in which settings hardly differ."""
+    weights = np.random.default_rng(99).normal(size=(3, 5)) * 0.15
+    weights[:, 4] = [0.5, 0.55, 0.6]
+    rng = np.random.default_rng(seed)
+    x = np.c_[rng.normal(size=(rows, 4)), np.ones(rows)]
+    return x, (rng.random((rows, 1)) < np.clip(x @ weights.T, 0.0, 1.0)).astype(float)
+
+
+def errors(logs, rows=1000, requests=1500):
+    """Return how often a fixed setting's gain lies within two errors of its mean over logs."""
+    found = []
+    for seed in range(logs):
+        draws = Draws(MatrixEnvironment(*linear(seed, rows), order="replace"), requests)
+        own = range(20)
+        one, two = ([scored(s, draws(i), i) for i in own] for s in ({"alpha": 1.0, "ridge": 1.0}, {}))
+        found.append(paired_gain(one, two, [draws.rows(i) for i in own]))
+    gains, said = np.array(found).T
+    return float((np.abs(gains - gains.mean()) <= 2.0 * said).mean())
+
+
+def uniform(seed, rows):
+    x, rewards = linear(seed, rows)
+    arms = np.random.default_rng(1000 + seed).integers(3, size=rows)
+    return Trace(
+        names=["0", "1", "2"],
+        arms=arms,
+        rewards=rewards[np.arange(rows), arms],
+        propensities=np.full(rows, 1 / 3),
+        contexts=x,
+    )
+
+
+def tuning(logs):
+    print(f"tune: gain within two errors in {errors(logs):.1%} of {logs} draws (bar 93 %)", flush=True)
+    space = {"alpha": (0.02, 2.0, "log"), "ridge": (0.03, 30.0, "log")}
+    deployed, wrong = 0, 0
+    for seed in range(20, 20 + logs // 5):
+        found = tune(uniform(seed, 6000), space, trials=10, seeds=8, seed=seed)
+        if found.setting:
+            deployed += 1
+            fresh = Part(uniform(seed + 10**6, 12_000))
+            gain = [score(found.setting, fresh(s), s) - score({}, fresh(s), s) for s in range(8)]
+            wrong += np.mean(gain) < 0.0
+    print(f"tune: {deployed} of {logs // 5} logs deployed, {wrong} wrongly (bar 5 % of the logs)", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--logs", type=int, default=200)
+    args = parser.parse_args()
+    for part in args.parts or ("intervals", "sequences", "tuning"):
+        {"intervals": intervals, "sequences": sequences, "tuning": tuning}[part](args.logs)
+
+
+if __name__ == "__main__":
+    main()

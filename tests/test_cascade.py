@@ -1,0 +1,114 @@
+"""A cascade earns more at equal spend where a confidence tells something, and changes nothing where it does not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from banditroute import LinUCB, Router, UnknownDecision
+from banditroute.terms import BudgetPacer, Cascade
+
+SKILL = np.array([0.6, 0.9])
+COSTS = np.array([1.0, 10.0])
+
+
+def served(informed, budget=4.0, n=4000, seed=0, cascaded=True):
+    """Serve requests; returns reward, cost and calls a request in the second half, and the parts."""
+    rng = np.random.default_rng(seed)
+    pacer = BudgetPacer(budget, COSTS)
+    router = Router(LinUCB(["small", "large"], 1, rng=0), terms=[pacer])
+    cascade = Cascade(router, costs=pacer.prices)
+    got, paid, calls = np.empty(n), np.empty(n), np.ones(n)
+    for t in range(n):
+        good, noise = rng.random(2) < SKILL, rng.normal(size=2)
+        decision = cascade.start([1.0]) if cascaded else router.select([1.0])
+        arm = router.policy.index(decision.arm)
+        paid[t] = COSTS[arm]
+        second = (
+            cascade.look(decision, informed * good[arm] + noise[arm], cost=COSTS[arm]) if cascaded else None
+        )
+        if second is not None:
+            decision, arm, calls[t] = second, router.policy.index(second.arm), 2
+            paid[t] += COSTS[arm]
+        got[t] = good[arm]
+        (cascade if cascaded else router).update(decision.id, got[t], cost=COSTS[arm])
+    half = slice(n // 2, None)
+    return got[half].mean(), paid[half].mean(), calls[half].mean(), cascade, pacer, router
+
+
+def test_a_confidence_buys_reward_at_the_same_spend():
+    alone, cascade = served(0.0, cascaded=False), served(1.0)  # 1 standard deviation: AUC .76
+    assert cascade[0] > alone[0] + 0.02
+    assert cascade[1] < 1.02 * 4.0
+    assert 1.1 < cascade[2] < 1.6
+
+
+def test_a_useless_confidence_changes_nothing():
+    for seed in range(3):
+        alone, cascade = served(0.0, seed=seed, cascaded=False), served(0.0, seed=seed)
+        assert cascade[0] > alone[0] - 0.003
+        assert cascade[2] < 1.01
+
+
+def test_both_calls_count_on_one_budget_and_are_in_the_ledger():
+    *_, cascade, pacer, router = served(1.0, n=2000)
+    assert pacer.requests == 2000
+    assert cascade.escalated > 100
+    assert cascade.accepted == 2000
+    counts = router.stats()
+    assert counts["decisions"] == 2000 + cascade.escalated
+    assert counts["pending"] == 0
+    assert pacer.spent <= 4.0 * (2000 + 30) + 10.0
+    assert pacer.reserved == pytest.approx(0.0)
+
+
+def test_what_is_set_aside_does_not_spoil_the_mean_of_its_arm():
+    *_, router = served(1.0)
+    assert router.policy.scores([1.0]).mean == pytest.approx(SKILL, abs=0.05)
+
+
+def test_a_state_goes_on_as_plain_data():
+    *_, cascade, _, router = served(1.0, n=1000)
+    header, arrays = cascade.to_state()
+    other = Cascade(router, costs=[0.0, 0.1])
+    other.load_state(json.loads(json.dumps(header)), arrays)
+    assert json.dumps(other.to_state()[0]) == json.dumps(header)
+    assert all(np.array_equal(other.to_state()[1][k], v) for k, v in arrays.items())
+    assert repr(other) == f"Cascade(accepted=1000, escalated={cascade.escalated}, open=0)"
+    before = json.dumps(other.to_state()[0])
+    for bad in (({}, {}), (header, {}), (header, {**arrays, "worth": np.full(13, np.nan)})):
+        with pytest.raises(ValueError):
+            other.load_state(*bad)
+    assert json.dumps(other.to_state()[0]) == before
+
+
+def test_masks_hold_for_further_calls_and_nobody_is_asked_twice():
+    *_, cascade, _, router = served(1.0, n=1500)
+    for eligible in ({"small"}, {"small": True, "large": False}, np.array([True, False])):
+        decision = cascade.start([1.0], eligible=eligible)
+        assert cascade.look(decision, -100.0) is None
+    decision = cascade.start([1.0], eligible={"large"})
+    assert cascade.look(decision, -100.0) is None or router.stats()["decisions"]
+    assert cascade.cancel(decision.id)
+
+
+def test_bad_calls_are_refused_and_change_nothing():
+    router = Router(LinUCB(["small", "large"], 1, rng=0))
+    with pytest.raises(TypeError, match="router"):
+        Cascade(object(), costs=[0.0, 0.1])
+    for costs in ([0.1], [-0.1, 0.1], [np.nan, 0.1]):
+        with pytest.raises(ValueError, match="costs"):
+            Cascade(router, costs=costs)
+    cascade = Cascade(router, costs=[0.0, 0.1], limit=2)
+    decision = cascade.start([1.0])
+    with pytest.raises(ValueError, match="confidence"):
+        cascade.look(decision, float("nan"))
+    assert cascade.look(decision, 0.5) is None
+    foreign = router.select([1.0])
+    with pytest.raises(UnknownDecision):
+        cascade.look(foreign, 0.5)
+    assert cascade.update(foreign.id, 0.5)  # a plain decision of the Router is learned as ever
+    for _ in range(3):
+        cascade.start([1.0])
+    assert "open=2" in repr(cascade)
+    assert cascade.update(decision.id, 0.5)

@@ -1,0 +1,103 @@
+"""Terms in a Router: saved, restored, replayed; arms come and go with all of them on."""
+
+import json
+
+import numpy as np
+import pytest
+
+from banditroute import LinUCB, Router
+from banditroute.terms import ArmHealth, BudgetPacer, CostModels, QualityFloor, Queues, Sessions
+
+ARMS = ("a", "b", "c")
+
+
+def terms():
+    return [
+        ArmHealth(limits=(1, 2), cooldown_s=20.0),
+        BudgetPacer(1.0, [0.5, 1.0, 4.0]),
+        QualityFloor(0.6, [1.0, 2.0, 5.0]),
+        Queues([1.0, 2.0, 3.0], per_second=0.01),
+        CostModels(ARMS, 2, weights={"usd": 0.1, "seconds": 0.01}),
+        Sessions([0.1, 0.2, 0.3]),
+    ]
+
+
+def made(clock):
+    return Router(LinUCB(ARMS, 2, rng=0), terms=terms(), clock=clock)
+
+
+def serve(router, now, n, seed):
+    """Serve with late answers, failures and cancellations; returns the arms."""
+    rng, waiting, arms = np.random.default_rng(seed), [], []
+    for _ in range(n):
+        now[0] += float(rng.exponential(3.0))
+        waiting.append(router.select(rng.standard_normal(2), session=f"s{rng.integers(4)}"))
+        arms.append(waiting[-1].arm)
+        if len(waiting) > 5:
+            decision = waiting.pop(int(rng.integers(len(waiting))))
+            if rng.random() < 0.1:
+                router.cancel(decision.id)
+            else:
+                cost, seconds = rng.exponential(1.0, 2)
+                router.update(
+                    decision.id, float(rng.random()), cost=cost, seconds=seconds, failed=rng.random() < 0.1
+                )
+    return arms
+
+
+def states(router):
+    return [
+        (json.dumps(header, sort_keys=True), {name: array.tobytes() for name, array in arrays.items()})
+        for header, arrays in (term.to_state() for term in router.terms)
+    ]
+
+
+def test_a_saved_router_goes_on_with_all_its_terms(tmp_path):
+    now = [0.0]
+    router = made(lambda: now[0])
+    serve(router, now, 200, 0)
+    router.save(tmp_path / "state")
+    later = list(now)
+    other = made(lambda: later[0])
+    other.load(tmp_path / "state")
+    assert states(other) == states(router)
+    assert serve(router, now, 100, 1) == serve(other, later, 100, 1)
+    assert states(other) == states(router)
+
+
+def test_arms_come_and_go_with_all_terms_on():
+    now = [0.0]
+    router = made(lambda: now[0])
+    serve(router, now, 50, 0)
+    router.add_arm("d")
+    assert len(serve(router, now, 50, 1)) == 50
+    router.remove_arm("a")
+    assert set(serve(router, now, 100, 2)) <= {"b", "c", "d"}
+    router.add_arm("a")
+    assert len(serve(router, now, 50, 3)) == 50
+    assert all(term.arms == router.policy.arms for term in router.terms)
+    assert not {name: n for name, n in router.stats().items() if name == "errors" and n}
+
+
+def test_a_term_belongs_to_one_router_and_to_its_arms():
+    pacer = BudgetPacer(1.0, [0.5, 1.0])
+    router = Router(LinUCB(2, 1, rng=0), terms=[pacer])
+    with pytest.raises(ValueError, match="one Router"):
+        Router(LinUCB(2, 1, rng=0), terms=[pacer])
+    with pytest.raises(ValueError, match="arms"):
+        router.add_term(Queues([1.0, 1.0, 1.0], per_second=0.1))
+    assert router.terms == (pacer,)
+    assert router.update(router.select([1.0]).id, 0.5)
+
+
+def test_decisions_that_expire_free_what_they_held():
+    now = [0.0]
+    pacer, queues = BudgetPacer(1.0, [2.0, 2.0]), Queues([1.0, 1.0], per_second=0.01)
+    router = Router(LinUCB(2, 1, rng=0), terms=[pacer, queues], feedback_limit_s=10.0, clock=lambda: now[0])
+    full = pacer.left
+    for _ in range(5):
+        router.select([1.0])
+    assert queues.depth.sum() == 5.0
+    now[0] = 100.0
+    router.stats()
+    assert (queues.depth.sum(), pacer.reserved, pacer.left) == (0.0, 0.0, pytest.approx(full))
