@@ -54,7 +54,7 @@ def served(config: Path, workers: int) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "banditroute", "serve", str(config), "--port", str(port)]
-    running = subprocess.Popen([*command, "--workers", str(workers)], stderr=subprocess.DEVNULL)
+    running = subprocess.Popen([*command, "--workers", str(workers)], stderr=sys.stderr)
     url = f"http://127.0.0.1:{port}"
     try:
         while True:

@@ -31,6 +31,7 @@ CONFIG, WORKERS, METRICS, TOKEN = (
     f"BANDITROUTE_{name}" for name in ("CONFIG", "WORKERS", "METRICS", "TOKEN")
 )
 STOP_S = 10  # for calls under way when it is told to stop
+BACKLOG = 2048  # connections that wait to be accepted
 HEALTH_S = 60  # a worker that compiles or is starved of CPU is not dead
 
 
@@ -54,7 +55,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop; returns 0."""
     import uvicorn
-    from uvicorn.supervisors import Multiprocess
 
     _check(args.config, args.workers)
     with tempfile.TemporaryDirectory(prefix="banditroute-metrics-") as metrics:
@@ -64,28 +64,28 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
             flush=True,
         )
-        config = uvicorn.Config(
-            "banditroute.cli.serve:application",
-            factory=True,
-            host=args.host,
-            port=args.port,
-            workers=args.workers,
-            log_level="warning",
-            access_log=False,
-            lifespan="on",
-            timeout_graceful_shutdown=STOP_S,
-            timeout_worker_healthcheck=HEALTH_S,
-        )
-        listening = config.bind_socket()
-        # What it accepts inherits this; asyncio sets it on sockets of its own only, and without it an answer in two
-        # pieces waits 40 ms for the acknowledgement of the first.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server = uvicorn.Server(config)
-        if args.workers == 1:
-            server.run(sockets=[listening])
-        else:
-            Multiprocess(config, target=server.run, sockets=[listening]).run()
+        with socket.create_server(
+            (args.host, args.port), family=_family(args.host), backlog=BACKLOG
+        ) as listening:
+            # What it accepts inherits this; asyncio sets it on sockets of its own making only, and without it an
+            # answer in two pieces waits 40 ms for the acknowledgement of the first.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            uvicorn.run(
+                "banditroute.cli.serve:application",
+                factory=True,
+                fd=listening.fileno(),
+                workers=args.workers,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=STOP_S,
+                timeout_worker_healthcheck=HEALTH_S,
+            )
     return 0
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _check(config: Path, workers: int) -> None:
