@@ -120,16 +120,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
         with served(configuration(home, args.redis), args.workers) as url:
-            loaded(url, args.rate, 2, "route")  # warm
-            before = httpx.get(f"{url}/healthz").status_code
+            warm = loaded(url, args.rate, 2, "route")
             empty = loaded(url, args.rate, min(args.seconds, 20), "empty")
             routed = loaded(url, args.rate, args.seconds, "route")
-            assert before == 200
         found = learned(home, args.redis)
     load = os.getloadavg()[0]
     print(json.dumps({"empty": empty["empty"], "errors": empty["socket_errors"], "load_average": load}))
     print(json.dumps({key: value for key, value in routed.items() if key != "empty"}))
-    print(json.dumps({"learned_in_store": found, "acknowledged_at_least": routed["acknowledged"]}))
+    acknowledged = (
+        warm["acknowledged"] + routed["acknowledged"]
+    )  # those under way at the ends of runs come on top
+    print(json.dumps({"learned": found, "acknowledged": acknowledged, "lost": max(0, acknowledged - found)}))
 
 
 if __name__ == "__main__":
