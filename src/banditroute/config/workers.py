@@ -1,8 +1,8 @@
 """The Router of one of several worker processes that share a configuration file."""
 
+import atexit
 import os
 from pathlib import Path
-from typing import IO
 
 from banditroute._core.files import lock
 from banditroute.config.files import check_config, read_config
@@ -10,8 +10,6 @@ from banditroute.config.routers import from_config
 from banditroute.router import Router
 
 __all__ = ["worker_router"]
-
-_held: list[IO[bytes]] = []  # locks that this process holds while it lives
 
 
 def worker_router(config: str | os.PathLike[str], workers: int) -> Router:
@@ -47,6 +45,6 @@ def _own(home: Path, workers: int) -> Path:
         except BlockingIOError:
             file.close()
             continue
-        _held.append(file)
+        atexit.register(file.close)  # holds it as long as the process lives
         return home / f"worker-{number}"
     raise OSError(f"{home}: every directory of {2 * workers} is in use by another process")
