@@ -15,9 +15,12 @@ from banditroute.router import RewardLimits
 __all__ = ["CONTROLLERS", "POLICIES", "SERVERS", "TERMS", "WRAPPERS", "config_model"]
 
 # What a file can name; a wrapper goes around the policy before it.
-WRAPPERS = {name: getattr(policies, name) for name in ("Restarting", "SlidingWindow", "SquareCB", "Stale")}
+WRAPPERS = {
+    name: getattr(policies, name)
+    for name in ("Restarting", "SlidingWindow", "SquareCB", "StalenessInflation")
+}
 # Abstract, or made of objects that a file cannot hold.
-OBJECTS = ("Policy", "LinearPolicy", "RarelySwitching", "GraphDiagLinUCB", "SharedLinUCB", "HybridLinUCB")
+OBJECTS = ("Policy", "LinearPolicy", "BatchedUpdates", "GraphDiagLinUCB", "SharedLinUCB", "HybridLinUCB")
 POLICIES = {
     name: kind
     for name, kind in vars(policies).items()
@@ -29,7 +32,7 @@ POLICIES = {
         *WRAPPERS,
         "Policy",
         "LinearPolicy",
-        "RarelySwitching",
+        "BatchedUpdates",
         "GraphDiagLinUCB",
         "SharedLinUCB",
         "HybridLinUCB",
