@@ -70,10 +70,13 @@ class CompiledRun:
         """Serve the whole stream."""
         length, controller, cursors, run = len(self.stream), self.controller, self.cursors, self.run
         routing = self.faults if controller is None else self.faults + controller.surcharge
-        contexts, rewards, available = (  # read-only arrays are another type to a compiled kernel
-            array if array.flags.carray else array.copy()
-            for array in (self.stream.contexts, self.stream.rewards, self.available)
-        )
+        contexts, rewards, available = self.stream.contexts, self.stream.rewards, self.available
+        if not contexts.flags.carray:  # a read-only array is another type to a compiled kernel
+            contexts = contexts.copy()
+        if not rewards.flags.carray:
+            rewards = rewards.copy()
+        if not available.flags.carray:
+            available = available.copy()
         offers = np.zeros(len(self.mask))
         now = 0
         while now < length:

@@ -1,11 +1,12 @@
 """What a policy learns: sums over feedback, whenever it comes."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from banditroute._core.typing import Floats
-from banditroute.policies import LinearPolicy, Policy
+from banditroute.policies import Policy
 from banditroute.router import Router
 from banditroute.testing.material import (
     CLOSE,
@@ -55,7 +56,7 @@ def cold_start_is_exact(factory: Factory) -> bool:
     return True
 
 
-def _precisions(policy: LinearPolicy) -> list[Floats]:
+def _precisions(policy: Any) -> list[Floats]:
     return [policy.precision(arm) for arm in range(len(policy.arms))]
 
 
@@ -108,7 +109,7 @@ def feedback_order_does_not_matter(factory: Factory) -> bool:
     True
     """
 
-    def known(policy: LinearPolicy) -> Floats:
+    def known(policy: Any) -> Floats:
         if not _keeps_sums(policy):
             return np.array([policy.scores(x) for x in contexts(policy, 8, 9)])
         sums = [p - policy.ridge * np.eye(policy.dim) for p in _precisions(policy)]
