@@ -12,7 +12,7 @@ __all__ = ["Options", "options_of"]
 
 Numbers = float | list[float] | dict[str, float]  # one for all arms, one for each, or by name
 PLAIN = (bool, int, float, str)
-SKIPPED = ("self", "base", "policy", "router")  # objects, which a file cannot hold
+SKIPPED = ("self", "base", "policy", "router", "of", "encoder", "parts")  # objects, which a file cannot hold
 
 
 class Options(BaseModel):
@@ -45,8 +45,8 @@ def _plain(hint: Any) -> Any:
 
 
 @cache
-def options_of(kind: type) -> type[Options]:
-    """Return the model of what a file may say of a class, besides its ``kind``.
+def options_of(kind: type, *, tagged: bool = True) -> type[Options]:
+    """Return the model of what a file may say of a class, besides its ``kind``, needless where there is one alone.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def options_of(kind: type) -> type[Options]:
     >>> sorted(options_of(LRU).model_fields)
     ['capacity', 'kind', 'pinned', 'rng']
     """
-    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)} if tagged else {}  # type: ignore[valid-type]
     for owner in kind.__mro__:
         start = vars(owner).get("__init__")
         if not inspect.isfunction(start):
