@@ -107,8 +107,8 @@ def _paging() -> Any:
     return Annotated[Union[tuple(tagged)], Discriminator(_priced_as)]  # noqa: UP007
 
 
-def _one_of(kinds: dict[str, type]) -> Any:
-    models = [options_of(kind) for kind in kinds.values()]
+def _one_of(kinds: dict[str, type], *without: str) -> Any:
+    models = [options_of(kind, without=without) for kind in kinds.values()]
     return Annotated[Union[tuple(models)], Field(discriminator="kind")]  # noqa: UP007
 
 
@@ -132,7 +132,7 @@ def config_model() -> type[Options]:
         sizes: list[float | int] | dict[str, float | int] | None = None
         features: FeaturesOptions | None = None
         features_state: str | None = None  # a file that `Features.save` wrote
-        terms: list[_one_of(TERMS)] = []  # type: ignore[valid-type]
+        terms: list[_one_of(TERMS, "arms", "dim")] = []  # type: ignore[valid-type]
         sources: dict[str, options_of(RewardLimits, tagged=False)] = {}  # type: ignore[valid-type]
         backend: _one_of(SERVERS) | None = None  # type: ignore[valid-type]
         router: RouterOptions = RouterOptions()

@@ -45,8 +45,10 @@ def _plain(hint: Any) -> Any:
 
 
 @cache
-def options_of(kind: type, *, tagged: bool = True) -> type[Options]:
+def options_of(kind: type, *, tagged: bool = True, without: tuple[str, ...] = ()) -> type[Options]:
     """Return the model of what a file may say of a class, besides its ``kind``, needless where there is one alone.
+
+    What is in `without` is known from elsewhere.
 
     Examples
     --------
@@ -65,7 +67,7 @@ def options_of(kind: type, *, tagged: bool = True) -> type[Options]:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 passes_on = passes_on or parameter.kind is parameter.VAR_KEYWORD
                 continue
-            hint = None if name in SKIPPED or name in fields else _plain(hints.get(name))
+            hint = None if name in (*SKIPPED, *without) or name in fields else _plain(hints.get(name))
             if hint is not None:
                 required = parameter.default is parameter.empty
                 fields[name] = (hint, ...) if required else (hint, None)

@@ -157,7 +157,7 @@ def _term(name: str, at: int, options: Any, policy: Policy) -> Term:
         if isinstance(value, dict) and set(value) & set(policy.arms) and key != "weights":
             given[key] = _by_arm(f"{name}: terms.{at}.{key}", value, policy)
     if options.kind == "CostModels":
-        given = {"arms": policy.arms, "dim": policy.dim} | given
+        given |= {"arms": policy.arms, "dim": policy.dim}
     with _named(name, f"terms.{at}"):
         term: Term = TERMS[options.kind](**given)
     return term
