@@ -1,4 +1,4 @@
-"""What contexts cost or earn when they go through `banditroute.features`, against contexts that are well scaled already.
+"""What contexts earn that go through `banditroute.features`, against contexts that are well scaled already.
 
 Prints markdown tables. Mean reward in the second half of the requests of `LinUCB` with its defaults, a constant beside
 the features, requests drawn with replacement from the half that the features were not fitted to, paired over seeds
@@ -103,7 +103,7 @@ def texts_and_rewards(folder: Path, data: Path) -> tuple[list[str], Floats, Floa
         parts, half, lengths = file["minilm_pca64"].astype(float), file["split"], file["n_chars"]
     prompts: dict[tuple, list[str]] = {}
     for path in ("val.jsonl", "test_holdout.jsonl"):
-        for line in (folder / path).read_text(encoding="utf-8").splitlines():
+        for line in (folder / path).read_text(encoding="utf-8").rstrip("\n").split("\n"):
             row = json.loads(line)
             key = tuple(round(row["arms"][model]["cost"], 8) for model in models)
             prompts.setdefault(key, []).append(row["prompt"])

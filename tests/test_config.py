@@ -72,8 +72,14 @@ FAULTS = [
     ({}, "policy: must be given"),
     ({"policy": 3}, "policy: must be a table, got 3"),
     ({"policy": {"arms": ["a"], "dim": 2}}, "policy.kind: must be given"),
-    ({"policy": POLICY | {"kind": "LinUBC"}}, "policy.kind: no such kind, did you mean LinUCB?, got 'LinUBC'"),
-    ({"policy": POLICY | {"kind": "linucb"}}, "policy.kind: no such kind, did you mean LinUCB?, got 'linucb'"),
+    (
+        {"policy": POLICY | {"kind": "LinUBC"}},
+        "policy.kind: no such kind, did you mean LinUCB?, got 'LinUBC'",
+    ),
+    (
+        {"policy": POLICY | {"kind": "linucb"}},
+        "policy.kind: no such kind, did you mean LinUCB?, got 'linucb'",
+    ),
     ({"policy": POLICY | {"alfa": 1}}, "policy.alfa: no such setting, did you mean alpha?, got 1"),
     ({"policy": POLICY | {"dim": "2"}}, "policy.dim: must be an integer, got '2'"),
     ({"policy": POLICY | {"dim": True}}, "policy.dim: must be an integer, got True"),
@@ -90,12 +96,18 @@ FAULTS = [
     (PLAIN | RESIDENCY | {"paging": "1"}, "paging: must be a number, got '1'"),
     (PLAIN | RESIDENCY | {"paging": {"a": "1"}}, "paging.a: must be a number, got '1'"),
     (PLAIN | RESIDENCY | {"paging": {"a": 1.0, "c": 1.0}}, "paging: must name every arm, got none for ['b']"),
-    (PLAIN | RESIDENCY | {"paging": {"a": 1.0, "bb": 1.0}}, "paging: must be by arm, did you mean b?, got 'bb'"),
+    (
+        PLAIN | RESIDENCY | {"paging": {"a": 1.0, "bb": 1.0}},
+        "paging: must be by arm, did you mean b?, got 'bb'",
+    ),
     (
         PLAIN | RESIDENCY | {"paging": {"kind": "PagingModel", "jiter": 1}},
         "paging.jiter: no such setting, did you mean jitter?, got 1",
     ),
-    (PLAIN | {"wrappers": [{"kind": "Stael"}]}, "wrappers.0.kind: no such kind, did you mean Stale?, got 'Stael'"),
+    (
+        PLAIN | {"wrappers": [{"kind": "Stael"}]},
+        "wrappers.0.kind: no such kind, did you mean Stale?, got 'Stael'",
+    ),
     (PLAIN | {"terms": [3]}, "terms.0: must be a table, got 3"),
     (
         PLAIN | {"terms": [{"kind": "BudgetPacer", "budget": 1.0, "costs": {"a": 1.0, "b": 1.0, "d": 1.0}}]},
@@ -108,8 +120,14 @@ FAULTS = [
     (PLAIN | {"sources": {"app": {"lo": 1}}}, "sources.app.lo: no such setting, did you mean low?, got 1"),
     (PLAIN | {"sources": {"app": {"low": 2.0, "high": 1.0}}}, "sources.app: "),
     (PLAIN | {"router": {"switching": 7.0}}, "(all): switching must be in [0, 1], got 7.0"),
-    (PLAIN | {"router": {"maintenance": "inlin"}}, "router.maintenance: must be 'inline', 'background' or 'manual'"),
-    (PLAIN | {"recover": {"directry": "x"}}, "recover.directry: no such setting, did you mean directory?, got 'x'"),
+    (
+        PLAIN | {"router": {"maintenance": "inlin"}},
+        "router.maintenance: must be 'inline', 'background' or 'manual'",
+    ),
+    (
+        PLAIN | {"recover": {"directry": "x"}},
+        "recover.directry: no such setting, did you mean directory?, got 'x'",
+    ),
     (
         PLAIN | {"store": {"kind": "FileStore", "directory": "x", "sync": 1}},
         "store.sync: no such setting, did you mean sync_s?, got 1",
@@ -126,7 +144,10 @@ FAULTS = [
         PLAIN | {"features": {"kind": "Embedding", "components": 2, "encoder": "minilm"}},
         "features: encoder must be one that from_config was given, [], got 'minilm'",
     ),
-    (PLAIN | {"features": {"kind": "HashedText", "dim": 3}}, "(all): features must make contexts of length 2, got 3"),
+    (
+        PLAIN | {"features": {"kind": "HashedText", "dim": 3}},
+        "(all): features must make contexts of length 2, got 3",
+    ),
     (PLAIN | {"features_state": "x"}, "features_state: must come with features, got 'x'"),
 ]
 
@@ -138,7 +159,9 @@ def told(given):
 
 
 def label(given):
-    return next((str(v["kind"]) for v in reversed(given.values()) if isinstance(v, dict) and "kind" in v), "list")
+    return next(
+        (str(v["kind"]) for v in reversed(given.values()) if isinstance(v, dict) and "kind" in v), "list"
+    )
 
 
 @pytest.mark.parametrize("given", [*KINDS, *OTHERS], ids=label)
@@ -198,7 +221,9 @@ def test_all_faults_are_told_at_once_and_each_once():
 
 def test_formats_say_the_same(tmp_path):
     yaml = pytest.importorskip("yaml")
-    toml = '[policy]\nkind = "LinUCB"\narms = ["a", "b", "c"]\ndim = 2\nrng = 0\n[[terms]]\nkind = "ArmHealth"\n'
+    toml = (
+        '[policy]\nkind = "LinUCB"\narms = ["a", "b", "c"]\ndim = 2\nrng = 0\n[[terms]]\nkind = "ArmHealth"\n'
+    )
     given = tomllib.loads(toml)
     texts = {
         "r.toml": toml,
@@ -364,12 +389,16 @@ def test_the_schema_refuses_what_check_refuses():
 
 def test_check_tells_what_a_file_makes_and_touches_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = PLAIN | RESIDENCY | {
-        "terms": [{"kind": "ArmHealth"}],
-        "backend": {"kind": "VLLMBackend", **OF_SERVERS["VLLMBackend"]},
-        "recover": {"directory": "state"},
-        "store": {"kind": "FileStore", "directory": "store"},
-    }
+    given = (
+        PLAIN
+        | RESIDENCY
+        | {
+            "terms": [{"kind": "ArmHealth"}],
+            "backend": {"kind": "VLLMBackend", **OF_SERVERS["VLLMBackend"]},
+            "recover": {"directory": "state"},
+            "store": {"kind": "FileStore", "directory": "store"},
+        }
+    )
     path = tmp_path / "router.json"
     path.write_text(json.dumps(given))
     assert main(["config", "check", str(path)]) == 0

@@ -1,6 +1,6 @@
 """Print the JSON schema of configuration files, for editors.
 
-  banditroute config schema > router.schema.json
+banditroute config schema > router.schema.json
 """
 
 import argparse

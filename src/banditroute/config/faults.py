@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in lines: file, key, rule and value, and the nearest meaning of a misspelt word."""
+"""What is wrong with a configuration, in lines: file, key, rule and value, and what a misspelt word may mean."""
 
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -66,9 +66,7 @@ def nearest(given: str, known: list[str]) -> str:
     >>> nearest("alfa", ["alpha", "ridge"])
     ', did you mean alpha?'
     """
-    near = get_close_matches(given, known, 1) or [
-        word for word in known if word.lower() == given.lower()
-    ]
+    near = get_close_matches(given, known, 1) or [word for word in known if word.lower() == given.lower()]
     return f", did you mean {near[0]}?" if near else ""
 
 

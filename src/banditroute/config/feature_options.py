@@ -70,7 +70,9 @@ def features_of(options: Any, encoders: Mapping[str, Callable[..., Any]] | None)
         given["encoder"] = features_of(encoder, encoders)
     elif isinstance(encoder, str):
         if encoders is not None and encoder not in encoders:
-            raise ValueError(f"encoder must be one that from_config was given, {sorted(encoders)}, got {encoder!r}")
+            raise ValueError(
+                f"encoder must be one that from_config was given, {sorted(encoders)}, got {encoder!r}"
+            )
         given["encoder"] = print if encoders is None else encoders[encoder]
         given.setdefault("name", encoder)
     return FEATURES[options.kind](**given)

@@ -62,7 +62,9 @@ def read_config(source: Source) -> tuple[str, dict[str, Any]]:
         given: Any = READERS[ending](path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{path}: must be well-formed {ending[1:].upper()} in UTF-8, got: {reason}") from None
+        raise ConfigError(
+            f"{path}: must be well-formed {ending[1:].upper()} in UTF-8, got: {reason}"
+        ) from None
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: must be a table of settings, got {check.shown(given)}")
     return str(path), given

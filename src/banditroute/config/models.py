@@ -126,14 +126,14 @@ def config_model() -> type[Options]:
         """A Router as a file says it: policy, residency, terms, limits, and where its state lasts."""
 
         policy: _one_of(POLICIES)  # type: ignore[valid-type]
-        wrappers: list[_one_of(WRAPPERS)] = []  # type: ignore[valid-type]
+        wrappers: list[_one_of(WRAPPERS)] = Field(default_factory=list)  # type: ignore[valid-type]
         residency: _one_of(CONTROLLERS) | None = None  # type: ignore[valid-type]
         paging: _paging() | None = None  # type: ignore[valid-type]
         sizes: list[float | int] | dict[str, float | int] | None = None
         features: FeaturesOptions | None = None
         features_state: str | None = None  # a file that `Features.save` wrote
-        terms: list[_one_of(TERMS, "arms", "dim")] = []  # type: ignore[valid-type]
-        sources: dict[str, options_of(RewardLimits, tagged=False)] = {}  # type: ignore[valid-type]
+        terms: list[_one_of(TERMS, "arms", "dim")] = Field(default_factory=list)  # type: ignore[valid-type]
+        sources: dict[str, options_of(RewardLimits, tagged=False)] = Field(default_factory=dict)  # type: ignore[valid-type]
         backend: _one_of(SERVERS) | None = None  # type: ignore[valid-type]
         router: RouterOptions = RouterOptions()
         recover: Recovery | None = None

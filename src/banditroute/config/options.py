@@ -31,7 +31,7 @@ def _plain(hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         if "_SupportsArray" in str(hint):  # ArrayLike, once resolved: numbers, and what stands beside it
             beside = [one for one in arguments if one is type(None) or get_origin(one) is Literal]
-            return Union[tuple([Numbers, *beside])]  # noqa: UP007
+            return Union[(Numbers, *beside)]
         parts = [part for part in (_plain(one) for one in arguments) if part is not None]
         return Union[tuple(parts)] if parts and parts != [type(None)] else None  # noqa: UP007
     if origin in (tuple, list, set, frozenset, Sequence, Iterable):

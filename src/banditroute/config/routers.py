@@ -180,12 +180,12 @@ def _paging(name: str, given: Any, policy: Policy) -> Any:
     return _made(name, "paging", {"PagingModel": PagingModel}, given) if isinstance(given, Options) else given
 
 
-def _features(
-    name: str, config: Any, encoders: Mapping[str, Callable[..., Any]] | None
-) -> Features | None:
+def _features(name: str, config: Any, encoders: Mapping[str, Callable[..., Any]] | None) -> Features | None:
     if config.features is None:
         if config.features_state is not None:
-            raise ConfigError(f"{name}: features_state: must come with features, got {config.features_state!r}")
+            raise ConfigError(
+                f"{name}: features_state: must come with features, got {config.features_state!r}"
+            )
         return None
     with _named(name, "features"):
         features = features_of(config.features, encoders)

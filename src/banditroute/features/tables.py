@@ -165,7 +165,7 @@ class Fields(Features):
     Examples
     --------
     >>> from banditroute.features import HashedText
-    >>> features = Fields({"tier": Category(["free", "pro"]), "tokens": Number(0, 8000, log=True), "text": HashedText(32)})
+    >>> features = Fields({"tier": Category(["free", "pro"]), "tokens": Number(0, 8000), "text": HashedText(32)})
     >>> features({"tier": "pro", "tokens": 120, "text": "Translate this letter"}).shape
     (35,)
     """
@@ -249,7 +249,9 @@ class Fields(Features):
         if not self.fitted:
             return {}
         return {
-            f"{name}.{key}": array for name, part in self.parts.items() for key, array in part.arrays().items()
+            f"{name}.{key}": array
+            for name, part in self.parts.items()
+            for key, array in part.arrays().items()
         }
 
     def take(self, arrays: Arrays) -> None:

@@ -6,10 +6,10 @@ from banditroute.terms.cascade import Cascade
 from banditroute.terms.cost_models import CostModels
 from banditroute.terms.floor import QualityFloor, cheapest_above
 from banditroute.terms.health import ArmHealth
-from banditroute.terms.usage_prices import energy, money
 from banditroute.terms.queues import Queues
 from banditroute.terms.screening import screen, stability
 from banditroute.terms.sessions import Sessions
+from banditroute.terms.usage_prices import energy, money
 
 __all__ = [
     "ArmHealth",
