@@ -148,7 +148,7 @@ class Features(ABC):
 
 
 def fitted_copy(features: Features, sample: Sequence[Any]) -> Features:
-    """Return a map that is fitted: this one, or a copy, so that whoever holds it stays whole when a later step fails."""
+    """Return a map that is fitted: this one, or a copy: nothing is left half done when a later step fails."""
     return features if features.fitted else copy.copy(features).fit(sample)
 
 

@@ -165,7 +165,7 @@ class Fields(Features):
     Examples
     --------
     >>> from banditroute.features import HashedText
-    >>> features = Fields({"tier": Category(["free", "pro"]), "tokens": Number(0, 8000, log=True), "text": HashedText(32)})
+    >>> features = Fields({"tier": Category(["free", "pro"]), "tokens": Number(0, 8000), "text": HashedText(32)})
     >>> features({"tier": "pro", "tokens": 120, "text": "Translate this letter"}).shape
     (35,)
     """
