@@ -1,13 +1,18 @@
 """The examples run: workers share one bandit, and a SIGTERM loses nothing."""
 
+import json
 import os
+import re
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -89,3 +94,56 @@ def shared(place, metrics, store):
     with Router(LinUCB(["small", "medium", "large"], 2)) as router:
         router.join(store(place), background=False)
         assert router.policy.counts.sum() == len(asked)
+
+
+class Completions(BaseHTTPRequestHandler):
+    """A server with vLLM's interface whose adapters say their names."""
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.dumps({"choices": [{"text": f"an answer of {asked['model']}"}]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_client_of_the_sidecar_learns_which_adapter_serves_what(capsys):
+    pytest.importorskip("uvicorn", reason="needs the extra serving")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "banditroute",
+        "serve",
+        str(EXAMPLES / "sidecar.toml"),
+        "--port",
+        str(port),
+    ]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Completions)
+    Thread(target=server.serve_forever, daemon=True).start()
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(1200):
+            try:
+                assert httpx.get(f"{url}/healthz").status_code == 200
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        client = runpy.run_path(str(EXAMPLES / "sidecar_client.py"))
+        client["main"](url, f"http://127.0.0.1:{server.server_port}", 240)
+        first, last = (float(word) for word in re.findall(r"\d\.\d+", capsys.readouterr().out))
+        assert last > 0.9 and last > first
+        arms = {arm["name"]: arm for arm in httpx.get(f"{url}/arms").json()["arms"]}
+        assert sum(arm["learned"] for arm in arms.values()) == 240
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=30) in (0, -signal.SIGTERM)
+        server.shutdown()
+        server.server_close()

@@ -27,7 +27,7 @@ CORE = {"numpy", "scipy", "numba", "pydantic", "cachetools"}
 # Who may import a package that is not for everyone.
 HOMES = {
     "numba": ("_core.kernels",),
-    "pydantic": ("config",),
+    "pydantic": ("config", "servers.sidecar"),
     "cachetools": ("residency", "_core.attributes"),
     "matplotlib": ("plots",),
     "pickle": (),

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -59,6 +62,7 @@ def test_stats_are_plain_numbers(tmp_path):
 
 WORKER = """
 import sys
+import tempfile
 from prometheus_client import CollectorRegistry
 from banditroute import LinUCB, Router
 from banditroute.servers.prometheus import export
@@ -321,3 +325,44 @@ def test_every_number_has_a_line_of_help_in_one_table(tmp_path):
         assert family.type == ("counter" if METRICS[name].counter else "gauge")
     assert all(f"banditroute_{name}" in table() for name in METRICS)
     router.close()
+
+
+def test_the_board_shows_metrics_that_are_exported_under_their_names():
+    board = json.loads((Path(__file__).parents[1] / "examples" / "grafana.json").read_text())
+    exported = {f"banditroute_{name}{'_total' if one.counter else ''}" for name, one in METRICS.items()}
+    shown = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"banditroute_\w+", target["expr"])
+    }
+    assert shown <= exported
+    wanted = (
+        "learned_total",
+        "decisions_total",
+        "pending",
+        "desired",
+        "actual",
+        "blocked",
+        "load_failures_total",
+        "spend_total",
+    )
+    assert {f"banditroute_{name}" for name in wanted} <= shown
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_the_page_of_the_sidecar_has_a_line_for_each_metric():
+    page = (Path(__file__).parents[1] / "docs" / "sidecar.md").read_text()
+    assert table() in page
+
+
+def test_what_calls_cost_is_added_up():
+    router = Router(LinUCB(["a", "b"], 1, rng=0))
+    for cost in (0.25, None, 0.5):
+        router.update(router.select([1.0]).id, 1.0, cost=cost)
+    assert router.stats()["spend"] == 0.75
+    again = Router(LinUCB(["a", "b"], 1, rng=0))
+    with tempfile.TemporaryDirectory() as home:
+        router.save(f"{home}/state")
+        again.load(f"{home}/state")
+    assert again.stats()["spend"] == 0.75

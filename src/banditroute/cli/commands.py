@@ -27,6 +27,7 @@ COMMANDS = {
     "config check": "banditroute.cli.config_check",
     "config schema": "banditroute.cli.config_schema",
     "warmup": "banditroute.cli.warm_up",
+    "serve": "banditroute.cli.serve",
 }
 GROUPS = {"study": "Compare on data", "config": "Configuration files"}
 # What the data or the machine can cause; TypeError is how the library refuses arrays of the wrong kind.
@@ -111,6 +112,8 @@ def _reason(error: BaseException) -> str:
     """Return the message on one line; a package that is missing is named with the extra that brings it."""
     if isinstance(error, ModuleNotFoundError) and error.name in ("joblib", "matplotlib", "sklearn", "tqdm"):
         return f"needs {error.name}: pip install 'banditroute[demo]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("fastapi", "prometheus_client", "uvicorn"):
+        return f"needs {error.name}: pip install 'banditroute[serving]'"
     reason = (
         error.args[0] if isinstance(error, KeyError) and error.args else error
     )  # KeyError quotes its message

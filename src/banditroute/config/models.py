@@ -112,6 +112,14 @@ def _paging() -> Any:
     return Annotated[Union[tuple(tagged)], Discriminator(_priced_as)]  # noqa: UP007
 
 
+class DoorOptions(Options):
+    """Settings of the door to LiteLLM's proxy, as its parameters of the same names; functions are ``module:name``."""
+
+    context: str | None = None
+    reward: str | None = None
+    failure: float | int | None = None
+
+
 def _one_of(kinds: dict[str, type], *without: str) -> Any:
     models = [options_of(kind, without=without) for kind in kinds.values()]
     return Annotated[Union[tuple(models)], Field(discriminator="kind")]  # noqa: UP007
@@ -124,7 +132,7 @@ def config_model() -> type[Options]:
     Examples
     --------
     >>> sorted(config_model().model_fields)[:4]
-    ['backend', 'features', 'features_state', 'paging']
+    ['backend', 'features', 'features_state', 'litellm']
     """
 
     class Config(Options):
@@ -142,6 +150,7 @@ def config_model() -> type[Options]:
         backend: _one_of(SERVERS) | None = None  # type: ignore[valid-type]
         router: RouterOptions = RouterOptions()
         recover: Recovery | None = None
+        litellm: DoorOptions | None = None
         store: Annotated[FileStoreOptions | RedisStoreOptions, Field(discriminator="kind")] | None = None
 
     return Config

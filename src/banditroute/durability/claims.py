@@ -21,7 +21,7 @@ from banditroute.records import (
     StateStore,
 )
 
-__all__ = ["SharedDecisions"]
+__all__ = ["CANCELLED", "SharedDecisions"]
 
 log = logging.getLogger("banditroute.durability.replicas")
 
@@ -31,6 +31,7 @@ PATIENCE_S = 2.0  # an answer waits so long for a decision that nobody knows yet
 SHORTEST_S, LONGEST_S = 0.02, 0.5  # between questions for it
 MOST_UNKNOWN = 10_000  # answers that wait so
 MOST_LETTERS = 50_000  # to one replica
+CANCELLED = "cancelled"  # the token of whoever withdraws a decision, so that any worker can tell
 
 
 class SharedDecisions:
@@ -262,7 +263,7 @@ class SharedDecisions:
         while self.closing:
             with self.host.locked():
                 keys = [key for key, _ in zip(self.closing, range(BATCH), strict=False)]
-            self.store.take(keys, f"closed by {self.me.id}")
+            self.store.take(keys, CANCELLED)
             with self.host.locked():
                 for key in keys:
                     self.closing.pop(key, None)

@@ -35,7 +35,7 @@ class Books:
 
     COUNTERS = (
         "index", "others", "epoch", "hits", "learned", "dropped", "forced", "foreign", "load_price", "planned",
-        "masked", "clock_errors",
+        "masked", "clock_errors", "spend",
     )  # fmt: skip
     __slots__ = (*COUNTERS, "barred", "clock", "closed", "due", "errors", "offset", "time")
 
@@ -46,7 +46,7 @@ class Books:
         self.index = self.others = self.epoch = self.hits = 0
         self.learned = self.dropped = self.forced = self.foreign = 0
         self.planned = self.masked = self.clock_errors = 0
-        self.load_price = 0.0
+        self.load_price = self.spend = 0.0
         self.errors: Counter[str] = Counter()
         self.due: float = 0.0  # index of the decision before which upkeep is looked at; `BARRED`: see `bar`
         self.barred = self.closed = False

@@ -62,6 +62,8 @@ class FeedbackPath:
             arms.answers[arm] += 1
             arms.reward_sums[arm] += reward
             parts.books.learned += 1
+            if cost is not None:
+                parts.books.spend += cost
             return True
         feedback = Feedback(key, entry[0], self._request(entry), reward, cost, seconds, failed, kept=entry[1])
         if parts.claims is not None and parts.claims.defers(key, Pending(*entry), feedback):
@@ -99,6 +101,8 @@ class FeedbackPath:
             return False
         parts.policy.update(arm, context, feedback.reward, at=feedback.request.at)
         parts.books.learned += 1
+        if feedback.cost is not None:
+            parts.books.spend += feedback.cost
         parts.arms.answers[arm] += 1
         parts.arms.reward_sums[arm] += feedback.reward
         return True

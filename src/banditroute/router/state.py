@@ -22,7 +22,7 @@ __all__ = ["capture", "restore"]
 
 FORMAT = 2
 PER_ARM = ("pending", "plays", "answers", "reward_sums")
-OPTIONAL = ("foreign", "clock_errors")  # counters that older files do not have
+OPTIONAL = ("foreign", "clock_errors", "spend")  # counters that older files do not have
 
 
 class Owner(Protocol):
@@ -245,7 +245,7 @@ def _counters(header: Header) -> dict[str, Any]:
         value = _finite(name, given[name])
         if value < 0.0:
             raise ValueError(f"{name} must be >= 0, got {value:g}")
-        found[name] = value if name == "load_price" else int(value)
+        found[name] = value if name in ("load_price", "spend") else int(value)
     return found
 
 

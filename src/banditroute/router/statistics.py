@@ -38,6 +38,7 @@ def router_stats(parts: RouterParts) -> dict[str, Any]:
         "epoch": books.epoch,
         "page_ins": 0 if parts.residence is None else parts.residence.actual.page_ins,
         "load_price": books.load_price,
+        "spend": books.spend,
         "clock_errors": books.clock_errors,
         "callback_errors": books.errors.total(),
         "relaxed": parts.table.relaxed.total(),

@@ -40,6 +40,7 @@ METRICS: dict[str, Metric] = {
             forced: Decisions whose arm the residency controller chose, to explore it.
             page_ins: Arms that were made resident.
             load_price: Price of making arms resident, reward units.
+            spend: Cost of the calls whose rewards were learned, as it was told with them.
             plan_failures: Residency plans that raised; the old set served on.
             load_failures: Adapters that the server did not load.
             loads: Adapters that the server loaded.

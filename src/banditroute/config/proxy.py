@@ -1,0 +1,150 @@
+"""The door as LiteLLM's proxy loads it: ``callbacks: banditroute.config.proxy.door`` in the proxy's YAML.
+
+The environment variable ``BANDITROUTE_CONFIG`` names the configuration file of the Router, whose table ``litellm`` says
+what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and ``/banditroute/cancel``, guarded by its
+own keys.
+"""
+
+import atexit
+import os
+from functools import cache, partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from banditroute.config.files import ConfigError, check_config
+from banditroute.config.workers import worker_router
+from banditroute.errors import UnknownDecision
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from banditroute.servers.litellm import LiteLLMDoor
+
+__all__ = ["add_routes", "make_door"]
+
+
+class Told(BaseModel):
+    """What came of a decision."""
+
+    id: str
+    reward: float
+    source: str | None = None
+
+
+class Gone(BaseModel):
+    """A decision that was never served."""
+
+    id: str
+
+
+def __getattr__(name: str) -> "LiteLLMDoor":
+    if name != "door":
+        raise AttributeError(name)
+    return _door()
+
+
+@cache
+def _door() -> "LiteLLMDoor":
+    config = os.environ.get("BANDITROUTE_CONFIG")
+    if not config:
+        raise ConfigError("BANDITROUTE_CONFIG must name the configuration file of the Router, got nothing")
+    door = make_door(config, int(os.environ.get("BANDITROUTE_WORKERS", "1")))
+    atexit.register(door.router.close)
+    from litellm.proxy import proxy_server
+
+    add_routes(proxy_server.app, door, proxy_server.user_api_key_auth)
+    return door
+
+
+def make_door(config: str | os.PathLike[str], workers: int = 1) -> "LiteLLMDoor":
+    """Return the door that a configuration file describes.
+
+    Parameters
+    ----------
+    config : path
+    workers : int
+        Processes that the proxy runs; as for `worker_router`.
+
+    Raises
+    ------
+    ConfigError
+        Names file, key, rule and value.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> text = '{"policy": {"kind": "LinUCB", "arms": ["a", "b"], "dim": 1}, "litellm": {"failure": -1.0}}'
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     file = Path(home, "config.json")
+    ...     done = file.write_text(text)
+    ...     make_door(file).failure
+    -1.0
+    """
+    from banditroute.servers.litellm import LiteLLMDoor
+
+    options = check_config(config).model_dump().get("litellm") or {}
+    found = {key: _function(config, key, options.get(key)) for key in ("context", "reward")}
+    router = worker_router(config, workers)
+    try:
+        return LiteLLMDoor(router, failure=options.get("failure"), **found)
+    except (ValueError, TypeError) as error:
+        router.close()
+        raise ConfigError(f"{config}: litellm: {error}") from error
+
+
+def _function(config: str | os.PathLike[str], key: str, name: str | None) -> Any:
+    if name is None:
+        return None
+    module, _, function = name.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{config}: litellm.{key}: must be module:function, got {name!r}: {error}"
+        ) from error
+
+
+def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
+    """Give an application the calls for feedback and withdrawals.
+
+    Examples
+    --------
+    >>> from fastapi import FastAPI
+    >>> from banditroute import LinUCB, Router
+    >>> from banditroute.servers.litellm import LiteLLMDoor
+    >>> app = FastAPI()
+    >>> add_routes(app, LiteLLMDoor(Router(LinUCB(2, 1, rng=0))), lambda: None)
+    >>> sorted(app.openapi()["paths"])
+    ['/banditroute/cancel', '/banditroute/feedback']
+    """
+    from fastapi import Depends, HTTPException
+
+    from banditroute.servers.answers import in_loop, withdraw
+
+    async def feedback(told: Told) -> dict[str, Any]:
+        """Learn what came of a decision; the id is that of the header ``x-banditroute-decision``."""
+        try:
+            return {"id": told.id, "learned": await door.afeedback(told.id, told.reward, source=told.source)}
+        except UnknownDecision as error:
+            raise HTTPException(404, str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise HTTPException(422, str(error)) from error
+
+    async def cancel(gone: Gone) -> dict[str, Any]:
+        """Withdraw a decision: it teaches nothing."""
+        try:
+            router = door.router
+            return {
+                "id": gone.id,
+                "standing": await in_loop(router, gone.id, partial(withdraw, router, gone.id)),
+            }
+        except UnknownDecision as error:
+            raise HTTPException(404, str(error)) from error
+        except (ValueError, TypeError) as error:
+            raise HTTPException(422, str(error)) from error
+
+    app.post("/banditroute/feedback", dependencies=[Depends(guard)])(feedback)
+    app.post("/banditroute/cancel", dependencies=[Depends(guard)])(cancel)

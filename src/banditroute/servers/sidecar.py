@@ -1,0 +1,310 @@
+"""A service that routes for gateways in other languages; needs the extra ``serving``. It forwards nothing."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+
+from banditroute.errors import UnknownArm, UnknownDecision
+from banditroute.router import Router
+from banditroute.servers.answers import Standing, aupdate, in_loop, standing, withdraw
+from banditroute.servers.repeats import Chosen, Repeats
+
+__all__ = ["sidecar"]
+
+
+class Strict(BaseModel):
+    """Base of what is sent: nothing unknown."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Ask(Strict):
+    """A request to route: the parameters of `Router.select`."""
+
+    context: list[float] = Field(
+        description="Context of the request, as many numbers as the policy's dimension."
+    )
+    eligible: list[str] | None = Field(None, description="Arms allowed for this request; all when left out.")
+    prices: dict[str, float] | None = Field(None, description="Known extra cost by arm, reward units.")
+    protected: bool = Field(False, description="Never force exploration on this request.")
+    weights: dict[str, float] | None = Field(None, description="Prices of the measures of cost models.")
+    session: str | None = Field(None, description="Conversation that the request belongs to.")
+    id: str | None = Field(
+        None,
+        description="The caller's own id, not of digits alone: a repeated call gets the first answer again.",
+    )
+
+
+class Choice(BaseModel):
+    """The arm that serves the request; the id is a string because JSON numbers have 53 bits."""
+
+    id: str
+    arm: str
+    propensity: float
+    hit: bool
+
+
+class Answer(Strict):
+    """What came of a decision: the parameters of `Router.update`."""
+
+    id: str = Field(description="Id of the decision, or the caller's own.")
+    reward: float
+    cost: float | None = Field(None, description="What the call did cost, >= 0.")
+    seconds: float | None = Field(None, description="How long it took, >= 0.")
+    failed: bool = Field(False, description="The call itself failed.")
+    source: str | None = Field(None, description="Who reports the reward.")
+
+
+class Withdrawal(Strict):
+    """A decision that was never served, failed or was rerouted."""
+
+    id: str = Field(description="Id of the decision, or the caller's own.")
+
+
+class Stands(BaseModel):
+    """How a decision stands; a repeated call gets the same."""
+
+    id: str
+    standing: Standing
+
+
+class Arm(BaseModel):
+    """An arm, and what this worker counted of it."""
+
+    name: str
+    resident: bool
+    quarantined: bool
+    decisions: int
+    learned: int
+    mean_reward: float | None
+
+
+class Arms(BaseModel):
+    """All arms, in the order of positions."""
+
+    arms: list[Arm]
+
+
+Scrape = Callable[[], bytes]
+
+
+def sidecar(
+    make: Callable[[], Router],
+    *,
+    token: str | None = None,
+    metrics: Callable[[Router], tuple[Scrape, Callable[[], None]]] | None = None,
+) -> FastAPI:
+    """Return the service: ``/select``, ``/feedback``, ``/cancel``, ``/arms``, ``/healthz`` and ``/metrics``.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the Router of this worker, in it and after any fork. The service closes it when it stops.
+    token : str, optional
+        Every call but ``/healthz`` must carry it as a bearer token.
+    metrics : callable, optional
+        Given the Router, returns what makes the page of ``/metrics``, and what ends it; `page` when left out.
+
+    Notes
+    -----
+    ``/select`` and answers to own decisions take microseconds and run in the event loop. What asks the store runs in
+    a thread: feedback on another worker's decision, and every ``/select`` with an id where decisions are shared.
+
+    Status 401 without the token, 404 for what nobody decided, 409 for an id whose decision has ended, 422 for what the
+    Router refuses, 429 for a source above its rate or an arm in quarantine (the decision still awaits its feedback),
+    503 while the store is down or the service stops.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> app = sidecar(lambda: Router(LinUCB(["small", "large"], 2)))
+    >>> sorted(app.openapi()["paths"])
+    ['/arms', '/cancel', '/feedback', '/healthz', '/metrics', '/select']
+    """
+    service = _Service(make, metrics or page)
+    app = FastAPI(
+        title="banditroute",
+        summary="Which arm serves a request, learned from rewards that come later.",
+        lifespan=service.lifespan,
+    )
+    app.add_exception_handler(RequestValidationError, _malformed)
+    guarded: list[Any] = [] if token is None else [Depends(_guard(token))]
+    app.post("/select", dependencies=guarded)(service.select)
+    app.post("/feedback", dependencies=guarded)(service.feedback)
+    app.post("/cancel", dependencies=guarded)(service.cancel)
+    app.get("/arms", dependencies=guarded)(service.arms)
+    app.get("/metrics", dependencies=guarded, response_class=Response)(service.metrics)
+    app.get("/healthz")(service.healthz)
+    return app
+
+
+def page(
+    router: Router, *, directory: str | os.PathLike[str] | None = None
+) -> tuple[Scrape, Callable[[], None]]:
+    """Return what makes the page of metrics of a Router, and what ends it; for the directory see `export`.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> scrape, end = page(Router(LinUCB(2, 1, rng=0)))
+    >>> b"banditroute_decisions_total 0.0" in scrape()
+    True
+    >>> end()
+    """
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from banditroute.servers.prometheus import export
+
+    registry = CollectorRegistry()
+    collector = export(router, registry, directory=directory)
+    return partial(generate_latest, registry), collector.close
+
+
+class _Service:
+    """The calls of the service on one Router."""
+
+    def __init__(
+        self, make: Callable[[], Router], metrics: Callable[[Router], tuple[Scrape, Callable[[], None]]]
+    ) -> None:
+        self._make, self._metrics = make, metrics
+        self._router: Router | None = None
+        self._repeats: Repeats | None = None
+        self._scrape: Scrape = bytes
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Hold a Router while the service runs; at the end it publishes and writes what it holds."""
+        router = await asyncio.to_thread(self._make)
+        self._scrape, end = self._metrics(router)
+        self._router, self._repeats = router, Repeats(router)
+        try:
+            yield
+        finally:
+            self._router = None
+            end()
+            await asyncio.to_thread(router.close)
+
+    def _open(self) -> tuple[Router, Repeats]:
+        if self._router is None or self._repeats is None:
+            raise HTTPException(503, "the service stops")
+        return self._router, self._repeats
+
+    async def select(self, ask: Ask) -> Choice:
+        """Choose the arm that serves a request."""
+        router, repeats = self._open()
+        decide = partial(
+            router.select,
+            ask.context,
+            set(ask.eligible) if ask.eligible is not None else None,
+            ask.prices,
+            ask.protected,
+            ask.weights,
+            ask.session,
+        )
+        try:
+            if ask.id is None:
+                chosen = Chosen.of(decide())
+            elif repeats.store is None:
+                chosen = repeats.select(ask.id, decide)
+            else:
+                chosen = await asyncio.to_thread(repeats.select, ask.id, decide)
+        except Exception as error:
+            raise _refusal(error) from error
+        return Choice(id=str(chosen.id), arm=chosen.arm, propensity=chosen.propensity, hit=chosen.hit)
+
+    async def feedback(self, answer: Answer) -> Stands:
+        """Learn what came of a decision; whoever repeats it gets the same answer, and nothing is learned twice."""
+        router, repeats = self._open()
+        try:
+            key = await repeats.key(answer.id)
+            learned = await aupdate(
+                router, key, answer.reward, answer.cost, answer.seconds, answer.failed, answer.source
+            )
+            now = "answered" if learned else await in_loop(router, key, partial(standing, router, key))
+        except Exception as error:
+            raise _refusal(error) from error
+        if now == "pending":
+            raise HTTPException(
+                429, "not taken: the source is above its rate; the decision awaits its feedback"
+            )
+        return Stands(id=str(key), standing=now or "answered")
+
+    async def cancel(self, gone: Withdrawal) -> Stands:
+        """Withdraw a decision: it teaches nothing."""
+        router, repeats = self._open()
+        try:
+            key = await repeats.key(gone.id)
+            now = await in_loop(router, key, partial(withdraw, router, key))
+        except Exception as error:
+            raise _refusal(error) from error
+        return Stands(id=str(key), standing=now)
+
+    async def arms(self) -> Arms:
+        """List the arms, and what this worker counted of them."""
+        router, _ = self._open()
+        stats, resident = router.stats()["arms"], set(router.resident)
+        return Arms(
+            arms=[
+                Arm(
+                    name=name,
+                    resident=name in resident,
+                    quarantined=bool(of["quarantined"]),
+                    decisions=int(of["decisions"]),
+                    learned=int(of["learned"]),
+                    mean_reward=of["mean_reward"] if of["learned"] else None,
+                )
+                for name, of in stats.items()
+            ]
+        )
+
+    async def healthz(self) -> dict[str, str]:
+        """Tell whether the service takes calls: 200, or 503."""
+        self._open()
+        return {"status": "ok"}
+
+    def metrics(self) -> Response:
+        """Show the numbers of all workers to Prometheus; reads files, so in a thread."""
+        self._open()
+        return Response(self._scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _guard(token: str) -> Callable[..., None]:
+    """Return what lets calls with the token in."""
+    bearer = HTTPBearer(auto_error=False, description="The token of the service.")
+
+    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        sent = b"" if given is None else given.credentials.encode(errors="replace")
+        if not secrets.compare_digest(sent, token.encode()):
+            raise HTTPException(401, "the token is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+def _refusal(error: Exception) -> HTTPException:
+    """Return what a caller is told of an error."""
+    if isinstance(error, UnknownDecision):
+        return HTTPException(404, str(error))
+    if isinstance(error, UnknownArm):
+        return HTTPException(422, str(error))
+    if isinstance(error, OSError):
+        return HTTPException(503, f"the store is down: {error}")
+    if isinstance(error, ValueError | TypeError):
+        return HTTPException(422, str(error))
+    raise error
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    """Tell what of a body is wrong, without sending it back: it may hold what JSON cannot."""
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    lines = [f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in faults]
+    return JSONResponse({"detail": "; ".join(lines)}, 422)
