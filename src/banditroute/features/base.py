@@ -49,7 +49,8 @@ class Features(ABC):
 
     def __call__(self, request: Any) -> Floats:
         """Return the context of one request, shape (dim,)."""
-        return self.batch([request])[0]
+        context: Floats = self.batch([request])[0]
+        return context
 
     @property
     def fitted(self) -> bool:

@@ -144,6 +144,10 @@ class OnlineMatching(LiveGraph):
         edges = Edges(indptr, items, count, squared=estimator == "raw", precision=self.init_precision)
         super().__init__(edges, count, graph.names, rng)
 
+    def __repr__(self) -> str:
+        """Show how many items it knows and how it estimates."""
+        return f"OnlineMatching(items={self.n_items}, learned={self.learned}, alpha={self.alpha:g}, estimator={self.estimator!r})"
+
     # -- the request path -----------------------------------------------------------------------------------
 
     def select(self, clusters: ArrayLike, weights: ArrayLike, *, k: int = 1, exploit: bool = False) -> Pick:
