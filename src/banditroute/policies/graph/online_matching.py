@@ -146,7 +146,8 @@ class OnlineMatching(LiveGraph):
 
     def __repr__(self) -> str:
         """Show how many items it knows and how it estimates."""
-        return f"OnlineMatching(items={self.n_items}, learned={self.learned}, alpha={self.alpha:g}, estimator={self.estimator!r})"
+        learned, how = self.learned, f"alpha={self.alpha:g}, estimator={self.estimator!r}"
+        return f"OnlineMatching(items={self.n_items}, learned={learned}, {how})"
 
     # -- the request path -----------------------------------------------------------------------------------
 
