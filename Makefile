@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench bench-compare study servers soak docs linkcheck clean
@@ -21,7 +22,7 @@ demo: $(STAMP) ## Fifteen adapters, room for four: a table, pictures and a CSV i
 	$(BIN)/banditroute demo --out out/demo
 
 test: $(STAMP) ## All tests, doctests and the code of the documents.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP) ## Style, format and types.
 	$(BIN)/ruff check .
@@ -43,6 +44,11 @@ bench-compare: $(STAMP) ## Time this code against another commit: BASE=...
 
 study: $(STAMP) ## Residency controllers over workloads, into out/study.
 	$(BIN)/python benchmarks/study_polar.py --out out/study
+
+# The partners that the suite is too small for: PyTorch and PEFT, LiteLLM's proxy, llama.cpp in a process of its own.
+servers: $(STAMP) ## Against real model servers and gateways; installs them first.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llamacpp,peft,litellm]'
+	$(BIN)/python -m pytest -rs tests/servers_real tests/test_model_servers.py tests/test_llamacpp_server.py $(wildcard tests/test_litellm*.py)
 
 soak: $(STAMP) ## Long runs: memory, tails, faults of the disk, cut connections, a rolling deployment.
 	$(BIN)/python benchmarks/soak.py

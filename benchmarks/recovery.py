@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from banditroute import LinUCB, Policy, Stream, simulate
-from banditroute.policies import Restarting, SlidingWindow, Stale
+from banditroute.policies import Restarting, SlidingWindow, StalenessInflation
 
 POLICIES: dict[str, Callable[[int], Policy]] = {
     "Restarting(LinUCB(mix=.05))": lambda s: Restarting(LinUCB(5, 6, mix=0.05, rng=s)),
@@ -29,7 +29,7 @@ POLICIES: dict[str, Callable[[int], Policy]] = {
     "Restarting(LinUCB())": lambda s: Restarting(LinUCB(5, 6, rng=s)),
     "LinUCB(discount=.995)": lambda s: LinUCB(5, 6, discount=0.995, rng=s),
     "SlidingWindow(LinUCB(), 1000)": lambda s: SlidingWindow(LinUCB(5, 6, rng=s), 1000),
-    "Stale(LinUCB())": lambda s: Stale(LinUCB(5, 6, rng=s)),
+    "StalenessInflation(LinUCB())": lambda s: StalenessInflation(LinUCB(5, 6, rng=s)),
     "LinUCB(mix=.05)": lambda s: LinUCB(5, 6, mix=0.05, rng=s),
     "LinUCB()": lambda s: LinUCB(5, 6, rng=s),
 }

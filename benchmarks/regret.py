@@ -27,17 +27,17 @@ from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Policy, Stream
 from banditroute.policies import (
     EMA,
     UCB1,
+    BatchedUpdates,
     BetaThompson,
     Choice,
     GaussianThompson,
     HybridLinUCB,
     LogisticUCB,
-    RarelySwitching,
     Restarting,
     RoundRobin,
     SlidingWindow,
     SquareCB,
-    Stale,
+    StalenessInflation,
 )
 from banditroute.simulation import LinearEnvironment
 
@@ -79,9 +79,9 @@ POLICIES: dict[str, Callable[[int, int, int], Policy]] = {
     "HybridLinUCB": lambda k, d, s: HybridLinUCB(k, d, rng=s),
     "SquareCB": lambda k, d, s: SquareCB(LinUCB(k, d, rng=s)),
     "SlidingWindow 1000": lambda k, d, s: SlidingWindow(LinUCB(k, d, rng=s), 1000),
-    "Stale": lambda k, d, s: Stale(LinUCB(k, d, rng=s)),
+    "Stale": lambda k, d, s: StalenessInflation(LinUCB(k, d, rng=s)),
     "Restarting mix .05": lambda k, d, s: Restarting(LinUCB(k, d, mix=0.05, rng=s)),
-    "RarelySwitching": lambda k, d, s: RarelySwitching(LinUCB(k, d, rng=s)),
+    "RarelySwitching": lambda k, d, s: BatchedUpdates(LinUCB(k, d, rng=s)),
 }
 FIXED = "best Fixed"  # known in hindsight only
 REFERENCE = "LinUCB"

@@ -21,7 +21,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 # Modules that a user of the package imports from, beside the package itself; the rest is behind them.
 MODULES = [
-    "policies", "policies.graph", "residency", "residency.paging", "terms", "logs", "durability", "router", "simulation",
+    "policies", "policies.graph", "features", "config", "residency", "residency.paging", "terms", "logs", "durability", "router", "simulation",
     "evaluation",
 ]  # fmt: skip
 

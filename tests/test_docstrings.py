@@ -8,7 +8,7 @@ import pytest
 import banditroute
 
 ROOMS = [
-    "records", "policies", "policies.graph", "residency", "residency.paging", "terms", "logs", "durability", "router",
+    "records", "policies", "policies.graph", "features", "config", "residency", "residency.paging", "terms", "logs", "durability", "router",
     "servers", "simulation", "evaluation", "plots", "testing",
 ]  # fmt: skip
 # Made by a Router, never by a user: they say what they do and need not show it.

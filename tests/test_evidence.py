@@ -11,6 +11,7 @@ from banditroute.errors import UnknownArm
 from banditroute.policies import (
     EMA,
     UCB1,
+    BatchedUpdates,
     BetaThompson,
     ClusterGraph,
     EvidencePolicy,
@@ -19,13 +20,12 @@ from banditroute.policies import (
     GraphDiagLinUCB,
     HybridLinUCB,
     LogisticUCB,
-    RarelySwitching,
     Restarting,
     RoundRobin,
     SharedLinUCB,
     SlidingWindow,
     SquareCB,
-    Stale,
+    StalenessInflation,
     Uniform,
     summed,
 )
@@ -59,11 +59,11 @@ SHARING = {
     "GraphDiagLinUCB": lambda rng: GraphDiagLinUCB(graph(), alpha=0.3, init_precision=0.5, rng=rng),
     "SquareCB": lambda rng: SquareCB(LinUCB(4, 3, rng=rng)),
     "Restarting": lambda rng: Restarting(LinUCB(4, 3, discount=0.999, rng=rng)),
-    "Stale": lambda rng: Stale(LinUCB(4, 3, rng=rng)),
+    "Stale": lambda rng: StalenessInflation(LinUCB(4, 3, rng=rng)),
     "SlidingWindow": lambda rng: SlidingWindow(LinUCB(4, 3, rng=rng), window=150),
     "SlidingWindow-Hybrid": lambda rng: SlidingWindow(HybridLinUCB(4, 3, features=features, rng=rng), 150),
-    "RarelySwitching": lambda rng: RarelySwitching(LinUCB(4, 3, discount=0.999, rng=rng)),
-    "Restarting-Stale": lambda rng: Restarting(Stale(LinUCB(4, 3, rng=rng))),
+    "RarelySwitching": lambda rng: BatchedUpdates(LinUCB(4, 3, discount=0.999, rng=rng)),
+    "Restarting-Stale": lambda rng: Restarting(StalenessInflation(LinUCB(4, 3, rng=rng))),
 }
 ALONE = {
     "LogisticUCB": lambda rng: LogisticUCB(4, 3, rng=rng),
@@ -420,8 +420,8 @@ def test_a_window_of_another_size_keeps_what_it_may():
     [
         lambda: Restarting(LinUCB(3, 2, rng=0)),
         lambda: SlidingWindow(UCB1(3, 2, rng=0), 40),
-        lambda: RarelySwitching(LinUCB(3, 2, rng=0), 1e9),
-        lambda: Stale(LinUCB(3, 2, rng=0)),
+        lambda: BatchedUpdates(LinUCB(3, 2, rng=0), 1e9),
+        lambda: StalenessInflation(LinUCB(3, 2, rng=0)),
         lambda: SquareCB(LinUCB(3, 2, rng=0)),
     ],
 )

@@ -1,8 +1,13 @@
 """Rooms import only rooms above them: the architecture, parsed from the source, lazy and typing imports included."""
 
 import ast
+import importlib
+import importlib.metadata
+import pkgutil
+import re
 import subprocess
 import sys
+import types
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -110,6 +115,34 @@ def test_packages_stay_at_home(package):
         and not any(name == home or name.startswith(home + ".") for home in homes)
     ]
     assert not guests
+
+
+@pytest.mark.parametrize("package", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+def test_no_public_name_hides_a_module(package):
+    """``import banditroute.room.part as m`` binds a module, whatever the room's face exports."""
+    face = importlib.import_module(f"banditroute.{package}".rstrip("."))
+    hidden = []
+    for found in pkgutil.iter_modules(face.__path__):
+        if found.name == "__main__":
+            continue
+        try:
+            importlib.import_module(f"{face.__name__}.{found.name}")
+        except ImportError:  # an extra that is not installed
+            continue
+        if not isinstance(getattr(face, found.name), types.ModuleType):
+            hidden.append(found.name)
+    assert not hidden
+
+
+def test_what_the_package_requires_is_imported():
+    used = {package for module in MODULES for package in imported(module)[1]}
+    required = {
+        requirement.partition(";")[0].strip()
+        for requirement in importlib.metadata.requires("banditroute")
+        if "extra ==" not in requirement
+    }
+    assert {re.split(r"[<>=!~\[ ]", one)[0] for one in required} == CORE
+    assert used >= CORE
 
 
 def test_importing_the_package_needs_the_core_only():

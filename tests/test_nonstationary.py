@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from banditroute import LinTS, LinUCB, Stream, simulate
-from banditroute.policies import UCB1, GaussianThompson, RarelySwitching, Restarting, SlidingWindow, Stale
+from banditroute.policies import (
+    UCB1,
+    BatchedUpdates,
+    GaussianThompson,
+    Restarting,
+    SlidingWindow,
+    StalenessInflation,
+)
 from banditroute.testing import CHECKS
 
 TEXTBOOK = {"alpha": 0.5, "ridge": 1.0, "prior": None}
@@ -13,10 +20,10 @@ POLICIES = {
     "SlidingWindow": lambda rng: SlidingWindow(LinUCB(4, 3, mix=0.1, rng=rng)),
     "SlidingWindow-short": lambda rng: SlidingWindow(LinTS(3, 2, rng=rng), window=30),
     "SlidingWindow-UCB1": lambda rng: SlidingWindow(UCB1(4, 3, rng=rng), window=50),
-    "Stale": lambda rng: Stale(LinUCB(4, 3, rng=rng)),
-    "RarelySwitching": lambda rng: RarelySwitching(LinUCB(4, 3, mix=0.1, rng=rng, **TEXTBOOK)),
+    "Stale": lambda rng: StalenessInflation(LinUCB(4, 3, rng=rng)),
+    "RarelySwitching": lambda rng: BatchedUpdates(LinUCB(4, 3, mix=0.1, rng=rng, **TEXTBOOK)),
     "Restarting": lambda rng: Restarting(LinUCB(4, 3, mix=0.1, rng=rng)),
-    "Restarting-Stale": lambda rng: Restarting(Stale(LinUCB(4, 3, rng=rng))),
+    "Restarting-Stale": lambda rng: Restarting(StalenessInflation(LinUCB(4, 3, rng=rng))),
 }
 BATCH = {"online_equals_batch"}  # does not hold for what forgets
 LEFT_OUT = {
@@ -62,7 +69,7 @@ def test_a_window_that_holds_everything_is_stationary():
 def test_nothing_to_forget_or_inflate_is_stationary():
     stream = course(1, 1500)
     plain = simulate(LinUCB(5, 6, rng=1), stream, engine="router")
-    for policy in (Stale(LinUCB(5, 6, rng=1), discount=1.0), LinUCB(5, 6, discount=1.0, rng=1)):
+    for policy in (StalenessInflation(LinUCB(5, 6, rng=1), discount=1.0), LinUCB(5, 6, discount=1.0, rng=1)):
         np.testing.assert_array_equal(simulate(policy, stream, engine="router").arms, plain.arms)
 
 
@@ -81,7 +88,10 @@ def test_a_window_knows_what_a_new_policy_would_learn_from_it():
 
 
 def test_stale_widths():
-    policy, plain = Stale(LinUCB(3, 1, rng=0, **TEXTBOOK), discount=0.9), LinUCB(3, 1, rng=0, **TEXTBOOK)
+    policy, plain = (
+        StalenessInflation(LinUCB(3, 1, rng=0, **TEXTBOOK), discount=0.9),
+        LinUCB(3, 1, rng=0, **TEXTBOOK),
+    )
     for t in range(60):
         arm = 0 if t < 5 else 1 if t < 50 else 2
         for p in (policy, plain):
@@ -96,7 +106,7 @@ def test_stale_widths():
 
 def test_batches_hold_everything_back_until_an_arm_may_have_doubled_its_determinant():
     rng = np.random.default_rng(3)
-    policy, eager = RarelySwitching(LinUCB(3, 4, rng=0, **TEXTBOOK)), LinUCB(3, 4, rng=0, **TEXTBOOK)
+    policy, eager = BatchedUpdates(LinUCB(3, 4, rng=0, **TEXTBOOK)), LinUCB(3, 4, rng=0, **TEXTBOOK)
     switched = [np.linalg.slogdet(eager.precision(a))[1] for a in range(3)]
     for t in range(3000):
         arm, x, r = int(rng.integers(3)), rng.standard_normal(4), rng.random()
@@ -157,7 +167,7 @@ def test_reward_recovers_from_a_change(name):
 def test_feedback_of_an_arm_that_left_is_dropped_from_what_waits():
     for make in (
         lambda: SlidingWindow(UCB1(3, 1, rng=0), 50),
-        lambda: RarelySwitching(UCB1(3, 1, rng=0), 1e9),
+        lambda: BatchedUpdates(UCB1(3, 1, rng=0), 1e9),
     ):
         policy = make()
         for t in range(30):
@@ -168,12 +178,12 @@ def test_feedback_of_an_arm_that_left_is_dropped_from_what_waits():
 
 
 def test_state_of_another_kind_is_refused():
-    policy = Stale(LinUCB(3, 2, rng=0))
+    policy = StalenessInflation(LinUCB(3, 2, rng=0))
     header, arrays = policy.to_state()
     for bad in ({**header, "policy": "other"}, {**header, "arms": ["a", "b", "c"]}):
         with pytest.raises(ValueError, match="must be"):
             policy.load_state(bad, arrays)
     with pytest.raises(TypeError, match="widened"):
-        Stale(UCB1(3, 2))
+        StalenessInflation(UCB1(3, 2))
     with pytest.raises(TypeError, match="Policy"):
         SlidingWindow("LinUCB")

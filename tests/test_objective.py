@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from banditroute._core.kernels import facility, facility_exact
 from banditroute.residency import best_set, coverage, gains, gap, objective
-from banditroute.residency.look import Look
+from banditroute.residency.set_search import SetSearch
 from naive_facility import best_value, climb, clustered, feasible_sets, isotropic, low_rank, value
 
 INTERPRETED = bool(os.environ.get("NUMBA_DISABLE_JIT"))
@@ -237,7 +237,7 @@ def test_what_members_are_worth_is_what_leaving_them_out_loses(seed):
     rng = np.random.default_rng(seed)
     utilities, faults = (clustered, isotropic)[seed % 2](rng, 9, 40)
     members = sorted(rng.choice(9, rng.integers(1, 6), replace=False).tolist())
-    look, mask = Look(utilities, faults), np.isin(np.arange(9), members)
+    look, mask = SetSearch(utilities, faults), np.isin(np.arange(9), members)
     whole = value(utilities, faults, members) / 40
     slow = [whole - value(utilities, faults, [i for i in members if i != m]) / 40 for m in members]
     assert look.losses(members) == pytest.approx(slow, abs=1e-12)
@@ -256,7 +256,7 @@ def test_the_search_of_a_look_is_that_of_best_set(seed):
     sizes = np.ones(9) if seed % 2 else rng.uniform(0.5, 2.0, 9)
     loads, capacity = rng.uniform(0.0, 0.1, 9), 4.0
     before, pinned = rng.random(9) < 0.3, np.arange(9) == seed % 3
-    chosen = Look(utilities, faults).best(capacity, sizes, pinned, previous=before, loads=loads)
+    chosen = SetSearch(utilities, faults).best(capacity, sizes, pinned, previous=before, loads=loads)
     slow = best_set(
         utilities, faults, capacity, previous=np.flatnonzero(before).tolist(), loads=loads, sizes=sizes,
         pinned=[seed % 3], method="swap",

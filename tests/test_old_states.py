@@ -10,6 +10,7 @@ from banditroute._core import container
 from banditroute.policies import (
     EMA,
     UCB1,
+    BatchedUpdates,
     BetaThompson,
     ClusterGraph,
     Fixed,
@@ -18,13 +19,12 @@ from banditroute.policies import (
     HybridLinUCB,
     LogisticUCB,
     OnlineMatching,
-    RarelySwitching,
     Restarting,
     RoundRobin,
     SharedLinUCB,
     SlidingWindow,
     SquareCB,
-    Stale,
+    StalenessInflation,
     Uniform,
 )
 
@@ -54,8 +54,8 @@ MADE = {
     "RoundRobin": lambda: RoundRobin(4, 3),
     "SquareCB": lambda: SquareCB(LinUCB(4, 3)),
     "SlidingWindow": lambda: SlidingWindow(LinUCB(4, 3, mix=0.1), window=50),
-    "Stale": lambda: Stale(LinUCB(4, 3)),
-    "RarelySwitching": lambda: RarelySwitching(LinUCB(4, 3, mix=0.1)),
+    "Stale": lambda: StalenessInflation(LinUCB(4, 3)),
+    "RarelySwitching": lambda: BatchedUpdates(LinUCB(4, 3, mix=0.1)),
     "Restarting": lambda: Restarting(LinUCB(4, 3, mix=0.1)),
 }
 

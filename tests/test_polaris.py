@@ -8,8 +8,8 @@ import pytest
 from banditroute import LRU, LinUCB, Polaris, Problem, Router, Static, Stream, regret, simulate
 from banditroute._core.kernels.shadow import replay
 from banditroute.residency import ResidentSet
-from banditroute.residency.look import Look
 from banditroute.residency.polaris import RULES, _left_free, _newest, _worth_holding
+from banditroute.residency.set_search import SetSearch
 from banditroute.simulation import (
     best_static_set,
     bursts,
@@ -99,7 +99,7 @@ def test_room_for_guests():
 def test_members_must_be_worth_their_load():
     resident = ResidentSet(3, 3, pinned=[2])
     shown = view(constant([0]), constant([0]), [0.5, 0.5, 0.5], resident, loads=[1.0, 1.0, 1.0])
-    look, every = Look(np.array([[0.9, 0.8, 0.0], [0.1, 0.2, 0.0]]), shown.faults), np.arange(3)
+    look, every = SetSearch(np.array([[0.9, 0.8, 0.0], [0.1, 0.2, 0.0]]), shown.faults), np.arange(3)
     # Without arm 0 the first context loses 0.1, without arm 1 the second does: 0.05 on average, 1 / (2 * 5) is 0.1.
     assert _worth_holding(look, shown, every, 5).tolist() == [False, False, False]
     assert _worth_holding(look, shown, every, 11).tolist() == [True, True, False]  # pins stay in all the same
@@ -205,7 +205,7 @@ def test_requests_in_the_short_look_are_not_scored_again():
     scored = []
     mean = lambda x: scored.append(len(x)) or x.copy()  # noqa: E731 - the rewards are the context
     shown = view(mean, lambda x: np.zeros_like(x), np.full(5, 0.3), resident)
-    fresh = deepcopy(controller)._earned(shown, Look(np.empty((0, 5)), shown.faults))
+    fresh = deepcopy(controller)._earned(shown, SetSearch(np.empty((0, 5)), shown.faults))
     assert scored == [40]
     short = controller._look(shown, 0.125)  # the last 80 of 640, each of them
     assert np.allclose(controller._earned(shown, short), fresh, atol=1e-12)

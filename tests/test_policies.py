@@ -265,7 +265,7 @@ def test_states_that_make_no_sense_are_refused(name):
         True, np.True_, np.array(True), "0.5", b"0.5", bytearray(b"1"), memoryview(b"1"), np.array("0.5"), np.str_("1"),
         np.bytes_(b"1"), 1j, np.complex128(1 + 2j), np.timedelta64(3), np.array(None), None, object(), [1.0], np.ones(1),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_is_no_number_is_no_reward_and_no_weight(value):
     for policy in (UCB1(2, 1, rng=0), HybridLinUCB(2, 1, rng=0)):

@@ -11,7 +11,8 @@ from adapter_servers import Clock, Server
 from banditroute._core.calls import LimitedCalls
 from banditroute.records import Capabilities
 from banditroute.router.backends import as_backend
-from banditroute.router.reconciler import COUNTS, Reconciler
+from banditroute.router.conversation import COUNTS
+from banditroute.router.reconciler import Reconciler
 
 
 def reconciler(server, clock=None, **options):

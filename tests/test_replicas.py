@@ -22,7 +22,7 @@ from banditroute.policies import (
     Restarting,
     SharedLinUCB,
     SlidingWindow,
-    Stale,
+    StalenessInflation,
 )
 from banditroute.router import RewardLimits
 from banditroute.terms import ArmHealth
@@ -864,7 +864,7 @@ POLICIES = {
     "beta": lambda rng: BetaThompson(3, 2, rng=rng),
     "diagonal": lambda rng: DiagLinUCB(3, 2, rng=rng),
     "greedy": lambda rng: EpsilonGreedy(3, 2, rng=rng),
-    "stale": lambda rng: Stale(LinUCB(3, 2, rng=rng)),
+    "stale": lambda rng: StalenessInflation(LinUCB(3, 2, rng=rng)),
 }
 
 

@@ -11,8 +11,8 @@ from banditroute import LFU, LRU, LinUCB, Polar, Router, Static
 from banditroute._core.kernels import loop
 from banditroute.policies import Choice
 from banditroute.residency import ResidentSet, View, Window
-from banditroute.residency.look import Look
 from banditroute.residency.polar import planned
+from banditroute.residency.set_search import SetSearch
 from controllers import Forcing
 
 # -- ResidentSet ------------------------------------------------------------------------------------------------------
@@ -300,9 +300,9 @@ def test_hysteresis_holds_small_gains():
     )  # hardly better than what is loaded
     utilities[:, 2] = 0.0
     at = view(resident, np.full(3, 0.3), np.zeros(3), utilities)
-    look = Look(utilities, at.faults)
+    look = SetSearch(utilities, at.faults)
     free, held = planned(look, at, 100, 0.0), planned(look, at, 100, 3.0)
     assert free.tolist() in ([True, False, False], [False, True, False])
     assert held.tolist() == [True, False, False]
     utilities[:, 1] = utilities[:, 0] + 0.25
-    assert planned(Look(utilities, at.faults), at, 100, 3.0).tolist() == [False, True, False]
+    assert planned(SetSearch(utilities, at.faults), at, 100, 3.0).tolist() == [False, True, False]

@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told():
         ("/feedback", {"id": "7", "reward": 1.0}, 404, "decision_id"),
         ("/feedback", {"id": "-7x", "reward": 1.0}, 404, ""),
         ("/feedback", {"id": "", "reward": 1.0}, 422, ""),
-        ("/feedback", {"id": "9" * 40, "reward": 1.0}, 422, ""),
+        ("/feedback", {"id": "9" * 40, "reward": 1.0}, 404, ""),
         ("/feedback", {"id": "7"}, 422, "reward"),
         ("/cancel", {"id": "7"}, 404, "decision_id"),
     ]

@@ -24,8 +24,12 @@ COMMANDS = {
     "diagnose": "banditroute.cli.diagnose",
     "tune": "banditroute.cli.tune",
     "report": "banditroute.cli.report",
+    "config check": "banditroute.cli.config_check",
+    "config schema": "banditroute.cli.config_schema",
+    "warmup": "banditroute.cli.warm_up",
     "serve": "banditroute.cli.serve",
 }
+GROUPS = {"study": "Compare on data", "config": "Configuration files"}
 # What the data or the machine can cause; TypeError is how the library refuses arrays of the wrong kind.
 FAILURES = (
     BanditRouteError,
@@ -58,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         *parents, name = words.split()
         group = "".join(parents)
         if group not in groups:
-            parent = groups[""].add_parser(group, help="Compare on data: " + _members(group))
+            parent = groups[""].add_parser(group, help=f"{GROUPS[group]}: {_members(group)}")
             groups[group] = parent.add_subparsers(metavar="WHAT", required=True)
         command = import_module(module)
         text = (command.__doc__ or "").strip()

@@ -3,19 +3,19 @@
 import json
 import os
 import tomllib
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from banditroute._core import validation as check
+from banditroute.config.faults import faults
 from banditroute.config.models import config_model
 from banditroute.config.options import Options
 from banditroute.errors import BanditRouteError
 
-__all__ = ["ConfigError", "check_config", "config_schema", "read_config"]
+__all__ = ["ConfigError", "check_config", "checked", "config_schema", "read_config"]
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -55,29 +55,59 @@ def read_config(source: Source) -> tuple[str, dict[str, Any]]:
     if isinstance(source, Mapping):
         return "config", dict(source)
     path = Path(source)
-    text = path.read_text(encoding="utf-8")
+    ending = path.suffix.lower()
+    if ending not in READERS:
+        raise ConfigError(f"{path}: must end in .toml, .json, .yaml or .yml, got {path.suffix!r}")
     try:
-        if path.suffix == ".toml":
-            given: Any = tomllib.loads(text)
-        elif path.suffix == ".json":
-            given = json.loads(text)
-        elif path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            given = yaml.safe_load(text)
-        else:
-            raise ConfigError(f"{path}: must end in .toml, .json, .yaml or .yml, got {path.suffix!r}")
-    except ConfigError:
-        raise
+        given: Any = READERS[ending](path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: must be well-formed {path.suffix[1:].upper()}, got: {error}") from None
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise ConfigError(f"{path}: must be well-formed YAML, got: {error}") from None
-        raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(
+            f"{path}: must be well-formed {ending[1:].upper()} in UTF-8, got: {reason}"
+        ) from None
     if not isinstance(given, dict):
-        raise ConfigError(f"{path}: must be a table of settings, got {type(given).__name__}")
+        raise ConfigError(f"{path}: must be a table of settings, got {check.shown(given)}")
     return str(path), given
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a table; of two values under one key the reader cannot know which was meant."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        seen = [key for key, _ in pairs]
+        twice = next(key for key in seen if seen.count(key) > 1)
+        raise ValueError(f"key {twice!r} twice")
+    return table
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """The safe loader, which would keep the last of two values under one key."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            if isinstance(node, yaml.MappingNode):
+                keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+                _once([(key if isinstance(key, str) else repr(key), None) for key in keys])
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    ".toml": tomllib.loads,
+    ".json": _json,
+    ".yaml": _yaml,
+    ".yml": _yaml,
+}
 
 
 def check_config(source: Source) -> Options:
@@ -101,12 +131,20 @@ def check_config(source: Source) -> Options:
     Traceback (most recent call last):
     banditroute.config.files.ConfigError: config: policy.alfa: no such setting, did you mean alpha?, got 1.0
     """
-    name, given = read_config(source)
+    return checked(*read_config(source))
+
+
+def checked(name: str, given: dict[str, Any]) -> Options:
+    """Return what was read as checked settings.
+
+    >>> checked("router.toml", {"policy": {}})
+    Traceback (most recent call last):
+    banditroute.config.files.ConfigError: router.toml: policy.kind: must be given
+    """
     try:
         return config_model().model_validate(given)
     except ValidationError as error:
-        lines = dict.fromkeys(_line(name, given, one) for one in error.errors())
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(faults(name, given, error))) from None
 
 
 def config_schema() -> dict[str, Any]:
@@ -118,57 +156,3 @@ def config_schema() -> dict[str, Any]:
     'Config'
     """
     return config_model().model_json_schema()
-
-
-def _line(name: str, given: Any, error: Any) -> str:
-    """Return one fault of a configuration as a line."""
-    path, at = [], given
-    for step in error["loc"]:
-        # A step that is not in the file is the name of an alternative that was tried.
-        if isinstance(at, dict) and step in at:
-            path.append(str(step))
-            at = at[step]
-        elif isinstance(at, list) and isinstance(step, int):
-            path.append(str(step))
-            at = at[step] if step < len(at) else None
-        elif error["type"] == "missing" and step == error["loc"][-1]:
-            path.append(str(step))
-    key = ".".join(path) or "(all)"
-    if error["type"] == "missing":
-        return f"{name}: {key}: must be given"
-    if error["type"] == "extra_forbidden":
-        near = get_close_matches(path[-1], _known(error["loc"]), 1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        return f"{name}: {key}: no such setting{hint}, got {check.shown(at)}"
-    if error["type"] == "union_tag_invalid":
-        given, known = (
-            str(error["ctx"]["tag"]),
-            [one.strip(" '") for one in error["ctx"]["expected_tags"].split(",")],
-        )
-        near = get_close_matches(given, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
-        return f"{name}: {key}.kind: no such kind, {hint}, got {given!r}"
-    rule = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{name}: {key}: {rule}, got {check.shown(at)}"
-
-
-def _known(place: tuple[Any, ...]) -> list[str]:
-    """Return the settings there are where one was misspelt."""
-    model: Any = config_model()
-    for step in place[:-1]:
-        if isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
-            model = model.model_fields[step].annotation
-        found = _named(model, step)
-        model = found or model
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return list(model.model_fields)
-    return []
-
-
-def _named(hint: Any, name: Any) -> Any:
-    """Return the model of this name within a type, or None."""
-    from typing import get_args
-
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return hint if hint.__name__ == name else None
-    return next((found for one in get_args(hint) if (found := _named(one, name)) is not None), None)

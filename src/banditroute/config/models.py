@@ -3,9 +3,10 @@
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from banditroute import policies, residency, servers, terms
+from banditroute.config.feature_options import FeaturesOptions
 from banditroute.config.options import Options, options_of
 from banditroute.policies import Policy
 from banditroute.residency import Controller
@@ -15,9 +16,12 @@ from banditroute.router import RewardLimits
 __all__ = ["CONTROLLERS", "POLICIES", "SERVERS", "TERMS", "WRAPPERS", "config_model"]
 
 # What a file can name; a wrapper goes around the policy before it.
-WRAPPERS = {name: getattr(policies, name) for name in ("Restarting", "SlidingWindow", "SquareCB", "Stale")}
+WRAPPERS = {
+    name: getattr(policies, name)
+    for name in ("Restarting", "SlidingWindow", "SquareCB", "StalenessInflation")
+}
 # Abstract, or made of objects that a file cannot hold.
-OBJECTS = ("Policy", "LinearPolicy", "RarelySwitching", "GraphDiagLinUCB", "SharedLinUCB", "HybridLinUCB")
+OBJECTS = ("Policy", "LinearPolicy", "BatchedUpdates", "GraphDiagLinUCB", "SharedLinUCB", "HybridLinUCB")
 POLICIES = {
     name: kind
     for name, kind in vars(policies).items()
@@ -29,7 +33,7 @@ POLICIES = {
         *WRAPPERS,
         "Policy",
         "LinearPolicy",
-        "RarelySwitching",
+        "BatchedUpdates",
         "GraphDiagLinUCB",
         "SharedLinUCB",
         "HybridLinUCB",
@@ -90,6 +94,24 @@ class RedisStoreOptions(Options):
     share_decisions: bool = False
 
 
+def _priced_as(given: Any) -> str:
+    """Return which of the ways to price a fault was taken."""
+    if isinstance(given, dict):
+        return "PagingModel" if "kind" in given else "by name"
+    return "in order" if isinstance(given, list) else "one for all"
+
+
+def _paging() -> Any:
+    ways = {
+        "one for all": float | int,
+        "in order": list[float | int],
+        "by name": dict[str, float | int],
+        "PagingModel": options_of(PagingModel),
+    }
+    tagged = [Annotated[hint, Tag(way)] for way, hint in ways.items()]
+    return Annotated[Union[tuple(tagged)], Discriminator(_priced_as)]  # noqa: UP007
+
+
 class DoorOptions(Options):
     """Settings of the door to LiteLLM's proxy, as its parameters of the same names; functions are ``module:name``."""
 
@@ -98,8 +120,8 @@ class DoorOptions(Options):
     failure: float | int | None = None
 
 
-def _one_of(kinds: dict[str, type]) -> Any:
-    models = [options_of(kind) for kind in kinds.values()]
+def _one_of(kinds: dict[str, type], *without: str) -> Any:
+    models = [options_of(kind, without=without) for kind in kinds.values()]
     return Annotated[Union[tuple(models)], Field(discriminator="kind")]  # noqa: UP007
 
 
@@ -110,7 +132,7 @@ def config_model() -> type[Options]:
     Examples
     --------
     >>> sorted(config_model().model_fields)[:4]
-    ['backend', 'litellm', 'paging', 'policy']
+    ['backend', 'features', 'features_state', 'litellm']
     """
 
     class Config(Options):
@@ -119,10 +141,12 @@ def config_model() -> type[Options]:
         policy: _one_of(POLICIES)  # type: ignore[valid-type]
         wrappers: list[_one_of(WRAPPERS)] = Field(default_factory=list)  # type: ignore[valid-type]
         residency: _one_of(CONTROLLERS) | None = None  # type: ignore[valid-type]
-        paging: float | int | list[float] | dict[str, float] | options_of(PagingModel) | None = None  # type: ignore[valid-type]
-        sizes: list[float] | dict[str, float] | None = None
-        terms: list[_one_of(TERMS)] = Field(default_factory=list)  # type: ignore[valid-type]
-        sources: dict[str, options_of(RewardLimits)] = Field(default_factory=dict)  # type: ignore[valid-type]
+        paging: _paging() | None = None  # type: ignore[valid-type]
+        sizes: list[float | int] | dict[str, float | int] | None = None
+        features: FeaturesOptions | None = None
+        features_state: str | None = None  # a file that `Features.save` wrote
+        terms: list[_one_of(TERMS, "arms", "dim")] = Field(default_factory=list)  # type: ignore[valid-type]
+        sources: dict[str, options_of(RewardLimits, tagged=False)] = Field(default_factory=dict)  # type: ignore[valid-type]
         backend: _one_of(SERVERS) | None = None  # type: ignore[valid-type]
         router: RouterOptions = RouterOptions()
         recover: Recovery | None = None

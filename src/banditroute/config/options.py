@@ -12,7 +12,7 @@ __all__ = ["Options", "options_of"]
 
 Numbers = float | list[float] | dict[str, float]  # one for all arms, one for each, or by name
 PLAIN = (bool, int, float, str)
-SKIPPED = ("self", "base", "policy", "router")  # objects, which a file cannot hold
+SKIPPED = ("self", "base", "policy", "router", "of", "encoder", "parts")  # objects, which a file cannot hold
 
 
 class Options(BaseModel):
@@ -45,8 +45,10 @@ def _plain(hint: Any) -> Any:
 
 
 @cache
-def options_of(kind: type) -> type[Options]:
-    """Return the model of what a file may say of a class, besides its ``kind``.
+def options_of(kind: type, *, tagged: bool = True, without: tuple[str, ...] = ()) -> type[Options]:
+    """Return the model of what a file may say of a class, besides its ``kind``, needless where there is one alone.
+
+    What is in `without` is known from elsewhere.
 
     Examples
     --------
@@ -54,7 +56,7 @@ def options_of(kind: type) -> type[Options]:
     >>> sorted(options_of(LRU).model_fields)
     ['capacity', 'kind', 'pinned', 'rng']
     """
-    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)}
+    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)} if tagged else {}
     for owner in kind.__mro__:
         start = vars(owner).get("__init__")
         if not inspect.isfunction(start):
@@ -65,7 +67,7 @@ def options_of(kind: type) -> type[Options]:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 passes_on = passes_on or parameter.kind is parameter.VAR_KEYWORD
                 continue
-            hint = None if name in SKIPPED or name in fields else _plain(hints.get(name))
+            hint = None if name in (*SKIPPED, *without) or name in fields else _plain(hints.get(name))
             if hint is not None:
                 required = parameter.default is parameter.empty
                 fields[name] = (hint, ...) if required else (hint, None)

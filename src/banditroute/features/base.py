@@ -49,7 +49,8 @@ class Features(ABC):
 
     def __call__(self, request: Any) -> Floats:
         """Return the context of one request, shape (dim,)."""
-        return self.batch([request])[0]
+        context: Floats = self.batch([request])[0]
+        return context
 
     @property
     def fitted(self) -> bool:
@@ -148,7 +149,7 @@ class Features(ABC):
 
 
 def fitted_copy(features: Features, sample: Sequence[Any]) -> Features:
-    """Return a map that is fitted: this one, or a copy, so that whoever holds it stays whole when a later step fails."""
+    """Return a map that is fitted: this one, or a copy: nothing is left half done when a later step fails."""
     return features if features.fitted else copy.copy(features).fit(sample)
 
 

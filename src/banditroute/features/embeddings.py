@@ -22,8 +22,8 @@ class Embedding(Features):
     ----------
     encoder : callable, Features or scikit-learn transformer, optional
         Takes a list of requests and returns their vectors, (n, D): ``model.encode`` of sentence-transformers or
-        model2vec, a call of an API, another map, or a fitted pipeline with a ``transform``. Left out, requests are
-        vectors.
+        model2vec, a call of an API, another map, or a pipeline with a ``transform`` that is fitted already. Left
+        out, requests are vectors.
     components : int, optional
         Principal components kept; all coordinates as they are when left out.
     whiten : bool
@@ -78,7 +78,7 @@ class Embedding(Features):
         self.whiten, self.center, self.unit = whiten, center, unit
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a text, got {check.shown(name)}")
-        self.name = name
+        self._described = described(encoder) if name is None else name
         self._mean: Floats | None = None
         self._axes: Floats | None = (
             None  # (D, dim) projection and scale in one; (dim,) scale where nothing is projected
@@ -102,7 +102,7 @@ class Embedding(Features):
     def settings(self) -> dict[str, Any]:
         """Return what was chosen, as plain data; of the encoder its name and, where it can be read, what it holds."""
         return {
-            "encoder": described(self.encoder) if self.name is None else self.name,
+            "encoder": self._described,
             "components": self.components,
             "whiten": self.whiten,
             "center": self.center,

@@ -55,7 +55,7 @@ def _parts(value: Any, depth: int) -> Iterator[bytes]:
         for key in sorted(value, key=str):
             yield f"{key}:".encode()
             yield from _parts(value[key], depth + 1)
-    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray)):
+    elif isinstance(value, list | tuple | np.ndarray):
         yield f"[{len(value)}".encode()
         for one in value:
             yield from _parts(one, depth + 1)

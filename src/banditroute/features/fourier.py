@@ -100,7 +100,7 @@ class Fourier(Features):
 
     def take(self, arrays: Arrays) -> None:
         """Take up what `arrays` returned."""
-        waves = check.matrix("waves", check.entry("arrays", arrays, "waves"), columns=self.dim)
+        of = taken_copy(self.of, arrays, "of.")
+        waves = check.matrix("waves", check.entry("arrays", arrays, "waves"), columns=self.dim, rows=of.dim)
         phases = check.vector("phases", check.entry("arrays", arrays, "phases"), self.dim)
-        self.of = taken_copy(self.of, arrays, "of.")
-        self._waves, self._phases = waves.copy(), phases.copy()
+        self.of, self._waves, self._phases = of, waves.copy(), phases.copy()

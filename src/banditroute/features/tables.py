@@ -165,7 +165,7 @@ class Fields(Features):
     Examples
     --------
     >>> from banditroute.features import HashedText
-    >>> features = Fields({"tier": Category(["free", "pro"]), "tokens": Number(0, 8000, log=True), "text": HashedText(32)})
+    >>> features = Fields({"tier": Category(["free", "pro"]), "tokens": Number(0, 8000), "text": HashedText(32)})
     >>> features({"tier": "pro", "tokens": 120, "text": "Translate this letter"}).shape
     (35,)
     """
@@ -242,7 +242,8 @@ class Fields(Features):
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from error
             blocks.append(block)
-        return np.concatenate(blocks, axis=1) / np.sqrt(len(blocks))
+        context: Floats = np.concatenate(blocks, axis=1) / np.sqrt(len(blocks))
+        return context
 
     def arrays(self) -> Arrays:
         """Return what was fitted of each part."""

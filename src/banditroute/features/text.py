@@ -49,7 +49,7 @@ class HashedText(Features):
     """
 
     def __init__(
-        self, dim: int = 32, *, ngrams: Sequence[int] = (3, 4), lower: bool = True, seed: int = 0
+        self, dim: int = 64, *, ngrams: Sequence[int] = (3, 4), lower: bool = True, seed: int = 0
     ) -> None:
         self._dim = check.integer("dim", dim, low=2, high=1 << 16)
         given = tuple(ngrams) if isinstance(ngrams, Sequence) and not isinstance(ngrams, str) else None

@@ -17,12 +17,13 @@ from banditroute.policies.shared import Features, SharedLinUCB
 from banditroute.policies.simple import EMA, UCB1, BetaThompson, Fixed, GaussianThompson, RoundRobin, Uniform
 from banditroute.policies.squarecb import SquareCB
 from banditroute.policies.warm_starts import from_averages, preference_prior, quiz, warm_start
-from banditroute.policies.window import RarelySwitching, SlidingWindow, Stale
+from banditroute.policies.window import BatchedUpdates, SlidingWindow, StalenessInflation
 
 __all__ = [
     "EMA",
     "UCB1",
     "ArmEvidence",
+    "BatchedUpdates",
     "BetaThompson",
     "Choice",
     "ClusterGraph",
@@ -41,14 +42,13 @@ __all__ = [
     "LogisticUCB",
     "OnlineMatching",
     "Policy",
-    "RarelySwitching",
     "Restarting",
     "RoundRobin",
     "Scores",
     "SharedLinUCB",
     "SlidingWindow",
     "SquareCB",
-    "Stale",
+    "StalenessInflation",
     "Uniform",
     "Utilities",
     "from_averages",

@@ -130,7 +130,7 @@ class Policy(Border, ABC):
     ...     def __init__(self, arms, dim, rng=None):
     ...         super().__init__(arms, dim, rng=rng)
     ...         self.last = np.ones(len(self.arms))
-    ...     def scores(self, x):
+    ...     ...     def scores(self, x):
     ...         self.check_context(x)
     ...         return Scores(self.last, np.zeros(len(self.arms)))
     ...     def update(self, arm, x, reward, *, weight=1.0, at=None):
@@ -154,6 +154,13 @@ class Policy(Border, ABC):
         self._rng = np.random.default_rng(rng)
 
     # What it believes and how it chooses.
+
+    def __repr__(self) -> str:
+        """Show arms, dimension and how many rewards were learned."""
+        arms = list(self.arms) if len(self.arms) <= 6 else f"{len(self.arms)} arms"
+        counts = getattr(self, "counts", None)
+        learned = "" if counts is None else f", learned={int(np.sum(counts))}"
+        return f"{type(self).__name__}(arms={arms}, dim={self.dim}{learned})"
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return estimated mean and width of every arm for one context, both (k,); reads only.

@@ -12,7 +12,7 @@ from banditroute.policies.base import Policy, Settings
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, check_sums, copied, summed
 from banditroute.policies.wrapper import Wrapper, moved, whole
 
-__all__ = ["RarelySwitching", "SlidingWindow", "Stale"]
+__all__ = ["BatchedUpdates", "SlidingWindow", "StalenessInflation"]
 
 LOOSEST = 200.0  # largest inflation of a variance, as in ParetoBandit
 
@@ -252,7 +252,7 @@ class SlidingWindow(Wrapper):
         super().resize(keep)
 
 
-class Stale(Wrapper):
+class StalenessInflation(Wrapper):
     """A policy whose widths grow while an arm rests: ``width_a / sqrt(max(discount^rest, 1 / 200))``.
 
     Parameters
@@ -273,7 +273,7 @@ class Stale(Wrapper):
     Examples
     --------
     >>> from banditroute import LinUCB
-    >>> policy = Stale(LinUCB(2, 1, alpha=1.0, ridge=1.0, rng=0), discount=0.9)
+    >>> policy = StalenessInflation(LinUCB(2, 1, alpha=1.0, ridge=1.0, rng=0), discount=0.9)
     >>> for arm in [0] * 20 + [1] * 30:
     ...     policy.update(arm, [1.0], 0.5)
     >>> policy.inflation.round(1)
@@ -360,7 +360,7 @@ class Stale(Wrapper):
         super().resize(keep)
 
 
-class RarelySwitching(Wrapper):
+class BatchedUpdates(Wrapper):
     """A linear policy that learns in batches: feedback waits until it could double the determinant of an arm.
 
     Parameters
@@ -382,7 +382,7 @@ class RarelySwitching(Wrapper):
     Examples
     --------
     >>> from banditroute import LinUCB
-    >>> policy = RarelySwitching(LinUCB(2, 1, ridge=1.0, rng=0))
+    >>> policy = BatchedUpdates(LinUCB(2, 1, ridge=1.0, rng=0))
     >>> for _ in range(1000):
     ...     policy.update(0, [1.0], 1.0)
     >>> policy.switches < 20

@@ -16,6 +16,11 @@ __all__ = ["Wrapper"]
 
 LATEST = 1 << 52
 
+FORMER = {
+    "Stale": "StalenessInflation",
+    "RarelySwitching": "BatchedUpdates",
+}  # names in states of before 0.2.0
+
 
 class Wrapper(Policy):
     """Passes everything on to ``base``, which belongs to the wrapper from then on.
@@ -221,6 +226,7 @@ class Wrapper(Policy):
         """Continue from `to_state`; raises ``ValueError`` and changes nothing when the two do not fit."""
         check_settings(settings)
         kind, base, clock = (check.entry("header", header, name) for name in ("policy", "base", "clock"))
+        kind = FORMER.get(kind, kind)
         if kind != type(self).__name__:
             raise ValueError(f"state must be of {type(self).__name__}, got {kind}")
         names = check.names("arms", check.entry("header", header, "arms"))

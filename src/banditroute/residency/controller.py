@@ -122,6 +122,10 @@ class Window:
         self.seen = 0
         self._rows: Floats = np.empty((0, 0))
 
+    def __repr__(self) -> str:
+        """Show how much is kept of how much."""
+        return f"Window(size={self.size}, seen={self.seen})"
+
     def check_state(self) -> None:
         """Refuse attributes that do not go together, as a file may tell them."""
         kept = min(self.seen, self.size)
@@ -207,6 +211,11 @@ class Controller(ABC):
         self.noise: Floats = np.empty(NOISE)
         self.used = NOISE  # numbers of `noise` used so far
         self._rng = np.random.default_rng(rng)
+
+    def __repr__(self) -> str:
+        """Show capacity, pins and when the next plan is due."""
+        pins = f", pinned={list(self.pinned)}" if self.pinned else ""
+        return f"{type(self).__name__}(capacity={self.capacity:g}{pins}, next_plan={self.next_plan:g})"
 
     def begin(self, resident: ResidentSet) -> None:
         """Fill the set where the run starts, free of charge, and size whatever is kept per arm.

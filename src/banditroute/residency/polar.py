@@ -9,8 +9,8 @@ import numpy as np
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.residency.controller import Controller, View, Window
-from banditroute.residency.look import Look
 from banditroute.residency.reservoir import Reservoir
+from banditroute.residency.set_search import SetSearch
 
 __all__ = ["Polar"]
 
@@ -115,7 +115,7 @@ class Polar(Controller):
         self._resize_needs(keep)
 
 
-def looked(utilities: Floats, view: View) -> Look:
+def looked(utilities: Floats, view: View) -> SetSearch:
     """Return the search over these utilities, (n, N), which are changed: arms not worth loading are below all others.
 
     An infinite bonus, of an arm never tried, is more than any fault is worth.
@@ -134,11 +134,11 @@ def looked(utilities: Floats, view: View) -> Look:
     barred = view.barred
     if barred is not None and not barred.all():
         utilities[:, barred] = utilities.min() - faults.max() - 1.0
-    return Look(utilities, faults)
+    return SetSearch(utilities, faults)
 
 
 def planned(
-    look: Look,
+    look: SetSearch,
     view: View,
     epoch: float,
     hysteresis: float,

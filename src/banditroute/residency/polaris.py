@@ -10,9 +10,9 @@ from banditroute._core import validation as check
 from banditroute._core.kernels.shadow import replay
 from banditroute._core.typing import Floats, Ints, Mask, Rng
 from banditroute.residency.controller import Controller, View, Window
-from banditroute.residency.look import Look
 from banditroute.residency.polar import looked, planned
 from banditroute.residency.resident_set import ResidentSet
+from banditroute.residency.set_search import SetSearch
 
 __all__ = ["Polaris"]
 
@@ -169,10 +169,10 @@ class Polaris(Controller):
         self._missed = False
         return set(np.flatnonzero(held | guests).tolist())
 
-    def _look(self, view: View, recent: float) -> Look:
+    def _look(self, view: View, recent: float) -> SetSearch:
         return _looked(view, self.window.sample(self.sample, last=ceil(recent * self.window.size)))
 
-    def _earned(self, view: View, latest: Look) -> Floats:
+    def _earned(self, view: View, latest: SetSearch) -> Floats:
         """Return what each rule would have earned on the requests since the last plan."""
         fresh = min(self.window.seen - self._replayed, self.window.size)
         self._replayed = self.window.seen
@@ -201,7 +201,7 @@ class Polaris(Controller):
         self._scatter *= keep
         return earned
 
-    def _replan(self, k: int, look: Look, view: View, length: int) -> None:
+    def _replan(self, k: int, look: SetSearch, view: View, length: int) -> None:
         resident = view.resident
         before = self._held[k] | self._guests[k]
         room = resident.capacity - _left_free(RULES[k].following, resident)
@@ -257,7 +257,7 @@ class Polaris(Controller):
         self._kept = self._kept[index] & ~new
 
 
-def _looked(view: View, contexts: Floats) -> Look:
+def _looked(view: View, contexts: Floats) -> SetSearch:
     mean, bonus = view.utilities(contexts)
     return looked(mean + bonus, view)
 
@@ -286,7 +286,7 @@ def _newest(arms: Mask, stamps: Floats, sizes: Floats, room: float) -> Mask:
     return kept
 
 
-def _worth_holding(look: Look, view: View, wanted: Ints, length: int) -> Mask:
+def _worth_holding(look: SetSearch, view: View, wanted: Ints, length: int) -> Mask:
     """Return the members of `wanted` that lose more, were they left out for SPARE epochs, than their load price."""
     worth = look.losses(wanted.tolist()) > view.loads[wanted] / (SPARE * length)
     return _mask(wanted[worth].tolist(), len(view.loads))

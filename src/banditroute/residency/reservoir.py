@@ -36,6 +36,10 @@ class Reservoir:
         self._rng = rng
         self._rows: Floats = np.empty((0, 0))
 
+    def __repr__(self) -> str:
+        """Show how much is kept of how much."""
+        return f"Reservoir(size={self.size}, seen={self.seen})"
+
     def append(self, x: Floats) -> None:
         """See one context."""
         self.extend(x[None, :])

@@ -50,6 +50,10 @@ class ResidentSet:
                 raise ValueError(f"pinned must fit capacity {self.capacity:g}, got {sorted(self.pinned)}")
         self.page_ins = 0
 
+    def __repr__(self) -> str:
+        """Show who is there and how full it is."""
+        return f"ResidentSet({list(self)}, used={self.used:g} of {self.capacity:g})"
+
     def __contains__(self, arm: int) -> bool:
         return bool(self.mask[arm])
 

@@ -11,6 +11,8 @@ __all__ = ["Action", "Adapters", "Pause", "Progress", "What"]
 What = Literal["forget", "evict", "ensure", "pin", "unpin"]
 MOST_S = 300.0  # between two tries at what fails again and again
 
+TRIES = 5  # at an eviction that is refused by a server that cannot tell what it holds: it may not be there
+
 
 class Action(NamedTuple):
     """One thing to ask of the server.
@@ -168,6 +170,43 @@ class Adapters:
         """Try again what did not load: the server is another one now."""
         for action in [action for action in self.pauses if action.what == "ensure"]:
             del self.pauses[action]
+
+    def blame(
+        self,
+        action: Action,
+        refused: bool,
+        value: object,
+        now: float,
+        retry_s: float,
+        observed: bool,
+        did: Progress,
+    ) -> bool:
+        """Book a failure; False where the server holds what was wanted all the same: only the answer got lost.
+
+        `refused`: the server answered, with `value`; otherwise it raised. `observed`: it has told since what is true.
+        """
+        what, name = action
+        there = name in self.actual
+        if what == "ensure" and there:
+            did.loaded.append(name)
+            return False
+        gone = (what == "evict" and not there) or (what == "forget" and name not in self.forgotten)
+        if gone and observed:
+            return False
+        if what == "ensure" and did.stubborn and refused:
+            self.pauses.setdefault(action, Pause()).until = now + retry_s  # nobody made room for it
+        else:
+            pause = self.failed(action, now, retry_s)
+            if not observed and pause.failures >= TRIES and value is False:
+                self.doubtful.discard(name)
+                if what == "forget":
+                    self.dropped(name)
+            elif not observed and (what == "evict" or (what == "ensure" and not refused)):
+                self.doubtful.add(name)
+        did.stubborn |= what == "evict"
+        if what == "unpin" and value is False:
+            self.unpinned(name)
+        return True
 
     def failed(self, action: Action, now: float, first_s: float) -> Pause:
         """Pause an action."""

@@ -1,4 +1,4 @@
-"""What makes contexts of requests, as a Router sees it: checked first, kept with the state, compared at a load."""
+"""What makes contexts of requests, as a Router sees it: checked at the start, kept and compared with the state."""
 
 import copy
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def checked(features: Any, policy: Policy) -> FeatureMap | None:
 def agreed(features: FeatureMap | None, header: Header, arrays: Arrays) -> Callable[[], None]:
     """Return the step that takes up the features of a state; raises ``ValueError`` where they are others than these.
 
-    What a policy learned holds for the contexts it learned from. A map that is not fitted takes over that of the state.
+    What a policy learned holds for the contexts it learned from. A map that is not fitted takes over the state's.
 
     Examples
     --------

@@ -97,6 +97,10 @@ class FeedbackQueue:
         self._thread = Background("feedback", self._round, log=log)
         self._thread.start()
 
+    def __repr__(self) -> str:
+        """Show how much waits and what became of the rest."""
+        return f"FeedbackQueue(waiting={len(self._waiting)}, learned={self._counts['learned']})"
+
     def put(self, decision_id: int | str, reward: float) -> bool:
         """Hand over one measurement; returns at once, False when it was refused (full) or left out by sampling.
 

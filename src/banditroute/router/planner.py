@@ -81,8 +81,19 @@ class Planner:
             self.reconciler.own(parts.arms.names)
             self.reconciler.want(*residence.wanted())
             if where == "inline":
-                self.reconciler.begin_soon()  # adapters shall load though no request comes
+                self._begin_soon(self.reconciler)
         self._thread = self._background()
+
+    def _begin_soon(self, reconciler: Reconciler, delay_s: float = 0.02) -> None:
+        """Make the first step on a thread of its own, unless a request has by then: adapters load before any comes."""
+
+        def begin() -> None:
+            if not reconciler.begun:
+                reconciler.step()
+            starter.close(0.0)
+
+        starter = Background("first-loads", begin, period_s=delay_s, log=log)
+        starter.start()
 
     def heard(self, name: str, resident: bool) -> bool:
         """Learn from outside that an arm has become resident, or has left; whether that was news."""

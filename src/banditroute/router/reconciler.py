@@ -4,29 +4,23 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
-from typing import Any, get_args
+from typing import Any
 
 from banditroute._core import validation as check
-from banditroute._core.background import Background
-from banditroute._core.calls import LimitedCalls, Outcome
+from banditroute._core.calls import Outcome
 from banditroute._core.typing import Clock
-from banditroute.records import AdapterBackend, Capabilities, State
+from banditroute.records import AdapterBackend, Capabilities
 from banditroute.router.adapters import Action, Adapters, Pause, Progress
 from banditroute.router.backends import CarryOut, as_backend
+from banditroute.router.conversation import Conversation
 
 __all__ = ["Reconciler"]
 
-STATES = frozenset(get_args(State))
 FRESH = 0.1  # of the period: a new plan starts from an answer of the server that is no older
-TRIES = 5  # at an eviction that is refused by a server that cannot tell what it holds: it may not be there
-COUNTS = (
-    "loads", "load_failures", "evictions", "eviction_failures", "pin_failures", "touch_failures", "observations",
-    "observation_failures", "timeouts",
-)  # fmt: skip
 FAILURES = {
     "ensure": "load_failures", "evict": "eviction_failures", "forget": "eviction_failures", "pin": "pin_failures",
     "unpin": "pin_failures",
@@ -99,15 +93,15 @@ class Reconciler:
         log: logging.Logger | None = None,
     ) -> None:
         self.backend = as_backend(backend)
+        self._server = Conversation(
+            self.backend, check.finite("call_timeout_s", call_timeout_s, low=0.0, open_low=True), log
+        )
         self.period_s = check.finite("period_s", period_s, low=0.0, open_low=True)
-        self.call_timeout_s = check.finite("call_timeout_s", call_timeout_s, low=0.0, open_low=True)
         self.retry_s = check.finite("retry_s", retry_s, low=0.0, open_low=True)
         self._confirm, self._clock = confirm, clock
-        self._log = logging.getLogger("banditroute") if log is None else log
         self._adapters = Adapters()
-        self._able: Capabilities | None = None  # asked in the first step
         self._away = Pause()  # of the server as a whole
-        self._counts: Counter[str] = Counter()
+        self._counts = self._server.counts
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
         self._due = -inf
@@ -115,10 +109,10 @@ class Reconciler:
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
+        self._server.begin()
         self._pid = os.getpid()
         self._lock = threading.Lock()  # of the state; never held while the backend or `confirm` is called
         self._turn = threading.Lock()
-        self._calls = LimitedCalls("backend", log=self._log)
 
     def __repr__(self) -> str:
         """Show what is wanted and what is there."""
@@ -178,7 +172,7 @@ class Reconciler:
     @property
     def follows_requests(self) -> bool:
         """Whether requests change what the server holds, so that `served` must be told of each; known once asked."""
-        return self._able is not None and self._able.displaces
+        return self._server.able is not None and self._server.able.displaces
 
     def blocked(self) -> frozenset[str]:
         """Return the adapters that will not load now: they failed and are in their pause, or their load hangs."""
@@ -199,7 +193,7 @@ class Reconciler:
                 if self._set(other, resident) and resident:
                     self._counts["loads"] += 1
         except (Exception, SystemExit) as error:
-            self._note("served", error)
+            self._server.note("served", error)
 
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
@@ -208,7 +202,7 @@ class Reconciler:
     def close(self, timeout_s: float = 5.0) -> bool:
         """Do nothing any more; False where the step under way did not end in time. A call that hangs is left behind."""
         self._closed, self._due = True, inf
-        self._calls.close()
+        self._server.close()
         if not self._turn.acquire(timeout=timeout_s):
             return False
         self._turn.release()
@@ -218,24 +212,15 @@ class Reconciler:
         """Return counters: loads, evictions, failures of each, and what is wanted, there, blocked or hangs."""
         blocked = len(self.blocked())
         with self._lock:
-            counts = {name: self._counts[name] for name in COUNTS}
+            counts = self._server.counted()
             wanted, there = len(self._adapters.desired), len(self._adapters.actual)
-        hanging = self._calls.hanging
+        hanging = self._server.hanging
         return {**counts, "desired": wanted, "actual": there, "blocked": blocked, "hanging_calls": hanging}
 
-    def begin_soon(self, delay_s: float = 0.02) -> None:
-        """Make the first step on a thread of its own, unless somebody else has made it by then.
-
-        So adapters load before the first request comes, and who made this object waits for nothing.
-        """
-
-        def begin() -> None:
-            if self._able is None:
-                self.step()
-            starter.close(0.0)
-
-        starter = Background("first-loads", begin, period_s=delay_s, log=self._log)
-        starter.start()
+    @property
+    def begun(self) -> bool:
+        """Whether a step has been made."""
+        return self._server.able is not None
 
     # From the thread that plans.
 
@@ -247,17 +232,17 @@ class Reconciler:
         try:
             self._round()
         except (Exception, SystemExit) as error:  # of the clock, of the log
-            self._note("step", error)
+            self._server.note("step", error)
         finally:
             self._schedule()
-            self._calls.rest()
+            self._server.rest()
             self._turn.release()
         return self._counts["changes"] != changes
 
     def _round(self) -> None:
         with self._lock:
             self._news = False
-        able = self._capabilities()
+        able = self._server.capabilities()
         self._take_late(able)
         now = self._clock()
         if able.observe and now - self._asked_s >= self.period_s:
@@ -282,7 +267,7 @@ class Reconciler:
             elif self._news or self._late:
                 self._due = -inf
             else:
-                look = self._able is not None and self._able.observe and self._adapters.known
+                look = self._server.able is not None and self._server.able.observe and self._adapters.known
                 self._due = min(self._adapters.retry_at(), self._asked_s + self.period_s if look else inf)
 
     # One thing at a time.
@@ -315,7 +300,7 @@ class Reconciler:
         did.tried.add(action)
         self._counts[FAILURES[what]] += 1
         if outcome.error is not None:
-            self._note(what, outcome.error)
+            self._server.note(what, outcome.error)
         self._failed(action, outcome, did, able)
 
     def _done(self, action: Action, did: Progress, able: Capabilities) -> None:
@@ -364,30 +349,13 @@ class Reconciler:
         elif hung:
             self._stay_away(did)
         with self._lock:
-            own = self._adapters
-            there, now = name in own.actual, self._clock()
-            if what == "ensure" and there:
-                did.loaded.append(name)
-                self._counts["loads"] += 1
+            now, refused = self._clock(), outcome.error is None
+            blamed = self._adapters.blame(
+                action, refused, outcome.value, now, self.retry_s, able.observe, did
+            )
+            if not blamed:
+                self._counts["loads"] += what == "ensure"
                 return
-            gone = (what == "evict" and not there) or (what == "forget" and name not in own.forgotten)
-            if gone and able.observe:
-                return
-            if what == "ensure" and did.stubborn and outcome.error is None:
-                own.pauses.setdefault(action, Pause()).until = now + self.retry_s  # nobody made room for it
-            else:
-                pause = own.failed(action, now, self.retry_s)
-                if not able.observe and pause.failures >= TRIES and outcome.value is False:
-                    own.doubtful.discard(name)
-                    if what == "forget":
-                        own.dropped(name)
-                elif not able.observe and (
-                    what == "evict" or (what == "ensure" and outcome.error is not None)
-                ):
-                    own.doubtful.add(name)
-            did.stubborn |= what == "evict"
-            if what == "unpin" and outcome.value is False:
-                own.unpinned(name)
         if what in ("ensure", "evict") and not able.observe:
             self._set(name, False)  # it may be there or not, and is not counted on
         if what == "ensure":
@@ -415,12 +383,12 @@ class Reconciler:
         did.touched = True
         backend: Any = self.backend
         for name in kept:
-            outcome = self._calls.run(partial(backend.touch, name), self.call_timeout_s)
+            outcome = self._server.run(partial(backend.touch, name))
             if outcome.value is not True:
                 self._counts["touch_failures"] += 1
                 self._asked_s = -inf  # it may not be there
                 if outcome.error is not None:
-                    self._note("touch", outcome.error)
+                    self._server.note("touch", outcome.error)
                     return
 
     def _call(self, action: Action, work: Callable[[], object]) -> Outcome:
@@ -431,7 +399,7 @@ class Reconciler:
         with self._lock:
             if action.what == "ensure":
                 self._adapters.loading.add(action.name)
-        outcome = self._calls.run(work, self.call_timeout_s, late)
+        outcome = self._server.run(work, late)
         if not outcome.hung:
             with self._lock:
                 self._adapters.loading.discard(action.name)
@@ -456,13 +424,9 @@ class Reconciler:
     def _look(self) -> bool:
         """Ask the server what it holds and believe it; False where it does not say."""
         self._asked_s = self._clock()
-        backend: Any = self.backend
-        outcome = self._calls.run(lambda: _checked(backend.observe()), self.call_timeout_s)
-        if outcome.error is not None:
-            self._counts["observation_failures"] += 1
-            self._note("observe", outcome.error)
+        states = self._server.observe()
+        if states is None:
             return False
-        states: Mapping[str, str] = outcome.value  # type: ignore[assignment]
         with self._lock:
             own = self._adapters
             self._counts["observations"] += 1
@@ -471,7 +435,7 @@ class Reconciler:
                 self._away = Pause()
                 own.forgive()
             changes = own.differences(states)
-            left = ("gpu", "unknown", "host") if hasattr(backend, "forget") else ("gpu", "unknown")
+            left = ("gpu", "unknown", "host") if hasattr(self.backend, "forget") else ("gpu", "unknown")
             for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
                 own.dropped(name)
         for name, resident in changes:
@@ -490,22 +454,6 @@ class Reconciler:
                 for name in did.loaded:
                     own.pauses.pop(Action("ensure", name), None)
 
-    def _capabilities(self) -> Capabilities:
-        """Return what the backend says that it can, as far as it has the methods for it."""
-        if self._able is None:
-            outcome = self._calls.run(
-                lambda: getattr(self.backend, "capabilities", None), self.call_timeout_s
-            )
-            if outcome.error is not None:
-                self._note("capabilities", outcome.error)
-            said = outcome.value if isinstance(outcome.value, Capabilities) else Capabilities()
-            has = {
-                name: getattr(said, name) and callable(getattr(self.backend, name, None))
-                for name in ("pin", "touch", "observe")
-            }
-            self._able = said._replace(**has)
-        return self._able
-
     def _set(self, name: str, resident: bool) -> bool:
         with self._lock:
             changed = self._adapters.follow(name, resident)
@@ -518,21 +466,4 @@ class Reconciler:
         try:
             self._confirm(name, resident)
         except (Exception, SystemExit) as error:
-            self._note("confirm", error)
-
-    def _note(self, what: str, error: BaseException) -> None:
-        kind = f"{what}: {type(error).__name__}"
-        if isinstance(error, TimeoutError):
-            self._counts["timeouts"] += 1
-        self._counts[kind] += 1
-        if self._counts[kind] == 1:
-            self._log.warning("backend, %s: %s (further ones are counted)", kind, error, exc_info=error)
-
-
-def _checked(states: object) -> Mapping[str, str]:
-    """Return what `observe` answered; raises where that is no word of where adapters are."""
-    if not isinstance(states, Mapping) or any(state not in STATES for state in states.values()):
-        raise TypeError(
-            f"observe must return a mapping of names to {sorted(STATES)}, got {check.shown(states)}"
-        )
-    return dict(states)
+            self._server.note("confirm", error)

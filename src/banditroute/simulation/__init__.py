@@ -10,7 +10,7 @@ from banditroute.simulation.comparison import (
 )
 from banditroute.simulation.costs import Frontier, Point, frontier, hull
 from banditroute.simulation.digits import digits_adapters
-from banditroute.simulation.engine import Run, simulate
+from banditroute.simulation.engine import simulate
 from banditroute.simulation.environments import LinearEnvironment, MatrixEnvironment
 from banditroute.simulation.fitted import FittedPolicy
 from banditroute.simulation.hindsight import (
@@ -21,6 +21,7 @@ from banditroute.simulation.hindsight import (
     oracle_routing,
 )
 from banditroute.simulation.regrets import Regret, RegretTracker, bands, interval, regret, slope
+from banditroute.simulation.run import Run
 from banditroute.simulation.stream import Problem, Stream, best_static_set, value_with
 from banditroute.simulation.synthetic import (
     bursts,

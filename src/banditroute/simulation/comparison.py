@@ -14,8 +14,9 @@ from banditroute.policies import LinUCB
 from banditroute.residency import LFU, LRU, Controller, Polar, Polaris, Static, best_set
 from banditroute.residency.paging import PagingModel
 from banditroute.router import Router
-from banditroute.simulation.engine import Run, simulate
+from banditroute.simulation.engine import simulate
 from banditroute.simulation.regrets import interval, regret
+from banditroute.simulation.run import Run
 from banditroute.simulation.stream import Problem, Stream
 
 __all__ = ["Outcome", "compare_policies", "compare_residency", "linear_set", "microseconds", "summary"]

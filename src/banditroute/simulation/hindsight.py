@@ -14,7 +14,7 @@ from scipy import optimize, sparse
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Ints
-from banditroute.simulation.engine import Run
+from banditroute.simulation.run import Run
 from banditroute.simulation.stream import Problem, best_static_set
 
 __all__ = ["best_fixed_arm", "earned", "joint_bound", "joint_optimum", "oracle_routing"]

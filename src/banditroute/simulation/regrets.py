@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.simulation.engine import Run
+from banditroute.simulation.run import Run
 from banditroute.simulation.stream import Problem, Stream, best_static_set, value_with
 
 __all__ = ["Regret", "RegretTracker", "bands", "interval", "regret", "slope"]

@@ -98,6 +98,10 @@ class ClusterGraph:
             if array is not None:
                 array.flags.writeable = False
 
+    def __repr__(self) -> str:
+        """Show how large it is."""
+        return f"ClusterGraph(clusters={self.n_clusters}, items={self.n_items}, edges={self.n_edges})"
+
     @property
     def n_clusters(self) -> int:
         """Number of clusters."""

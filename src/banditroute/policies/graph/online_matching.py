@@ -144,6 +144,11 @@ class OnlineMatching(LiveGraph):
         edges = Edges(indptr, items, count, squared=estimator == "raw", precision=self.init_precision)
         super().__init__(edges, count, graph.names, rng)
 
+    def __repr__(self) -> str:
+        """Show how many items it knows and how it estimates."""
+        learned, how = self.learned, f"alpha={self.alpha:g}, estimator={self.estimator!r}"
+        return f"OnlineMatching(items={self.n_items}, learned={learned}, {how})"
+
     # -- the request path -----------------------------------------------------------------------------------
 
     def select(self, clusters: ArrayLike, weights: ArrayLike, *, k: int = 1, exploit: bool = False) -> Pick:

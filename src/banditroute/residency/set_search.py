@@ -8,10 +8,10 @@ from banditroute._core.kernels import facility
 from banditroute._core.typing import Floats, Mask
 from banditroute.residency.objectives import NEW, PINNED, how_many_fit, tie_width, whole_slots
 
-__all__ = ["Look"]
+__all__ = ["SetSearch"]
 
 
-class Look:
+class SetSearch:
     """What a controller believes about a sample of contexts: the search of `best_set` without its checks.
 
     Parameters
@@ -23,7 +23,7 @@ class Look:
 
     Examples
     --------
-    >>> look = Look(np.array([[0.9, 0.2], [0.1, 0.8]]), np.array([0.3, 0.3]))
+    >>> look = SetSearch(np.array([[0.9, 0.2], [0.1, 0.8]]), np.array([0.3, 0.3]))
     >>> look.worth(np.array([True, False])), look.losses([0, 1])
     (array([0.9, 0.5]), array([0.15, 0.15]))
     """
