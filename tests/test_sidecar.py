@@ -333,3 +333,13 @@ def test_workers_recover_from_directories_of_their_own(tmp_path):
         assert (tmp_path / "state" / "worker-0").is_dir() and (tmp_path / "state" / "worker-1").is_dir()
     with pytest.raises(ConfigError, match="dim"):
         worker_router(written(tmp_path, policy={"kind": "LinUCB", "arms": ARMS, "dim": -1}), 2)
+
+
+def test_with_features_a_raw_request_is_routed():
+    from banditroute.features import HashedText
+
+    with client(lambda: Router(LinUCB(ARMS, 32, rng=0), features=HashedText(32))) as call:
+        id_ = said(call.post("/select", json={"context": "an integral of x"}))["id"]
+        assert said(call.post("/feedback", json={"id": id_, "reward": 1.0}))["standing"] == "answered"
+    with client() as call:
+        assert said(call.post("/select", json={"context": "a text"}), 422)

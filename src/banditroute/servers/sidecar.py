@@ -31,8 +31,8 @@ class Strict(BaseModel):
 class Ask(Strict):
     """A request to route: the parameters of `Router.select`."""
 
-    context: list[float] = Field(
-        description="Context of the request, as many numbers as the policy's dimension."
+    context: list[float] | str | dict[str, Any] = Field(
+        description="As many numbers as the policy's dimension; with features, the raw request: a text or fields."
     )
     eligible: list[str] | None = Field(None, description="Arms allowed for this request; all when left out.")
     prices: dict[str, float] | None = Field(None, description="Known extra cost by arm, reward units.")
