@@ -56,7 +56,7 @@ def options_of(kind: type, *, tagged: bool = True, without: tuple[str, ...] = ()
     >>> sorted(options_of(LRU).model_fields)
     ['capacity', 'kind', 'pinned', 'rng']
     """
-    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)} if tagged else {}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"kind": (Literal[kind.__name__], ...)} if tagged else {}
     for owner in kind.__mro__:
         start = vars(owner).get("__init__")
         if not inspect.isfunction(start):

@@ -49,7 +49,8 @@ class Features(ABC):
 
     def __call__(self, request: Any) -> Floats:
         """Return the context of one request, shape (dim,)."""
-        return self.batch([request])[0]
+        row: Floats = self.batch([request])[0]
+        return row
 
     @property
     def fitted(self) -> bool:

@@ -22,8 +22,8 @@ class Embedding(Features):
     ----------
     encoder : callable, Features or scikit-learn transformer, optional
         Takes a list of requests and returns their vectors, (n, D): ``model.encode`` of sentence-transformers or
-        model2vec, a call of an API, another map, or a pipeline with a ``transform`` that is fitted already. Left out, requests are
-        vectors.
+        model2vec, a call of an API, another map, or a pipeline with a ``transform`` that is fitted already. Left out,
+        requests are vectors.
     components : int, optional
         Principal components kept; all coordinates as they are when left out.
     whiten : bool

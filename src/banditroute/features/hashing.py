@@ -35,7 +35,7 @@ def signs(hashes: NDArray[np.uint64], dim: int) -> Floats:
     while len(words) * 64 < dim:
         words.append(mixed(words[-1], len(words)))
     bits = np.stack(words, axis=1).astype("<u8", copy=False).view(np.uint8)
-    return np.unpackbits(bits, axis=1, bitorder="little", count=dim) * 2.0 - 1.0
+    return np.unpackbits(bits, axis=1, bitorder="little", count=dim).astype(np.float64) * 2.0 - 1.0
 
 
 def of_text(text: str) -> np.uint64:
@@ -45,4 +45,4 @@ def of_text(text: str) -> np.uint64:
     True
     """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return np.frombuffer(digest, dtype="<u8")[0].astype(np.uint64)
+    return np.uint64(int.from_bytes(digest, "little"))

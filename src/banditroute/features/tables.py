@@ -242,7 +242,7 @@ class Fields(Features):
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from error
             blocks.append(block)
-        return np.concatenate(blocks, axis=1) / np.sqrt(len(blocks))
+        return np.asarray(np.concatenate(blocks, axis=1) / np.sqrt(len(blocks)), dtype=np.float64)
 
     def arrays(self) -> Arrays:
         """Return what was fitted of each part."""

@@ -68,7 +68,7 @@ def agreed(features: FeatureMap | None, header: Header, arrays: Arrays) -> Calla
     Traceback (most recent call last):
     ValueError: features must be those of the state, HashedText, got None
     """
-    filed = header.get("features")
+    filed: Any = header.get("features")
     if filed is None and features is None:
         return lambda: None
     if features is None:
