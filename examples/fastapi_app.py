@@ -1,5 +1,6 @@
 """An HTTP service whose workers share one bandit: ``uvicorn --workers 4 fastapi_app:app`` (in this directory).
 
+The Router is that of ``fastapi_router.toml``, with the store that the environment names.
 ``BANDITROUTE_STORE`` is a directory or a ``redis://`` or ``unix://`` url; any worker may answer any decision.
 ``BANDITROUTE_METRICS`` is a directory for the numbers of all workers, shown at ``/metrics``.
 """
@@ -8,17 +9,18 @@ import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
-from banditroute import FileStore, LinUCB, Router, UnknownDecision
-from banditroute.router import RewardLimits
+from banditroute import UnknownDecision, from_config
+from banditroute.config import read_config
 from banditroute.servers.prometheus import export
 
-ARMS = ["small", "medium", "large"]
+FILE = Path(__file__).with_name("fastapi_router.toml")
 
 
 class Ask(BaseModel):
@@ -34,23 +36,22 @@ class Answer(BaseModel):
     reward: float
 
 
-def store() -> Any:
-    """Return the store that the environment names."""
+def configuration() -> dict[str, Any]:
+    """Return what the file says, with the store that the environment names."""
+    _, given = read_config(FILE)
     place = os.environ.get("BANDITROUTE_STORE") or tempfile.mkdtemp()
     if "://" in place:
-        from banditroute.durability.redis_store import RedisStore
-
-        return RedisStore(place)
-    return FileStore(place)
+        store = {"kind": "RedisStore", "url": place}
+    else:
+        store = {"kind": "FileStore", "directory": place}
+    return given | {"store": given["store"] | store}
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Each worker has its own Router; threads and sockets are made here, after the fork."""
-    policy = LinUCB(ARMS, dim=2, mix=0.05)
-    with Router(policy, sources={"*": RewardLimits(0.0, 1.0, clip=True)}) as router:
+    with from_config(configuration()) as router:
         app.state.router, app.state.registry = router, CollectorRegistry()
-        app.state.replica = router.join(store(), sync_s=0.2, share_decisions=True)
         metrics = os.environ.get("BANDITROUTE_METRICS") or tempfile.mkdtemp()
         collector = export(router, app.state.registry, directory=metrics)
         yield
@@ -85,9 +86,8 @@ def feedback(answer: Answer, request: Request) -> dict[str, Any]:
 
 @app.get("/counts")
 def counts(request: Request) -> dict[str, int]:
-    """Rewards learned per arm, by all workers together."""
+    """Rewards learned per arm, by all workers together, as of the last round with the store."""
     router = request.app.state.router
-    request.app.state.replica.sync()
     return dict(zip(router.policy.arms, router.policy.counts.tolist(), strict=True))
 
 

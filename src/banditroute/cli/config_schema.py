@@ -1,6 +1,8 @@
-"""Print the JSON schema of configuration files, for editors.
+"""Print the JSON schema of configuration files, for editors and for checks elsewhere.
 
-banditroute config schema > router.schema.json
+Example: a schema that editors complete and underline by.
+
+  banditroute config schema > router.schema.json
 """
 
 import argparse

@@ -3,7 +3,7 @@
 For the build of a container image, or before a server forks: what is compiled is kept on the disk, beside the package
 or in the user's cache directory (NUMBA_CACHE_DIR), and every later process loads it in well under a second.
 
-  banditroute warmup
+  banditroute warmup && uvicorn --workers 4 service:app
 """
 
 import argparse
