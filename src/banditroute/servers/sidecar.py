@@ -202,9 +202,10 @@ class _Service:
     async def select(self, ask: Ask) -> Choice:
         """Choose the arm that serves a request."""
         router, repeats = self._open()
+        context: Any = ask.context  # numbers, or what the features of the Router take
         decide = partial(
             router.select,
-            ask.context,
+            context,
             set(ask.eligible) if ask.eligible is not None else None,
             ask.prices,
             ask.protected,
