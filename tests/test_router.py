@@ -543,3 +543,21 @@ def test_bad_construction_leaves_the_policy_alone(arguments, options, error, mes
     with pytest.raises(error, match=message):
         Router(*given, *rest, **options)
     assert policy.to_state()[1]["header"].tobytes() == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"eligible": {"nobody"}}, {"eligible": [0, 1, 1]}, {"eligible": np.zeros(3, bool)}, {"prices": [1.0] * 9},
+        {"prices": {"a": np.nan}}, {"version": 7}, {"id": ""}, {"id": -3},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("due", [0, 64])
+def test_what_is_refused_does_not_bring_the_next_plan_or_bucket(said, due):
+    router = Router(LinUCB(["a", "b", "c"], DIM, rng=0, discount=0.9), Polar(2, epoch=64), clock=lambda: 1.0)
+    for _ in range(due):
+        router.update(router.select(np.ones(DIM)).id, 0.5)
+    before = bits(router)
+    with pytest.raises((ValueError, TypeError, UnknownArm)):
+        router.select(np.ones(DIM), **said)
+    assert bits(router) == before

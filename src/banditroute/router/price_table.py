@@ -135,6 +135,20 @@ class PriceTable:
                 raise
         return self._softened(policy, request, prices, eligible)
 
+    def check(
+        self,
+        policy: Policy,
+        request: Request,
+        prices: ArrayLike | None,
+        eligible: ArrayLike | None,
+        muted: Mask,
+    ) -> None:
+        """Raise what `of_request` would raise for what the caller said; counts nothing."""
+        if self.live:
+            for term in self.moving:
+                self._asked(term, request)
+        policy.effective_prices(prices, eligible, np.where(muted, inf, 0.0))
+
     def _asked(self, term: Term, request: Request) -> Floats | None:
         weights = None if request.extras is None else request.extras.weights
         own = term.prices(request, weights=weights)

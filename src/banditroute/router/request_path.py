@@ -12,7 +12,7 @@ from banditroute.records import Decision, Extras, Parts, Pending, Request
 from banditroute.router import forcing
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.feedback_path import FeedbackPath, spread
-from banditroute.router.ledger import Entry
+from banditroute.router.ledger import Entry, decision_key
 from banditroute.router.parts import RouterParts
 from banditroute.router.planner import Planner
 
@@ -47,13 +47,10 @@ class RequestPath:
         self._feedback.collect()
         self.watched = bool(parts.table.terms or parts.listeners.deciding or parts.spread_pending)
 
-    def upkeep(self, index: int, x: ArrayLike) -> None:
-        """Do what is due before a decision: plan, next bucket of the policy, expiry; not for a bad context."""
+    def upkeep(self, index: int) -> None:
+        """Do what is due before a decision: plan, next bucket of the policy, expiry; `check` comes first."""
         parts = self._parts
         books, policy = parts.books, parts.policy
-        if books.barred:
-            books.refuse()
-        policy.check_context(x)
         if self._planner is not None:
             self._planner.upkeep()
         span, at = policy.span, index + books.others
@@ -69,6 +66,43 @@ class RequestPath:
             due = min(due, max(next_plan, index + 1.0))
         books.due = due
 
+    def check(
+        self,
+        x: ArrayLike,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+        id: int | str | None,
+        version: int | None,
+    ) -> None:
+        """Refuse what a choice would refuse, before anything is done for it."""
+        parts = self._parts
+        if parts.books.barred:
+            parts.books.refuse()
+        context = np.array(parts.policy.check_context(x))
+        if id is not None and self.repeated(decision_key(id)) is not None:
+            return
+        extras = self._said(eligible, prices, False, weights, session, version)
+        request = Request(context, parts.books.index + parts.books.others, extras, parts.books.now())
+        parts.table.check(parts.policy, request, extras.prices, extras.eligible, parts.arms.muted)
+
+    def _said(
+        self,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        protected: bool,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+        version: int | None,
+    ) -> Extras:
+        arms = self._parts.arms
+        if version is not None and version != arms.version:
+            raise ValueError(f"version must be that of the arms, {arms.version}, got {version}: they changed")
+        mask = None if eligible is None else arms.allowed(eligible)
+        own = None if prices is None else arms.priced(prices)
+        return Extras(mask, own, protected, None, None, weights, session)
+
     def priced(
         self,
         context: Floats,
@@ -82,14 +116,9 @@ class RequestPath:
     ) -> tuple[Extras, Floats]:
         """Return what the caller said, by position, and what every arm costs this request."""
         parts = self._parts
-        arms = parts.arms
-        if version is not None and version != arms.version:
-            raise ValueError(f"version must be that of the arms, {arms.version}, got {version}: they changed")
-        mask = None if eligible is None else arms.allowed(eligible)
-        own = None if prices is None else arms.priced(prices)
-        extras = Extras(mask, own, protected, None, None, weights, session)
+        extras = self._said(eligible, prices, protected, weights, session, version)
         request = Request(context, at, extras, parts.books.now())
-        return extras, parts.table.of_request(parts.policy, request, own, mask)
+        return extras, parts.table.of_request(parts.policy, request, extras.prices, extras.eligible)
 
     def served(
         self, context: Floats, effective: Floats | None, choice: Choice, protected: bool

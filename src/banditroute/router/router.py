@@ -252,7 +252,8 @@ class Router:
             books = self._books
             index = books.index
             if index >= books.due:
-                self._requests.upkeep(index, x)
+                self._requests.check(x, eligible, prices, weights, session, id, version)
+                self._requests.upkeep(index)
             table, extras, key = self._table, None, None
             if type(x) is np.ndarray and x.dtype is FLOAT:
                 context = x.copy()
