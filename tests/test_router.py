@@ -554,7 +554,9 @@ def test_bad_construction_leaves_the_policy_alone(arguments, options, error, mes
 )  # fmt: skip
 @pytest.mark.parametrize("due", [0, 64])
 def test_what_is_refused_does_not_bring_the_next_plan_or_bucket(said, due):
-    router = Router(LinUCB(["a", "b", "c"], DIM, rng=0, discount=0.9), Polar(2, epoch=64), clock=lambda: 1.0)
+    router = Router(
+        LinUCB(["a", "b", "c"], DIM, rng=0, discount=0.9), Polar(2, epoch=64), 0.1, clock=lambda: 1.0
+    )
     for _ in range(due):
         router.update(router.select(np.ones(DIM)).id, 0.5)
     before = bits(router)
