@@ -14,7 +14,7 @@ from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
 from banditroute.records import Pending
 
-__all__ = ["Ledger", "decision_key"]
+__all__ = ["IDS", "Ledger", "decision_key"]
 
 # A plain tuple with the fields of `Pending`: the garbage collector stops looking at plain tuples of numbers, strings
 # and arrays, and at 100,000 named tuples a full collection took 119 ms.
@@ -29,7 +29,7 @@ IDS = 1 << 63
 
 
 def decision_key(given: int | str) -> int:
-    """Return the id of a decision as an integer in [0, 2^63).
+    """Return the id of a decision as an integer; ids of decisions are in [0, 2^63).
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def decision_key(given: int | str) -> int:
     TypeError
         Anything else; a float is refused, for it does not hold 63 bits.
     ValueError
-        Negative, too large or too long.
+        An empty or too long string.
 
     Examples
     --------

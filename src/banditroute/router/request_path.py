@@ -12,7 +12,7 @@ from banditroute.records import Decision, Extras, Parts, Pending, Request
 from banditroute.router import forcing
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.feedback_path import FeedbackPath, spread
-from banditroute.router.ledger import Entry, decision_key
+from banditroute.router.ledger import IDS, Entry, decision_key
 from banditroute.router.parts import RouterParts
 from banditroute.router.planner import Planner
 
@@ -187,6 +187,8 @@ class RequestPath:
 
     def repeated(self, key: int) -> Decision | None:
         """Return the first decision under an id of the caller, or refuse an id that is another decision's."""
+        if not 0 <= key < IDS:
+            raise ValueError(f"id must be a string or an integer in [0, 2^63), got {key}")
         first = self.named.get(key)
         ledger = self._parts.ledger
         if first is None and (key in ledger.pending or key in ledger.closed):
