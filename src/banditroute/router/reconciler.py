@@ -199,6 +199,15 @@ class Reconciler:
         """Take over what the server told otherwise than by an answer; whether that is news."""
         return self._set(name, resident)
 
+    @property
+    def call_timeout_s(self) -> float:
+        """Seconds after which a call is given up."""
+        return self._server.timeout_s
+
+    @call_timeout_s.setter
+    def call_timeout_s(self, seconds: float) -> None:
+        self._server.timeout_s = check.finite("call_timeout_s", seconds, low=0.0, open_low=True)
+
     def close(self, timeout_s: float = 5.0) -> bool:
         """Do nothing any more; False where the step under way did not end in time. A call that hangs is left behind."""
         self._closed, self._due = True, inf
