@@ -246,9 +246,9 @@ class ScalesPrices(LinUCB):  # prices multiply instead of being subtracted
 
 
 class DrawsForResidency(LinUCB):
-    def select_priced(self, x, offers):
-        super().select(x)
-        return super().select_priced(x, offers)
+    def utilities(self, contexts):
+        self.select(contexts[0])
+        return super().utilities(contexts)
 
 
 class PrunesTooMuch(LinUCB):

@@ -59,7 +59,7 @@ KINDS = (
 )
 OTHERS = [
     PLAIN,
-    PLAIN | {"wrappers": [{"kind": "Stale", "discount": 0.99}, {"kind": "Restarting"}]},
+    PLAIN | {"wrappers": [{"kind": "StalenessInflation", "discount": 0.99}, {"kind": "Restarting"}]},
     PLAIN | RESIDENCY | {"paging": {"a": 0.1, "b": 0.2, "c": 0}},
     PLAIN | RESIDENCY | {"paging": [0.1, 0.2, 0]},
     PLAIN | RESIDENCY | {"paging": {"kind": "PagingModel", "bandwidth_gb_s": 5}},
@@ -105,8 +105,8 @@ FAULTS = [
         "paging.jiter: no such setting, did you mean jitter?, got 1",
     ),
     (
-        PLAIN | {"wrappers": [{"kind": "Stael"}]},
-        "wrappers.0.kind: no such kind, did you mean Stale?, got 'Stael'",
+        PLAIN | {"wrappers": [{"kind": "StalenessInflatoin"}]},
+        "wrappers.0.kind: no such kind, did you mean StalenessInflation?, got 'StalenessInflatoin'",
     ),
     (PLAIN | {"terms": [3]}, "terms.0: must be a table, got 3"),
     (

@@ -248,7 +248,7 @@ class Books(RuleBasedStateMachine):
         stats = router.stats()
         assert stats["decisions"] == self.selected and stats["learned"] == self.learned
         assert len(ledger.pending) <= 8 and len(ledger.closed) <= 8
-        pending = [sum(p.arm == a for p in ledger.pending.values()) for a in router.policy.arms]
+        pending = [sum(entry[0] == a for entry in ledger.pending.values()) for a in router.policy.arms]
         assert router.parts.arms.pending == pending
         assert not router.parts.arms.muted.all()
         state = router.policy.state

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adapter_servers import Clock, Server
+from banditroute import LinUCB, Router, Static
 from banditroute._core.calls import LimitedCalls
 from banditroute.records import Capabilities
 from banditroute.router.backends import as_backend
@@ -428,16 +429,13 @@ def test_confirm_and_the_clock_may_raise():
     assert made.actual == {"a", "b"}
 
 
-def test_the_first_step_may_be_made_by_a_thread():
+def test_adapters_load_before_the_first_request():
     server = Server(2)
-    made, held = reconciler(server, time.monotonic)
-    made.want("ab")
-    made.begin_soon(0.01)
-    assert server.log == []
-    deadline = time.monotonic() + 5.0
-    while held != {"a", "b"} and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert held == {"a", "b"}
+    with Router(LinUCB(["a", "b"], 1, rng=0), Static(["a", "b"]), 0.1, backend=server):
+        deadline = time.monotonic() + 5.0
+        while set(server.loaded) != {"a", "b"} and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert set(server.loaded) == {"a", "b"}
 
 
 def test_after_invalidate_nothing_is_believed_before_it_is_seen():

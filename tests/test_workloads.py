@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from recorded import WORKLOADS, data_file
+from recorded import WORKLOADS, arrivals, data_file
 from scipy.stats import kstest
 
 from banditroute import Problem
@@ -353,7 +353,7 @@ def test_arrivals_are_those_of_the_log_and_feedback_comes_after_half_a_minute(lo
     path = recorded("arrivals.npz")
     with np.load(path, allow_pickle=False) as file:
         times = file[f"{log}_t"].astype(float)
-    stream = workloads.arrivals(len(times) + 500, 0, log=log).stream
+    stream = arrivals(len(times) + 500, 0, log=log).stream
     assert np.allclose(stream.arrivals[: len(times)], times - times[0])
     assert np.allclose(np.diff(stream.arrivals[len(times) :]), np.diff(times[:500]), atol=1e-9)
     for t in range(0, len(stream), 97):

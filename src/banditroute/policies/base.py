@@ -130,7 +130,7 @@ class Policy(Border, ABC):
     ...     def __init__(self, arms, dim, rng=None):
     ...         super().__init__(arms, dim, rng=rng)
     ...         self.last = np.ones(len(self.arms))
-    ...     ...     def scores(self, x):
+    ...     def scores(self, x):
     ...         self.check_context(x)
     ...         return Scores(self.last, np.zeros(len(self.arms)))
     ...     def update(self, arm, x, reward, *, weight=1.0, at=None):

@@ -252,7 +252,17 @@ class Host(Protocol):
 
 @runtime_checkable
 class SlicedHost(Protocol):
-    """A Host whose state can be copied slice by slice, so that no hold of the lock is long."""
+    """A Host whose state can be copied slice by slice, so that no hold of the lock is long.
+
+    Examples
+    --------
+    >>> class Sliced:
+    ...     def capture_slices(self):
+    ...         yield None
+    ...         yield {"format": 2}, {}
+    >>> isinstance(Sliced(), SlicedHost)
+    True
+    """
 
     def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
         """Yield None after each slice and at last the state, as it was at the first; the lock is held for each.

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from banditroute._core.typing import Floats
-from banditroute.residency import LRU, Static
+from banditroute.policies import Policy
+from banditroute.residency import LRU, Polar, Static
 from banditroute.router import Router
 from banditroute.testing.material import (
     CLOSE,
@@ -226,10 +227,21 @@ def free_residency_changes_nothing(factory: Factory) -> bool:
     plain = traced(Router(taught(factory)))
     full = traced(Router(taught(factory), LRU(len(new(factory).arms)), 0.3))
     require(full == plain, "residency of every arm changed the trace")
+    if _tells_utilities(new(factory)):
+        planned = traced(Router(taught(factory), Polar(len(new(factory).arms), epoch=16), 0.3))
+        require(planned == plain, "plans of a controller changed the trace")
     require(
         traced(Router(taught(factory), Static(()), 0.0)) == plain,
         "faults that cost nothing changed the trace",
     )
+    return True
+
+
+def _tells_utilities(policy: Policy) -> bool:
+    try:
+        policy.utilities(contexts(policy, 1))
+    except TypeError:
+        return False
     return True
 
 

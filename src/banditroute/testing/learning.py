@@ -1,12 +1,12 @@
 """What a policy learns: sums over feedback, whenever it comes."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from banditroute._core.typing import Floats
-from banditroute.policies import Policy
+from banditroute.policies import LinearPolicy, Policy
 from banditroute.router import Router
 from banditroute.testing.material import (
     CLOSE,
@@ -52,11 +52,16 @@ def cold_start_is_exact(factory: Factory) -> bool:
                 same(f"width of arm {arm}", policy.scores(x).width[arm], np.sqrt(x @ cov(arm) @ x), CLOSE)
     ridge = getattr(new(factory), "ridge", None)
     if ridge is not None:
-        same("cold precision", _precisions(new(factory))[0], ridge * np.eye(policy.dim), EXACT)
+        same(
+            "cold precision",
+            _precisions(cast(LinearPolicy, new(factory)))[0],
+            ridge * np.eye(policy.dim),
+            EXACT,
+        )
     return True
 
 
-def _precisions(policy: Any) -> list[Floats]:
+def _precisions(policy: LinearPolicy) -> list[Floats]:
     return [policy.precision(arm) for arm in range(len(policy.arms))]
 
 
@@ -73,7 +78,7 @@ def online_equals_batch(factory: Factory) -> bool:
     >>> online_equals_batch(lambda rng: LinUCB(3, 2, rng=rng))
     True
     """
-    policy: Any = new(factory)
+    policy = cast(LinearPolicy, new(factory))
     if not _keeps_sums(policy) or policy.span:
         return False
     weights = np.random.default_rng(8).uniform(0.5, 2.0, 200)
@@ -109,14 +114,14 @@ def feedback_order_does_not_matter(factory: Factory) -> bool:
     True
     """
 
-    def known(policy: Any) -> Floats:
+    def known(policy: LinearPolicy) -> Floats:
         if not _keeps_sums(policy):
             return np.array([policy.scores(x) for x in contexts(policy, 8, 9)])
         sums = [p - policy.ridge * np.eye(policy.dim) for p in _precisions(policy)]
         return np.append(np.ravel(sums), policy.moment)
 
     def learned(order: Iterable[int]) -> Floats:
-        policy = new(factory)
+        policy = cast(LinearPolicy, new(factory))
         teach(policy, [course[i] for i in order])
         policy.advance(len(course))
         return known(policy)
