@@ -100,7 +100,7 @@ def positive_solve(gram: Floats, moment: Floats, penalty: Floats) -> Floats:
 
     Examples
     --------
-    >>> positive_solve(np.ones((2, 2)), np.ones(2), np.zeros(2)).round(6)
+    >>> positive_solve(np.ones((2, 2)), np.ones(2), np.zeros(2)).round(2)
     array([0.5, 0.5])
     """
     width = len(gram)

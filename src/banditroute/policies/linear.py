@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout, prepare
 from banditroute._core.kernels import linear as k
+from banditroute._core.kernels import rows as rows_kernels
 from banditroute._core.typing import Floats, Rng
 from banditroute.policies.base import (
     LARGEST,
@@ -59,8 +60,8 @@ def compile_kernels() -> None:
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
     prepare(k.predict, s, x, x, x)
     prepare(k.predict_rows, s, rows, rows, rows)
-    prepare(k.choose_rows, s, rows, rows, np.zeros(1, dtype=np.int64), x, 0)
-    prepare(k.learn_rows, s, np.zeros(1, dtype=np.int64), rows, x)
+    prepare(rows_kernels.choose_rows, s, rows, rows, np.zeros(1, dtype=np.int64), x, 0)
+    prepare(rows_kernels.learn_rows, s, np.zeros(1, dtype=np.int64), rows, x)
     prepare(derived.advance, s, 0.0)
     prepare(derived.refresh, s)
     prepare(derived.drain_all, s)
@@ -354,7 +355,7 @@ class LinearPolicy(LinearSums):
         rows = rows if rows.flags.carray else rows.copy()
         done = 0
         while done < n:
-            done = k.choose_rows(self.buffer, rows, offers, arms, propensities, done)
+            done = rows_kernels.choose_rows(self.buffer, rows, offers, arms, propensities, done)
             if done < 0:
                 raise ValueError(f"a request was refused with code {done}")
             if done < n:
@@ -384,7 +385,7 @@ class LinearPolicy(LinearSums):
         """
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
         if len(rows) <= 4 * self.dim or self.span or self._diagonal:
-            k.learn_rows(
+            rows_kernels.learn_rows(
                 self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
             )
             return

@@ -70,7 +70,7 @@ class Limits:
     Examples
     --------
     >>> limits = Limits({"judge": RewardLimits(0.0, 1.0), "*": RewardLimits(per_s=1.0)})
-    >>> limits.admit("judge", 0.5, now=0.0), sources.admit("thumbs", 1.0, now=0.0)
+    >>> limits.admit("judge", 0.5, now=0.0), limits.admit("thumbs", 1.0, now=0.0)
     (0.5, 1.0)
     >>> limits.admit("thumbs", 1.0, now=0.1) is None
     True

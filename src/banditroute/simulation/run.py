@@ -88,7 +88,7 @@ class Run:
 
         Examples
         --------
-        >>> from banditroute import LinUCB
+        >>> from banditroute import LinUCB, simulate
         >>> stream = Stream(np.eye(2), np.eye(2), np.eye(2), ("a", "b"))
         >>> trace = simulate(LinUCB(("a", "b"), 2, mix=0.2, rng=0), stream).to_trace()
         >>> trace.names, trace.contexts.tolist(), trace.versions

@@ -63,7 +63,7 @@ from banditroute._core.kernels.tiles import add_outer, dot, means, product, quad
 
 
 @inlined
-def _checked(s, x):
+def checked(s, x):
     """s: buffer, x: (d,) -> squared norm of a context that may be used, or a code."""
     if x.size != int(s[H_DIM]):
         return float(BAD_SHAPE)
@@ -75,8 +75,8 @@ def _checked(s, x):
 
 @inlined
 def _load(s, x):
-    """s: buffer, x: (d,) -> as `_checked`, and copies x into the padded scratch context."""
-    norm2 = _checked(s, x)
+    """s: buffer, x: (d,) -> as `checked`, and copies x into the padded scratch context."""
+    norm2 = checked(s, x)
     if norm2 >= 0.0:
         o = int(s[H_WORK])
         for j in range(x.size):
@@ -91,7 +91,7 @@ def predict(s, x, mean, std):
     Writes nothing into s, not even scratch: a reader must not disturb a thread that learns.
     """
     s, x, mean, std = borrowed(s), borrowed(x), borrowed(mean), borrowed(std)
-    norm2 = _checked(s, x)
+    norm2 = checked(s, x)
     if norm2 < 0.0:
         return int(norm2)
     n, size = int(s[H_PAD]), int(s[H_PACK])
@@ -114,7 +114,7 @@ def _predict_block(s, contexts, start, stop, block, mean, std):
     n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
     t, c = int(s[H_THETA]), int(s[H_COV])
     for i in range(start, stop):
-        norm2 = _checked(s, contexts[i])
+        norm2 = checked(s, contexts[i])
         if norm2 < 0.0:
             return int(norm2)
         block[i - start, :dim] = contexts[i]
@@ -144,7 +144,7 @@ def predict_rows(s, contexts, mean, std):
 
 
 @inlined
-def _offered(s, offers):
+def offered(s, offers):
     """s: buffer, offers: (N,) or (0,) -> number of eligible arms, or a code."""
     arms = int(s[H_ARMS])
     if offers.size == 0:
@@ -183,7 +183,7 @@ def fold(prices, eligible, base, out):
 
 
 @part
-def _bounds(s, z, norm, offers, eligible, row, score, bound):
+def bounds(s, z, norm, offers, eligible, row, score, bound):
     """s: buffer, z: (D,), score, bound: (N,) -> mean less price, and an upper bound of the score, of every arm.
 
     The bound is mean + |bonus scale| ||x|| radius - price, plus a slack for rounding. Returns the arm with the best
@@ -226,7 +226,7 @@ def _bounds(s, z, norm, offers, eligible, row, score, bound):
 
 
 @part
-def _scored(s, a, z, row, mean):
+def scored(s, a, z, row, mean):
     """s: buffer, a: arm, z: (D,), mean: its mean less price -> its exact score."""
     size, c = int(s[H_PACK]), int(s[H_COV])
     bonus = s[H_ALPHA] * s[int(s[H_ARM]) + A_SPREAD * int(s[H_ARMS]) + a]
@@ -238,7 +238,7 @@ def _scored(s, a, z, row, mean):
 
 
 @part
-def _settle(s, u, eligible, score, bound, best, ties, chosen):
+def settle(s, u, eligible, score, bound, best, ties, chosen):
     """s: buffer, score, bound: (N,) -> the arm played: `chosen`, one of its ties, or one of the uniform share.
 
     One uniform number u serves the mixture and, rescaled, the choice inside it. H_PROPENSITY is set.
@@ -278,7 +278,7 @@ def choose(s, x, offers, prune):
     row is used.
     """
     s, x, offers = borrowed(s), borrowed(x), borrowed(offers)
-    eligible = _offered(s, offers)
+    eligible = offered(s, offers)
     if eligible < 0:
         return eligible
     if s[H_CURSOR] >= s[H_ROWS]:
@@ -292,8 +292,8 @@ def choose(s, x, offers, prune):
     score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
     row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
     s[H_CURSOR] += 1.0
-    first = _bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound)
-    best = _scored(s, first, z, row, score[first])
+    first = bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound)
+    best = scored(s, first, z, row, score[first])
     score[first] = best
     chosen = first
     ties = 1
@@ -304,7 +304,7 @@ def choose(s, x, offers, prune):
         if prune and bound[a] < best:
             score[a] = -math.inf
             continue
-        value = _scored(s, a, z, row, score[a])
+        value = scored(s, a, z, row, score[a])
         score[a] = value
         evaluated += 1
         if value > best:
@@ -314,7 +314,7 @@ def choose(s, x, offers, prune):
         elif value == best:
             ties += 1
     s[H_EVALUATED] = evaluated
-    return _settle(s, s[row], eligible, score, bound, best, ties, chosen)
+    return settle(s, s[row], eligible, score, bound, best, ties, chosen)
 
 
 @short_kernel
@@ -404,77 +404,4 @@ def learn(s, a, x, reward, weight, at):
                 tighten(s, a)
     if s[H_LEARNED] >= s[H_REFRESH]:
         refresh(s)
-    return 0
-
-
-@part
-def _choose_block(s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities):
-    """Rows start .. start + size - 1 for `choose_rows`; z .. whole: scratch for at least so many rows; 0 or a code."""
-    s, z, score, bound = borrowed(s), borrowed(z), borrowed(score), borrowed(bound)
-    contexts, offers = borrowed(contexts), borrowed(offers)
-    count, dim = score.shape[1], contexts.shape[1]
-    eligible, row, first, chosen, ties = whole[0], whole[1], whole[2], whole[3], whole[4]
-    for i in range(size):
-        given = offers[start + i] if offers.shape[0] > 0 else s[:0]
-        eligible[i] = _offered(s, given)
-        if eligible[i] < 0:
-            return eligible[i]
-        norm2 = _checked(s, contexts[start + i])
-        if norm2 < 0.0:
-            return int(norm2)
-        z[i, :dim] = contexts[start + i]
-        row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
-        s[H_CURSOR] += 1.0
-        f = _bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i])
-        score[i, f] = _scored(s, f, z[i], row[i], score[i, f])
-        first[i], chosen[i], best[i], ties[i] = f, f, score[i, f], 1
-    for a in range(count):
-        for i in range(size):
-            if a == first[i] or bound[i, a] == -math.inf:
-                continue
-            if bound[i, a] < best[i]:
-                score[i, a] = -math.inf
-                continue
-            value = _scored(s, a, z[i], row[i], score[i, a])
-            score[i, a] = value
-            if value > best[i]:
-                best[i], chosen[i], ties[i] = value, a, 1
-            elif value == best[i]:
-                ties[i] += 1
-    for i in range(size):
-        arms[start + i] = _settle(s, s[row[i]], eligible[i], score[i], bound[i], best[i], ties[i], chosen[i])
-        propensities[start + i] = s[H_PROPENSITY]
-    return 0
-
-
-@kernel
-def choose_rows(s, contexts, offers, arms, propensities, start):
-    """s: buffer, contexts: (n, d), offers: (n or 0, N) -> fills arms, propensities (n,); rows done or a code.
-
-    The rule of `choose` for a few dozen rows at a time, arm by arm, so that the matrix of an arm is read once a block;
-    every number comes from the same functions, hence every decision is that of the loop.
-    """
-    count, total = int(s[H_ARMS]), contexts.shape[0]
-    z = np.zeros((ROWS, int(s[H_PAD])))
-    score, bound, best = np.empty((ROWS, count)), np.empty((ROWS, count)), np.empty(ROWS)
-    whole = np.empty((5, ROWS), np.int64)
-    while start < total and s[H_CURSOR] < s[H_ROWS]:
-        size = min(ROWS, total - start, int(s[H_ROWS] - s[H_CURSOR]))
-        code = _choose_block(
-            s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities
-        )
-        if code < 0:
-            return code
-        start += size
-    return start
-
-
-@kernel
-def learn_rows(s, arms, contexts, rewards):
-    """s: buffer, arms: (n,), contexts: (n, d), rewards: (n,) -> `learn` of every row in order; 0 or a code."""
-    s, contexts = borrowed(s), borrowed(contexts)
-    for i in range(arms.size):
-        code = learn(s, arms[i], contexts[i], rewards[i], 1.0, -1)
-        if code < 0:
-            return code
     return 0
