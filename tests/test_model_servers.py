@@ -171,7 +171,7 @@ def test_vllm_behind_a_router_through_lies_and_restarts(seed):
     """What the router calls resident is what the server has, each time that it could look; no call raises."""
     rng = np.random.default_rng(seed)
     fake = FakeVLLM(3, PATHS.values())
-    with serving(fake) as url, VLLMBackend(url, PATHS, slots=3, timeout_s=2.0) as backend:
+    with serving(fake) as url, VLLMBackend(url, PATHS, slots=3, timeout_s=20.0) as backend:
         clock = Clock(tick=0.01)
         router = Router(LinUCB(NAMES, 1, rng=seed), Polar(2, epoch=20), 0.2, backend=backend, clock=clock)
         logging.getLogger("banditroute").setLevel(logging.CRITICAL)
