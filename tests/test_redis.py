@@ -79,8 +79,8 @@ def test_odd_keys_cost_nothing(url):
 @pytest.mark.parametrize("rate", [0.03, 0.15])
 def test_answers_through_cut_connections_are_learned_exactly_once(url, rate):
     path = url.removeprefix("unix://").partition("?")[0]
-    found = soak_redis.soak(path, rate=rate, seconds=6.0, workers=3, seed=1, answers=400)
-    assert found["cuts"] > 20 and found["taken"] > 10
+    found = soak_redis.soak(path, rate=rate, seconds=120.0, workers=3, seed=1, answers=100)
+    assert found["cuts"] > 20 and found["taken"] >= 100
     assert found["never"] == found["double"] == found["not taken"] == 0
     assert found["counts"] == [found["once"]] * 3 == [found["taken"]] * 3
 

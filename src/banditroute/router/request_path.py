@@ -80,7 +80,9 @@ class RequestPath:
         parts = self._parts
         if parts.books.barred:
             parts.books.refuse()
-        context = np.array(parts.policy.check_context(x))
+        context = parts.policy.check_context(x)
+        if all(said is None for said in (eligible, prices, weights, session, id, version)):
+            return
         if id is not None and self.repeated(decision_key(id)) is not None:
             return
         extras = self._said(eligible, prices, False, weights, session, version)
@@ -142,9 +144,11 @@ class RequestPath:
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
-        planner.sent(arm)
-        if controller.next_plan < parts.books.due:
-            parts.books.due = controller.next_plan
+        if planner.reconciler is not None:
+            planner.sent(arm)
+        books = parts.books
+        if controller.next_plan < books.due:
+            books.due = controller.next_plan
         return arm, propensity, hit, forced
 
     def told(
