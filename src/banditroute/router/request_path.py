@@ -33,10 +33,11 @@ class RequestPath:
         With residency.
     """
 
-    __slots__ = ("_feedback", "_parts", "_planner", "named", "watched")
+    __slots__ = ("_books", "_feedback", "_parts", "_planner", "_residence", "named", "watched")
 
     def __init__(self, parts: RouterParts, feedback: FeedbackPath, planner: Planner | None) -> None:
         self._parts, self._feedback, self._planner = parts, feedback, planner
+        self._books, self._residence = parts.books, parts.residence
         self.named: OrderedDict[int, Decision] = OrderedDict()  # decisions under ids of the caller
         self.watched = False  # whether terms or listeners are told of each decision
         self.collect()
@@ -126,8 +127,7 @@ class RequestPath:
         self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
     ) -> tuple[int, float, bool, bool]:
         """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced."""
-        parts, planner = self._parts, self._planner
-        residence = parts.residence
+        residence, planner = self._residence, self._planner
         assert residence is not None and planner is not None
         arm, propensity = choice
         controller, forced = residence.controller, False
@@ -137,6 +137,7 @@ class RequestPath:
             planner.sent(arm)
             return arm, propensity, hit, False
         if controller.rate > 0.0 and not protected:
+            parts = self._parts
             offers = np.zeros(len(parts.arms)) if effective is None else effective
             arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
             parts.books.forced += forced
@@ -146,9 +147,8 @@ class RequestPath:
             planner.wanted()
         if planner.reconciler is not None:
             planner.sent(arm)
-        books = parts.books
-        if controller.next_plan < books.due:
-            books.due = controller.next_plan
+        if controller.next_plan < self._books.due:
+            self._books.due = controller.next_plan
         return arm, propensity, hit, forced
 
     def told(
