@@ -75,7 +75,7 @@ def test_vllm_that_says_already_loaded_and_lists_nothing_is_not_believed(vllm):
 def test_vllm_missing_files_and_unknown_names(vllm):
     fake, backend = vllm
     fake.disk.discard(PATHS["law"])
-    with pytest.raises(ServerError, match="404 .*No adapter found"):
+    with pytest.raises(ServerError, match=r"404 .*No adapter found"):
         backend.ensure("law")
     assert on_gpu(backend) == set() and backend.observe()["law"] == "disk"
     for call in (backend.ensure, backend.touch, backend.forget):

@@ -46,7 +46,7 @@ def _text(path: Path, domain: str) -> str:
 
 
 def gather(seed: int = 0) -> dict[str, tuple[str, str]]:
-    """Return the text to learn from and the text to be judged on, of each domain that has enough; no file is in both."""
+    """Return what to learn from and what to be judged on, of each domain that has enough; no file is in both."""
     rng, found = np.random.default_rng(seed), {}
     for domain in (*HUMAN, *CODE):
         learn, judge = [], []

@@ -60,7 +60,7 @@ def fit(model: torch.nn.Module, texts: list[torch.Tensor], steps: int, rate: flo
 
 
 def main(folder: Path) -> None:
-    """Write tokenizer and base model to FOLDER/base, each adapter to FOLDER/adapters/NAME, held-out texts beside them."""
+    """Write tokenizer and base model to FOLDER/base, adapters to FOLDER/adapters, held-out texts to FOLDER/held_out."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from vllm_process import Slots
 
 from banditroute import LinUCB, PagingModel, Polaris, Router
 from banditroute.servers import VLLMBackend
-from vllm_process import Slots
 
 
 def likelihood(backend, name, tokens):

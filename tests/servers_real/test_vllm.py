@@ -81,7 +81,7 @@ def test_its_answers_are_those_of_the_stand_in(server, backend, model_folder):
     assert said(unload, {"lora_name": "a0"}) == (404, "The lora adapter 'a0' cannot be found.")
     with (
         VLLMBackend(server.url, {"zz": "/nowhere"}, slots=SLOTS, timeout_s=60.0) as other,
-        pytest.raises(ServerError, match="404 .*No adapter found"),
+        pytest.raises(ServerError, match=r"404 .*No adapter found"),
     ):
         other.ensure("zz")
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 
 from banditroute._core import validation as check
@@ -120,13 +120,14 @@ class DisplacingServer(HttpServer):
             for name in self.paths.keys() - self._registered:
                 self._unnamed(name)
             if on_gpu is not None:
-                for name in [*self._order, *on_gpu]:
-                    if name not in on_gpu:
-                        self._order.pop(name, None)
-                    elif name in self.paths:
+                for old in [*self._order]:
+                    if not isinstance(old, str) or old not in on_gpu:
+                        del self._order[old]
+                for name in on_gpu:
+                    if name in self.paths:
                         self._order.setdefault(name)
-            there = set(self._order)
-        return {n: "gpu" if n in there else "host" if n in self._registered else "disk" for n in self.paths}
+            now = set(self._order)
+        return {n: "gpu" if n in now else "host" if n in self._registered else "disk" for n in self.paths}
 
     def forget(self, name: str) -> bool:
         """Have the server drop an adapter, so that it reads the weights anew should the name come back."""
@@ -160,7 +161,7 @@ class DisplacingServer(HttpServer):
             raise ServerError(f"GET /v1/models: {answer.status} {answer.message}")
         return {str(row["id"]): row.get("root") for row in rows if isinstance(row, dict) and "id" in row}
 
-    def residency(self) -> Iterable[str] | None:
+    def residency(self) -> Collection[str] | None:
         """Return the adapters on the GPU by the server's own word; None where it has none.
 
         A server that tells that it was restarted has the order cleared here.

@@ -1,7 +1,7 @@
 """vLLM as a backend: adapters are registered at run time and loaded by requests."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from operator import itemgetter
 
@@ -95,7 +95,7 @@ class VLLMBackend(DisplacingServer):
         super().lost()
         self._started = None
 
-    def residency(self) -> Iterable[str] | None:
+    def residency(self) -> Collection[str] | None:
         """Return the adapters on the GPU, where the metrics tell; notice a restart, and what runs now."""
         answer = self.ask("GET", "/metrics")
         if answer.status != 200:
