@@ -46,7 +46,7 @@ def route(address, task, state):
     from banditroute.servers import LlamaCppAdapters
 
     made = json.loads(Path(task).read_text())
-    names, prompts, url = made["names"], made["prompts"], ""
+    names, prompts = made["names"], made["prompts"]
     backend = LlamaCppAdapters(Path(address).read_text(), names, timeout_s=30.0)
     router = Router(LinUCB(names, len(prompts), rng=0), Static(names), 0.0, backend=backend)
     report = router.recover(state)
@@ -54,20 +54,18 @@ def route(address, task, state):
     for line in sys.stdin:
         group = made["groups"][int(line)]
         decision = router.select(np.eye(len(prompts))[group])
-        for calls in range(1, 1000):
+        found, calls = None, 0
+        while found is None:
+            calls += 1
             try:
                 found = likelihood(backend, decision.arm, prompts[group])
-                break
-            except (
-                OSError,
-                RuntimeError,
-            ):  # away; started anew it has another address, as behind a proxy it would not
+            except (OSError, RuntimeError):  # away; started anew it has another address
                 time.sleep(0.1)
-                url, backend.url = backend.url, Path(address).read_text()
+                backend.url = Path(address).read_text()
         reward = 1.0 - found / made["worst"]
         router.update(decision.id, reward)
         row = {"request": int(line), "group": group, "arm": decision.arm, "reward": reward, "calls": calls,
-               "learned": router.stats()["learned"], "moved": bool(url) and url != backend.url}  # fmt: skip
+               "learned": router.stats()["learned"]}  # fmt: skip
         print(json.dumps(row), flush=True)
 
 

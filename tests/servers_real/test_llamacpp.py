@@ -10,17 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_process import likelihood
 
-pytest.importorskip("gguf")
-pytest.importorskip("xllamacpp")
-pytest.importorskip("httpx")
+from banditroute.servers import LlamaCppAdapters
+from test_llamacpp_server import write_adapter, write_base  # skips where xllamacpp is not installed
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from llama_process import likelihood  # noqa: E402
-from test_llamacpp_server import write_adapter, write_base  # noqa: E402
-
-from banditroute.servers import LlamaCppAdapters  # noqa: E402
 
 NAMES, GROUPS = [f"a{k}" for k in range(12)], 6
 

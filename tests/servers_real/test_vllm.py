@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from gateway import likelihood
+from vllm_process import VLLMProcess
 
 from banditroute.servers import ServerError, VLLMBackend
 from small_llama import NAMES
@@ -19,10 +21,6 @@ from small_llama import NAMES
 pytestmark = pytest.mark.timeout(3000)
 SLOTS, GROUPS = 4, 6
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from gateway import likelihood  # noqa: E402
-from vllm_process import VLLMProcess  # noqa: E402
 
 
 @pytest.fixture(scope="module")
