@@ -28,16 +28,7 @@ POLICIES = {
     if isinstance(kind, type)
     and issubclass(kind, Policy)
     and name in policies.__all__
-    and name
-    not in (
-        *WRAPPERS,
-        "Policy",
-        "LinearPolicy",
-        "BatchedUpdates",
-        "GraphDiagLinUCB",
-        "SharedLinUCB",
-        "HybridLinUCB",
-    )
+    and name not in (*WRAPPERS, *OBJECTS)
 }
 CONTROLLERS = {
     name: kind

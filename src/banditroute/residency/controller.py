@@ -135,11 +135,13 @@ class Window:
     def append(self, x: Floats) -> None:
         """Keep one context."""
         at = self.seen % self.size
-        if at >= len(self._rows):  # grow by doubling: a short run should not pay for a long window
+        try:
+            self._rows[at] = x
+        except IndexError:  # grow by doubling: a short run should not pay for a long window
             grown = np.empty((min(self.size, max(64, 2 * at)), x.size))
             grown[:at] = self._rows[:at] if at else grown[:0]
+            grown[at] = x
             self._rows = grown
-        self._rows[at] = x
         self.seen += 1
 
     def extend(self, contexts: Floats) -> None:

@@ -25,7 +25,7 @@ from banditroute.records import (
     Why,
 )
 from banditroute.router import changes, feature_maps, state
-from banditroute.router.feedback_path import FeedbackPath, asked, spread
+from banditroute.router.feedback_path import FeedbackPath, asked
 from banditroute.router.ledger import ANSWERED, EXPIRED
 from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
@@ -370,11 +370,6 @@ class RouterHost:
     def size_limit(self) -> int:
         """Decisions that may be pending."""
         return self.parts.ledger.size_limit
-
-    def respread(self, arm: int) -> None:
-        """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
-        if self.parts.spread_pending:
-            spread(self.parts, arm)
 
 
 def _member(policy: Policy, header: Header, arrays: Arrays) -> Membership | None:

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
-from banditroute.policies import Policy
+from banditroute.policies import Choice, Policy
 from banditroute.records import AdapterBackend
 from banditroute.residency import ResidentSet, View
+from banditroute.router import forcing
 from banditroute.router.backends import CarryOut
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
@@ -57,8 +58,8 @@ class Planner:
     """
 
     __slots__ = (
-        "_caught_up", "_parts", "_planner", "_residence", "_thread", "_turn", "error", "failures", "reconciler",
-        "waiting", "where",
+        "_books", "_caught_up", "_parts", "_planner", "_residence", "_thread", "_turn", "error", "failures",
+        "reconciler", "waiting", "where",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class Planner:
         backend: AdapterBackend | CarryOut | None = None,
     ) -> None:
         self._parts, self._residence, self.where = parts, residence, where
+        self._books = parts.books
         self.reconciler: Reconciler | None = None
         self.waiting: list[tuple[int, Floats, bool]] | None = None
         self.failures = 0
@@ -177,6 +179,36 @@ class Planner:
         """Go a step towards the desired set; whatever a backend does, nothing is raised."""
         if self.reconciler is not None:
             self._guarded(self.reconciler.step)
+
+    def served(
+        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
+    ) -> tuple[int, float, bool, bool]:
+        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced.
+
+        The lock must be held.
+        """
+        arm, propensity = choice
+        residence, forced = self._residence, False
+        if self.waiting is not None:  # the controller is busy with a plan
+            hit = residence.actual.mask.item(arm)
+            self.waiting.append((arm, context, hit))
+            self.sent(arm)
+            return arm, propensity, hit, False
+        controller = residence.controller
+        if controller.rate > 0.0 and not protected:
+            parts = self._parts
+            offers = np.zeros(len(parts.arms)) if effective is None else effective
+            arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
+            parts.books.forced += forced
+        hit = residence.actual.mask.item(arm)
+        controller.observe(arm, context, hit)
+        if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
+            self.wanted()
+        if self.reconciler is not None:
+            self.sent(arm)
+        if controller.next_plan < self._books.due:
+            self._books.due = controller.next_plan
+        return arm, propensity, hit, forced
 
     def inserts(self, arm: int) -> bool:
         """Whether a fault may have this arm loaded: not at a server that does so itself, nor what will not load now."""

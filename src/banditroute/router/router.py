@@ -291,8 +291,8 @@ class Router:
             if self._listeners.keeps_parts:
                 rows = self._requests.rows(context, at, extras)
             hit, forced = True, False
-            if self._residence is not None:
-                arm, propensity, hit, forced = self._requests.served(context, effective, choice, protected)
+            if self._planner is not None:
+                arm, propensity, hit, forced = self._planner.served(context, effective, choice, protected)
             kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
