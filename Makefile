@@ -30,13 +30,8 @@ lint: $(STAMP) ## Style, format and types.
 	$(BIN)/mypy
 
 # Measure everything the documents quote, then write it there. The other libraries get environments of their own.
-bench: demo ## Measure again what the documents quote, and write it there.
-	mkdir -p out
-	$(BIN)/python benchmarks/demo_page.py
-	$(BIN)/python benchmarks/run_peers.py
-	$(BIN)/python benchmarks/bars_engine.py
-	$(BIN)/python -m pytest benchmarks/test_bench_*.py --benchmark-enable --benchmark-only --benchmark-json=out/bench.json
-	$(BIN)/python benchmarks/report.py
+bench: $(STAMP) ## Measure again what the documents quote, and write it there; prints its plan first.
+	$(BIN)/python benchmarks/run_all.py
 
 # Process pairs in alternating order with an A/A control: make bench-compare BASE=879b346
 bench-compare: $(STAMP) ## Time this code against another commit: BASE=...
