@@ -11,11 +11,8 @@ from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from banditroute.config.files import ConfigError, check_config
 from banditroute.config.workers import worker_router
-from banditroute.errors import UnknownDecision
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -23,20 +20,6 @@ if TYPE_CHECKING:
     from banditroute.servers.litellm import LiteLLMDoor
 
 __all__ = ["add_routes", "make_door"]
-
-
-class Told(BaseModel):
-    """What came of a decision."""
-
-    id: str
-    reward: float
-    source: str | None = None
-
-
-class Gone(BaseModel):
-    """A decision that was never served."""
-
-    id: str
 
 
 def __getattr__(name: str) -> "LiteLLMDoor":
@@ -120,31 +103,34 @@ def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
     >>> sorted(app.openapi()["paths"])
     ['/banditroute/cancel', '/banditroute/feedback']
     """
-    from fastapi import Depends, HTTPException
+    from fastapi import APIRouter, Depends
 
+    from banditroute.router.ledger import decision_key
     from banditroute.servers.answers import in_loop, withdraw
+    from banditroute.servers.calls import PlainRoute, Reward, Stands, Withdrawal, refusal, stands
 
-    async def feedback(told: Told) -> dict[str, Any]:
+    async def feedback(told: Reward) -> Stands:
         """Learn what came of a decision; the id is that of the header ``x-banditroute-decision``."""
         try:
-            return {"id": told.id, "learned": await door.afeedback(told.id, told.reward, source=told.source)}
-        except UnknownDecision as error:
-            raise HTTPException(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, str(error)) from error
+            key = decision_key(told.id)
+            return await stands(
+                door.router, key, door.afeedback(key, told.reward, source=told.source)
+            )
+        except Exception as error:
+            raise refusal(error, told.id) from error
 
-    async def cancel(gone: Gone) -> dict[str, Any]:
+    async def cancel(gone: Withdrawal) -> Stands:
         """Withdraw a decision: it teaches nothing."""
         try:
-            router = door.router
-            return {
-                "id": gone.id,
-                "standing": await in_loop(router, gone.id, partial(withdraw, router, gone.id)),
-            }
-        except UnknownDecision as error:
-            raise HTTPException(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, str(error)) from error
+            key = decision_key(gone.id)
+            now = await in_loop(door.router, key, partial(withdraw, door.router, key))
+        except Exception as error:
+            raise refusal(error, gone.id) from error
+        return Stands(id=str(key), standing=now)
 
-    app.post("/banditroute/feedback", dependencies=[Depends(guard)])(feedback)
-    app.post("/banditroute/cancel", dependencies=[Depends(guard)])(cancel)
+    routes = APIRouter(
+        prefix="/banditroute", route_class=PlainRoute, dependencies=[Depends(guard)], tags=["banditroute"]
+    )
+    routes.post("/feedback")(feedback)
+    routes.post("/cancel")(cancel)
+    app.include_router(routes)

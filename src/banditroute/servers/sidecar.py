@@ -8,24 +8,19 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from banditroute.errors import UnknownArm, UnknownDecision
 from banditroute.router import Router
-from banditroute.servers.answers import Standing, aupdate, in_loop, standing, withdraw
+from banditroute.servers.answers import aupdate, in_loop, withdraw
+from banditroute.servers.calls import Answer, Stands, Strict, Withdrawal, malformed, refusal, stands
 from banditroute.servers.repeats import Chosen, Repeats
 
-__all__ = ["sidecar"]
+__all__ = ["LARGEST_BODY", "sidecar"]
 
-
-class Strict(BaseModel):
-    """Base of what is sent: nothing unknown."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+LARGEST_BODY = 1 << 20  # bytes: a context of 50,000 numbers
 
 
 class Ask(Strict):
@@ -52,30 +47,6 @@ class Choice(BaseModel):
     arm: str
     propensity: float
     hit: bool
-
-
-class Answer(Strict):
-    """What came of a decision: the parameters of `Router.update`."""
-
-    id: str = Field(description="Id of the decision, or the caller's own.")
-    reward: float
-    cost: float | None = Field(None, description="What the call did cost, >= 0.")
-    seconds: float | None = Field(None, description="How long it took, >= 0.")
-    failed: bool = Field(False, description="The call itself failed.")
-    source: str | None = Field(None, description="Who reports the reward.")
-
-
-class Withdrawal(Strict):
-    """A decision that was never served, failed or was rerouted."""
-
-    id: str = Field(description="Id of the decision, or the caller's own.")
-
-
-class Stands(BaseModel):
-    """How a decision stands; a repeated call gets the same."""
-
-    id: str
-    standing: Standing
 
 
 class Arm(BaseModel):
@@ -136,8 +107,9 @@ def sidecar(
         title="banditroute",
         summary="Which arm serves a request, learned from rewards that come later.",
         lifespan=service.lifespan,
+        max_body_size=LARGEST_BODY,
     )
-    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(RequestValidationError, malformed)
     guarded: list[Any] = [] if token is None else [Depends(_guard(token))]
     app.post("/select", dependencies=guarded)(service.select)
     app.post("/feedback", dependencies=guarded)(service.feedback)
@@ -220,7 +192,7 @@ class _Service:
             else:
                 chosen = await asyncio.to_thread(repeats.select, ask.id, decide)
         except Exception as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         return Choice(id=str(chosen.id), arm=chosen.arm, propensity=chosen.propensity, hit=chosen.hit)
 
     async def feedback(self, answer: Answer) -> Stands:
@@ -228,17 +200,12 @@ class _Service:
         router, repeats = self._open()
         try:
             key = await repeats.key(answer.id)
-            learned = await aupdate(
+            learned = aupdate(
                 router, key, answer.reward, answer.cost, answer.seconds, answer.failed, answer.source
             )
-            now = "answered" if learned else await in_loop(router, key, partial(standing, router, key))
+            return await stands(router, key, learned)
         except Exception as error:
-            raise _refusal(error) from error
-        if now == "pending":
-            raise HTTPException(
-                429, "not taken: the source is above its rate; the decision awaits its feedback"
-            )
-        return Stands(id=str(key), standing=now or "answered")
+            raise refusal(error, answer.id) from error
 
     async def cancel(self, gone: Withdrawal) -> Stands:
         """Withdraw a decision: it teaches nothing."""
@@ -247,7 +214,7 @@ class _Service:
             key = await repeats.key(gone.id)
             now = await in_loop(router, key, partial(withdraw, router, key))
         except Exception as error:
-            raise _refusal(error) from error
+            raise refusal(error, gone.id) from error
         return Stands(id=str(key), standing=now)
 
     async def arms(self) -> Arms:
@@ -289,23 +256,3 @@ def _guard(token: str) -> Callable[..., None]:
             raise HTTPException(401, "the token is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
 
     return check
-
-
-def _refusal(error: Exception) -> HTTPException:
-    """Return what a caller is told of an error."""
-    if isinstance(error, UnknownDecision):
-        return HTTPException(404, str(error))
-    if isinstance(error, UnknownArm):
-        return HTTPException(422, str(error))
-    if isinstance(error, OSError):
-        return HTTPException(503, f"the store is down: {error}")
-    if isinstance(error, ValueError | TypeError):
-        return HTTPException(422, str(error))
-    raise error
-
-
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
-    """Tell what of a body is wrong, without sending it back: it may hold what JSON cannot."""
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    lines = [f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in faults]
-    return JSONResponse({"detail": "; ".join(lines)}, 422)
