@@ -5,8 +5,10 @@ what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and
 own keys.
 """
 
+import asyncio
 import atexit
 import os
+from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,22 @@ def _door() -> "LiteLLMDoor":
     from litellm.proxy import proxy_server
 
     add_routes(proxy_server.app, door, proxy_server.user_api_key_auth)
+    # A server that SIGTERM ended kills itself with it once more, and nothing registered at exit runs. The application
+    # is running when the door is loaded, so its lifespan can be joined no more; this is what its end calls.
+    proxy_server.proxy_shutdown_event = _closing(door, proxy_server.proxy_shutdown_event)
     return door
+
+
+def _closing(door: "LiteLLMDoor", end: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return the end of the proxy, after which the Router writes and publishes what it holds."""
+
+    async def ended(*given: Any, **options: Any) -> None:
+        try:
+            await end(*given, **options)
+        finally:
+            await asyncio.to_thread(door.router.close)
+
+    return ended
 
 
 def make_door(config: str | os.PathLike[str], workers: int = 1) -> "LiteLLMDoor":
