@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 
@@ -82,7 +83,7 @@ def sidecar(
     make : callable
         Makes the Router of this worker, in it and after any fork. The service closes it when it stops.
     token : str, optional
-        Every call but ``/healthz`` must carry it as a bearer token.
+        Every call but ``/healthz`` and the description of the service must carry it as a bearer token. Visible ASCII.
     metrics : callable, optional
         Given the Router, returns what makes the page of ``/metrics``, and what ends it; `page` when left out.
 
@@ -91,8 +92,8 @@ def sidecar(
     ``/select`` and answers to own decisions take microseconds and run in the event loop. What asks the store runs in
     a thread: feedback on another worker's decision, and every ``/select`` with an id where decisions are shared.
 
-    Status 401 without the token, 404 for what nobody decided, 409 for an id whose decision has ended, 422 for what the
-    Router refuses, 429 for a source above its rate or an arm in quarantine (the decision still awaits its feedback),
+    Status 401 without the token, 404 for what nobody decided, 409 for an id whose decision has ended and is forgotten,
+    413 for a body above 1 MiB, 400 and 422 for what is malformed or the Router refuses, 429 for a source above its rate or an arm in quarantine (the decision still awaits its feedback),
     503 while the store is down or the service stops.
 
     Examples
@@ -102,6 +103,8 @@ def sidecar(
     >>> sorted(app.openapi()["paths"])
     ['/arms', '/cancel', '/feedback', '/healthz', '/metrics', '/select']
     """
+    if token is not None and not (token and all("!" <= letter <= "~" for letter in token)):
+        raise ValueError(f"token must be of visible ASCII characters, got {len(token)} others or none")
     service = _Service(make, metrics or page)
     app = FastAPI(
         title="banditroute",
@@ -111,7 +114,7 @@ def sidecar(
     )
     app.add_exception_handler(RequestValidationError, malformed)
     guarded: list[Any] = [] if token is None else [Depends(_guard(token))]
-    app.post("/select", dependencies=guarded)(service.select)
+    app.post("/select", dependencies=guarded, response_model=Choice)(service.select)
     app.post("/feedback", dependencies=guarded)(service.feedback)
     app.post("/cancel", dependencies=guarded)(service.cancel)
     app.get("/arms", dependencies=guarded)(service.arms)
@@ -171,7 +174,7 @@ class _Service:
             raise HTTPException(503, "the service stops")
         return self._router, self._repeats
 
-    async def select(self, ask: Ask) -> Choice:
+    async def select(self, ask: Ask) -> Response:
         """Choose the arm that serves a request."""
         router, repeats = self._open()
         context: Any = ask.context  # numbers, or what the features of the Router take
@@ -193,7 +196,7 @@ class _Service:
                 chosen = await asyncio.to_thread(repeats.select, ask.id, decide)
         except Exception as error:
             raise refusal(error) from error
-        return Choice(id=str(chosen.id), arm=chosen.arm, propensity=chosen.propensity, hit=chosen.hit)
+        return JSONResponse({**chosen._asdict(), "id": str(chosen.id)})  # made here, so not checked once more
 
     async def feedback(self, answer: Answer) -> Stands:
         """Learn what came of a decision; whoever repeats it gets the same answer, and nothing is learned twice."""
