@@ -42,7 +42,7 @@ study: $(STAMP) ## Residency controllers over workloads, into out/study.
 
 # The partners that the suite is too small for: PyTorch and PEFT, LiteLLM's proxy, llama.cpp in a process of its own.
 servers: $(STAMP) ## Against real model servers and gateways; installs them first.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llamacpp,peft,litellm]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llamacpp,peft,litellm]' 'litellm[proxy]'
 	$(BIN)/python -m pytest -rs tests/servers_real tests/test_model_servers.py tests/test_llamacpp_server.py $(wildcard tests/test_litellm*.py)
 
 soak: $(STAMP) ## Long runs: memory, tails, faults of the disk, cut connections, a rolling deployment.

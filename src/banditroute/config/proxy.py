@@ -5,17 +5,16 @@ what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and
 own keys.
 """
 
+import asyncio
 import atexit
 import os
+from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from banditroute.config.files import ConfigError, check_config
 from banditroute.config.workers import worker_router
-from banditroute.errors import UnknownDecision
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -23,20 +22,6 @@ if TYPE_CHECKING:
     from banditroute.servers.litellm import LiteLLMDoor
 
 __all__ = ["add_routes", "make_door"]
-
-
-class Told(BaseModel):
-    """What came of a decision."""
-
-    id: str
-    reward: float
-    source: str | None = None
-
-
-class Gone(BaseModel):
-    """A decision that was never served."""
-
-    id: str
 
 
 def __getattr__(name: str) -> "LiteLLMDoor":
@@ -55,7 +40,22 @@ def _door() -> "LiteLLMDoor":
     from litellm.proxy import proxy_server
 
     add_routes(proxy_server.app, door, proxy_server.user_api_key_auth)
+    # A server that SIGTERM ended kills itself with it once more, and nothing registered at exit runs. The application
+    # is running when the door is loaded, so its lifespan can be joined no more; this is what its end calls.
+    proxy_server.proxy_shutdown_event = _closing(door, proxy_server.proxy_shutdown_event)
     return door
+
+
+def _closing(door: "LiteLLMDoor", end: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return the end of the proxy, after which the Router writes and publishes what it holds."""
+
+    async def ended(*given: Any, **options: Any) -> None:
+        try:
+            await end(*given, **options)
+        finally:
+            await asyncio.to_thread(door.router.close)
+
+    return ended
 
 
 def make_door(config: str | os.PathLike[str], workers: int = 1) -> "LiteLLMDoor":
@@ -120,31 +120,34 @@ def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
     >>> sorted(app.openapi()["paths"])
     ['/banditroute/cancel', '/banditroute/feedback']
     """
-    from fastapi import Depends, HTTPException
+    from fastapi import APIRouter, Depends
 
+    from banditroute.router.ledger import decision_key
     from banditroute.servers.answers import in_loop, withdraw
+    from banditroute.servers.calls import PlainRoute, Reward, Stands, Withdrawal, refusal, stands
 
-    async def feedback(told: Told) -> dict[str, Any]:
+    async def feedback(told: Reward) -> Stands:
         """Learn what came of a decision; the id is that of the header ``x-banditroute-decision``."""
         try:
-            return {"id": told.id, "learned": await door.afeedback(told.id, told.reward, source=told.source)}
-        except UnknownDecision as error:
-            raise HTTPException(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, str(error)) from error
+            key = decision_key(told.id)
+            return await stands(
+                door.router, key, door.afeedback(key, told.reward, source=told.source)
+            )
+        except Exception as error:
+            raise refusal(error, told.id) from error
 
-    async def cancel(gone: Gone) -> dict[str, Any]:
+    async def cancel(gone: Withdrawal) -> Stands:
         """Withdraw a decision: it teaches nothing."""
         try:
-            router = door.router
-            return {
-                "id": gone.id,
-                "standing": await in_loop(router, gone.id, partial(withdraw, router, gone.id)),
-            }
-        except UnknownDecision as error:
-            raise HTTPException(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, str(error)) from error
+            key = decision_key(gone.id)
+            now = await in_loop(door.router, key, partial(withdraw, door.router, key))
+        except Exception as error:
+            raise refusal(error, gone.id) from error
+        return Stands(id=str(key), standing=now)
 
-    app.post("/banditroute/feedback", dependencies=[Depends(guard)])(feedback)
-    app.post("/banditroute/cancel", dependencies=[Depends(guard)])(cancel)
+    routes = APIRouter(
+        prefix="/banditroute", route_class=PlainRoute, dependencies=[Depends(guard)], tags=["banditroute"]
+    )
+    routes.post("/feedback")(feedback)
+    routes.post("/cancel")(cancel)
+    app.include_router(routes)
