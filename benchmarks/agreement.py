@@ -124,14 +124,18 @@ def frozen(folder):
     (folder / "values.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def frozen_obp(path, rows=600, items=4):
+def frozen_obp(path, rows=400, items=4):
     """A synthetic log of obp in the columns of the Open Bandit Dataset, and IPS and SNIPS of every item by obp."""
     absent_torch()
     import pandas
     from obp import dataset, ope
 
     drawn = dataset.SyntheticBanditDataset(
-        n_actions=items, dim_context=2, reward_function=dataset.logistic_reward_function, beta=1.0, random_state=7
+        n_actions=items,
+        dim_context=2,
+        reward_function=dataset.logistic_reward_function,
+        behavior_policy_function=dataset.linear_behavior_policy,
+        random_state=7,
     ).obtain_batch_bandit_feedback(n_rounds=rows)
     frame = pandas.DataFrame({
         "timestamp": pandas.date_range("2019-11-24", periods=rows, freq="7s", tz="UTC").astype(str),
@@ -156,7 +160,7 @@ def frozen_obp(path, rows=600, items=4):
     return found
 
 
-def frozen_vw(path, rows=500, actions=3):
+def frozen_vw(path, rows=240, actions=3):
     """Decisions with the probabilities that an exploring vw gives while it learns, and IPS of every action by vw."""
     from vowpalwabbit import Workspace
 
