@@ -20,6 +20,7 @@ import asyncio
 import importlib.metadata
 import json
 import os
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,14 @@ ASKS = {  # one for each of LiteLLM's types, found by its patterns
     RequestType.FACTUAL_LOOKUP: "what is known about {}",
     RequestType.GENERAL: "tell me about {}",
 }
+PRICE = {
+    "input_cost_per_token": 1e-6,
+    "output_cost_per_token": 1e-6,
+}  # without one LiteLLM looks for the reason
 PLEASED, CROSS = "thanks, that worked. now {}", "no, once more: {}"
+CALLBACKS = (
+    "callbacks", "success_callback", "failure_callback", "_async_success_callback", "_async_failure_callback",
+)  # fmt: skip
 LOSS = 0.3  # of a model that does not cope with long requests
 
 
@@ -123,11 +131,12 @@ class Gateway(Contestant):
 
     @staticmethod
     def deployment(group: str, arm: str) -> dict[str, Any]:
-        params = {"model": f"openai/{arm}", "api_key": "none", "mock_response": "unused"}
+        params = {"model": f"openai/{arm}", "api_key": "none", "mock_response": "unused", **PRICE}
         return {"model_name": group, "litellm_params": params, "model_info": {"id": arm, "arm": arm}}
 
     def restarted(self) -> None:
-        litellm.callbacks = []
+        for name in CALLBACKS:  # those of a Router outlive it
+            getattr(litellm, name).clear()
         self.serving = litellm.Router(model_list=self.deployments())
 
     async def turn(self, session: str, messages: list[dict[str, str]], answer: str) -> str:
@@ -147,7 +156,9 @@ class Adaptive(Gateway):
     def deployments(self) -> list[dict[str, Any]]:
         config = {"available_models": ARMS, "weights": {"quality": 1.0, "cost": 0.0}}
         params = {"model": "auto_router/adaptive_router", "adaptive_router_config": config}
-        return [self.deployment(arm, arm) for arm in ARMS] + [{"model_name": "chat", "litellm_params": params}]
+        return [self.deployment(arm, arm) for arm in ARMS] + [
+            {"model_name": "chat", "litellm_params": params}
+        ]
 
     def known(self) -> int:
         strategy = self.serving.adaptive_routers["chat"][0].strategy
@@ -193,7 +204,7 @@ class Ours(Gateway):
         router.recover(self.home.name)
         self.door = LiteLLMDoor(router, context=lambda messages, _: self.context(messages[-1]["content"]))
         super().restarted()
-        litellm.callbacks = [self.door]
+        litellm.callbacks.append(self.door)
 
     async def turn(self, session: str, messages: list[dict[str, str]], answer: str) -> str:
         assert self.door is not None
@@ -268,8 +279,8 @@ def table(runs: dict[str, list[dict[str, Any]]], best: float, turns: int, versio
             + [f"{known[0]:,.0f}, {known[1]:,.0f}"]
         )
     note = (
-        f"LiteLLM {version}, answers made up, {len(ours)} seeds, {turns:,} requests each, the same for all. Quality of the "
-        f"model that served, mean with 95 % interval over seeds; the best model for each request has {best:.3f}. "
+        f"LiteLLM {version}, answers made up, {len(ours)} seeds, {turns:,} requests each, the same for all. Quality "
+        f"of the model that served, mean with 95 % interval over seeds; the best model for each has {best:.3f}. "
         "`benchmarks/litellm_adaptive.py` says what is asked and who is told what."
     )
     columns = [
@@ -291,8 +302,6 @@ def main() -> None:
 
     async def all_of_them() -> None:
         for seed in range(args.seeds):
-            import random
-
             stream = Stream(seed, args.conversations)
             bests.append(stream.means.max(axis=1).mean())
             for name, make in contestants(seed):

@@ -6,24 +6,19 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 
 import httpx
 import pytest
 
 from banditroute import LinUCB, Router
 from banditroute.servers.litellm import HEADER
+from litellm_program import MISSING, PROGRAM, REASON
 
-PROGRAM = Path(sys.executable).with_name("litellm")
-# Looked for, not imported: that takes seconds, and only the process of the proxy needs it.
-MISSING = find_spec("litellm") is None or find_spec("apscheduler") is None or not PROGRAM.exists()
-pytestmark = pytest.mark.skipif(MISSING, reason="needs LiteLLM's proxy: pip install 'litellm[proxy]'")
+pytestmark = pytest.mark.skipif(MISSING, reason=REASON)
 
 KEY = "sk-test"
 ARMS = ("good", "plain", "broken")
@@ -167,7 +162,9 @@ def served(tmp_path_factory):
         nan = call.post("/banditroute/feedback", content=f'{{"id": "{first}", "reward": NaN}}')
         seen["nan"] = nan.status_code, nan.json()
         seen["keyless"] = [
-            httpx.post(f"{call.base_url}{path}", json={"id": first, "reward": 1.0}, trust_env=False).status_code
+            httpx.post(
+                f"{call.base_url}{path}", json={"id": first, "reward": 1.0}, trust_env=False
+            ).status_code
             for path in ("/banditroute/feedback", "/banditroute/cancel", "/v1/chat/completions")
         ]
         seen["cancel"] = [told(call, "/banditroute/cancel", {"id": first})["standing"] for _ in range(2)]
@@ -186,7 +183,9 @@ def served(tmp_path_factory):
         time.sleep(1.0)  # events come from a queue
     seen["answers"] = answers
     lines = [json.loads(line) for line in (home / "attempts").read_text().splitlines()]
-    seen["attempts"] = [line for line in lines if line["arm"] in ARMS]  # a call without a key fails before any
+    seen["attempts"] = [
+        line for line in lines if line["arm"] in ARMS
+    ]  # a call without a key fails before any
     with Router(LinUCB(list(ARMS), 2, rng=0)) as router:
         router.recover(home / "state")
         seen["stats"] = router.stats()
@@ -215,11 +214,13 @@ def test_a_deployment_in_cooldown_is_never_chosen(served):
 
 def test_feedback_reaches_the_arm_that_answered(served):
     assert set(served["standing"]) == {"answered"} and served["again"] == "answered"
-    assert served["stats"]["duplicates"] == 1  # in no journal: the proxy wrote its last checkpoint when it stopped
+    assert (
+        served["stats"]["duplicates"] == 1
+    )  # in no journal: the proxy wrote its last checkpoint when it stopped
     arms = served["stats"]["arms"]
-    assert arms["good"]["mean_reward"] == pytest.approx(0.9) and arms["plain"]["mean_reward"] == pytest.approx(
-        0.2
-    )
+    assert arms["good"]["mean_reward"] == pytest.approx(0.9) and arms["plain"][
+        "mean_reward"
+    ] == pytest.approx(0.2)
     by_arm = {arm: sum(one == arm for one, _ in served["answers"][1:]) for arm in ("good", "plain")}
     assert {arm: arms[arm]["learned"] for arm in by_arm} == by_arm
     assert by_arm["good"] > 0 and by_arm["plain"] > 0

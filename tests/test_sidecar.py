@@ -165,7 +165,10 @@ def test_what_is_sent_to_do_harm_is_refused_and_changes_nothing():
             assert answer.status_code == status, (body[:80], answer.text)
             assert len(answer.content) < 1000
         assert "mine" in said(call.post("/cancel", json={"id": "mine"}), 404)["detail"]
-        assert call.post("/select", content=start + "}", headers={"content-type": "text/plain"}).status_code == 422
+        assert (
+            call.post("/select", content=start + "}", headers={"content-type": "text/plain"}).status_code
+            == 422
+        )
         assert said(call.get("/arms")) == before
         assert said(call.post("/feedback", json={"id": id_, "reward": 1.0}))["standing"] == "answered"
 
@@ -192,7 +195,9 @@ def test_a_token_that_no_header_can_carry_is_refused(token, tmp_path, monkeypatc
     with pytest.raises(ValueError, match="token must be"):
         sidecar(made, token=token)
     monkeypatch.setenv("BANDITROUTE_TOKEN", token)
-    assert main(["serve", str(written(tmp_path)), "--workers", "2"]) == 1  # an empty one would let everybody in
+    assert (
+        main(["serve", str(written(tmp_path)), "--workers", "2"]) == 1
+    )  # an empty one would let everybody in
     assert "BANDITROUTE_TOKEN" in capsys.readouterr().err
 
 
@@ -335,7 +340,12 @@ class Worker:
 
     def __init__(self, home, name):
         (home / name).mkdir()
-        store = {"kind": "FileStore", "directory": str(home / "store"), "sync_s": 0.2, "share_decisions": True}
+        store = {
+            "kind": "FileStore",
+            "directory": str(home / "store"),
+            "sync_s": 0.2,
+            "share_decisions": True,
+        }
         self.config, self.port, self.running = written(home / name, store=store), free_port(), None
 
     def start(self):

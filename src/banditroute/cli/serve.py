@@ -92,7 +92,9 @@ def _check(config: Path, workers: int) -> None:
     """Refuse what cannot work, before any process starts."""
     token = os.environ.get(TOKEN, "none")
     if not token or any(not "!" <= letter <= "~" for letter in token):  # an empty one would let everybody in
-        raise ConfigError(f"{TOKEN} must be of visible ASCII characters where it is set, got others or nothing")
+        raise ConfigError(
+            f"{TOKEN} must be of visible ASCII characters where it is set, got others or nothing"
+        )
     store = check_config(config).model_dump().get("store")
     if workers > 1 and not (store and store["share_decisions"]):
         raise ConfigError(

@@ -8,9 +8,11 @@ own keys.
 import asyncio
 import atexit
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from banditroute.config.files import ConfigError, check_config
@@ -99,6 +101,9 @@ def _function(config: str | os.PathLike[str], key: str, name: str | None) -> Any
     if name is None:
         return None
     module, _, function = name.partition(":")
+    beside = str(Path(config).resolve().parent)  # where LiteLLM, too, looks for what its file names
+    if beside not in sys.path:
+        sys.path.append(beside)
     try:
         return getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
@@ -130,9 +135,7 @@ def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
         """Learn what came of a decision; the id is that of the header ``x-banditroute-decision``."""
         try:
             key = decision_key(told.id)
-            return await stands(
-                door.router, key, door.afeedback(key, told.reward, source=told.source)
-            )
+            return await stands(door.router, key, door.afeedback(key, told.reward, source=told.source))
         except Exception as error:
             raise refusal(error, told.id) from error
 

@@ -16,7 +16,17 @@ from banditroute.router import Router
 from banditroute.servers.answers import Standing, in_loop, standing
 from banditroute.servers.repeats import Ended
 
-__all__ = ["Answer", "PlainRoute", "Reward", "Stands", "Strict", "Withdrawal", "malformed", "refusal", "stands"]
+__all__ = [
+    "Answer",
+    "PlainRoute",
+    "Reward",
+    "Stands",
+    "Strict",
+    "Withdrawal",
+    "malformed",
+    "refusal",
+    "stands",
+]
 
 
 class Strict(BaseModel):
@@ -121,7 +131,9 @@ def refusal(error: Exception, own: str = "") -> HTTPException:
         return error
     if isinstance(error, UnknownDecision):
         named = own and not own.isdigit()  # the Router was asked for the number that stands for it
-        told = f"id must be one under which a decision was made, got {check.shown(own)}" if named else str(error)
+        told = (
+            f"id must be one under which a decision was made, got {check.shown(own)}" if named else str(error)
+        )
         return HTTPException(404, told)
     if isinstance(error, Ended):
         return HTTPException(409, str(error))

@@ -93,8 +93,8 @@ def sidecar(
     a thread: feedback on another worker's decision, and every ``/select`` with an id where decisions are shared.
 
     Status 401 without the token, 404 for what nobody decided, 409 for an id whose decision has ended and is forgotten,
-    413 for a body above 1 MiB, 400 and 422 for what is malformed or the Router refuses, 429 for a source above its rate or an arm in quarantine (the decision still awaits its feedback),
-    503 while the store is down or the service stops.
+    413 for a body above 1 MiB, 400 and 422 for what is malformed or the Router refuses, 429 for a source above its rate
+    or an arm in quarantine (the decision still awaits its feedback), 503 while the store is down or the service stops.
 
     Examples
     --------
