@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout
+from banditroute._core.kernels import derived, layout, refresh
 from banditroute.durability.journal import packed, unpacked
 from banditroute.durability.local_evidence import Part, Tally, total
 from banditroute.durability.stores import BASE, FileStore, Row, StateStore, order
@@ -423,7 +423,7 @@ class Replica:
             s = policy.buffer
             s[layout.H_LEARNED] = policy.state.arm[:, layout.A_COUNT].sum()
             if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
-                derived.refresh(s)
+                refresh.refresh(s)
 
     def compact(self, names: list[str]) -> bool:
         """Fold replicas that are gone into the base, so that the store and every merge stay small.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, prepare
+from banditroute._core.kernels import derived, layout, loop, prepare, refresh
 from banditroute._core.kernels import linear as k
 from banditroute._core.typing import Floats, Rng
 from banditroute.policies.base import LARGEST, Choice, Policy, Scores
@@ -22,7 +22,7 @@ Scale = float | Literal["auto"]
 _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
 
 NOISE = 4096  # random numbers drawn ahead at a time
-WIDTHS = 1.5  # the automatic alpha in noise scales, flat from 1.25 to 2; a posterior sample takes exactly 1
+WIDTHS = 1.25  # the automatic alpha in noise scales; a posterior sample takes exactly 1
 FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
@@ -43,18 +43,25 @@ SETTINGS = {
 
 
 def compile_kernels() -> None:
-    """Compile every kernel of the request path; a policy does so when it is made."""
+    """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use."""
     state = LinearState(1, 1, ridge=1.0)
-    s, x, rows = state.buffer, np.zeros(1), np.zeros((1, 1))
+    s, x = state.buffer, np.zeros(1)
     prepare(k.select, s, x)
     prepare(k.select_offered, s, x, x)
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
+
+
+def compile_rest() -> None:
+    """Compile the other kernels of the linear policies too."""
+    state = LinearState(1, 1, ridge=1.0)
+    s, x, rows, arms = state.buffer, np.zeros(1), np.zeros((1, 1)), np.zeros(1, dtype=np.int64)
     prepare(k.predict, s, x, x, x)
     prepare(k.predict_rows, s, rows, rows, rows)
-    prepare(k.choose_rows, s, rows, rows, np.zeros(1, dtype=np.int64), x, 0)
-    prepare(k.learn_rows, s, np.zeros(1, dtype=np.int64), rows, x)
-    prepare(derived.advance, s, 0.0)
-    prepare(derived.refresh, s)
+    prepare(k.choose_rows, s, rows, rows, arms, x, 0)
+    prepare(loop.learn_rows, s, arms, rows, x)
+    prepare(refresh.advance, s, 0.0)
+    prepare(refresh.refresh, s)
+    prepare(refresh.upkeep, s)
     prepare(derived.drain_all, s)
     prepare(derived.rebuild, s, 0)
 
@@ -255,6 +262,17 @@ class LinearPolicy(Policy):
             a, (reward, weight) = self.index(a), self.check_reward(reward, weight)
             code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
         if code:
+            self._attend(code, a, x, reward, weight, at)
+
+    def _attend(self, code: int, a: int, x: ArrayLike, reward: float, weight: float, at: int) -> None:
+        """Do what `learn` asked for, a slice of upkeep or a new bucket, or raise what it refused."""
+        if code == layout.AGED:
+            when = self.buffer[layout.H_CLOCK] if at < 0 else at
+            refresh.advance(self.buffer, float(when // self.span))
+            code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
+        if code == layout.DUE:
+            refresh.upkeep(self.buffer)
+        elif code:
             self.index(a)
             self.check_reward(reward, weight)
             self.check_context(x)
@@ -273,19 +291,23 @@ class LinearPolicy(Policy):
             ``mean`` (k,) in reward units, ``std`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
         """
         s = self.buffer  # once: another thread may add an arm, which makes a new one
-        mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
-        k.predict(s, self.check_context(x), mean, std)
-        return Scores(mean, std)
+        row = self.check_context(x)
+        while True:
+            mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
+            if k.predict(s, row, mean, std) == 0:  # else another thread added an arm just now
+                return Scores(mean, std)
 
     def scores_batch(self, contexts: ArrayLike) -> Scores:
         """Return mean and width of every arm for each row: two (n, k) arrays."""
         rows = check.matrix("contexts", contexts, columns=self.dim)
         self.check_norms(rows)
         s = self.buffer
-        shape = (len(rows), int(s[layout.H_ARMS]))
-        mean, std = np.empty(shape), np.empty(shape)
-        k.predict_rows(s, rows if rows.flags.carray else rows.copy(), mean, std)
-        return Scores(mean, std)
+        rows = rows if rows.flags.carray else rows.copy()
+        while True:
+            shape = (len(rows), int(s[layout.H_ARMS]))
+            mean, std = np.empty(shape), np.empty(shape)
+            if k.predict_rows(s, rows, mean, std) == 0:
+                return Scores(mean, std)
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -304,12 +326,28 @@ class LinearPolicy(Policy):
         """
         mean, std = self.scores(x)
         offers = self.effective_prices(prices, eligible)
-        index = (
-            mean
-            - (offers - offers.min())
-            + self.buffer[layout.H_ALPHA] * self.state.arm[:, layout.A_SPREAD] * std
-        )
+        index = mean - (offers - offers.min()) + self.bonus(self.check_context(x), std)
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
+
+    def bonus(self, contexts: Floats, widths: Floats) -> Floats:
+        """Return what exploration adds to the mean of each arm, in reward units; for sampling, one standard deviation.
+
+        ``alpha w`` and, where alpha is automatic, the share ``w^2 / w_0^2`` of a first bonus, w_0 being the width of
+        an arm of which nothing is known: what was never tried keeps a bonus though the noise be none.
+
+        Parameters
+        ----------
+        contexts : (dim,) or (n, dim) array
+        widths : (k,) or (n, k) array
+            Of `scores` or `scores_batch`.
+        """
+        s, state = self.buffer, self.state
+        wide = state.arm[:, layout.A_SPREAD] * widths
+        if s[layout.H_COLD] == 0.0:
+            return np.asarray(s[layout.H_ALPHA] * wide)
+        first = np.maximum(contexts**2 @ state.first[: self.dim], 1e-300)
+        share = np.minimum(wide**2 / np.expand_dims(first, -1), 1.0)
+        return np.asarray(s[layout.H_ALPHA] * wide + s[layout.H_COLD] * share)
 
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
@@ -373,11 +411,13 @@ class LinearPolicy(Policy):
         """
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
         if len(rows) <= 4 * self.dim or self.span or self._diagonal:
-            k.learn_rows(
+            loop.learn_rows(
                 self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
             )
             return
         state, pad = self.state, self.dim
+        state.give_up()
+        self._notice(rows, given)
         for a in np.unique(chosen).tolist():
             mine = chosen == a
             x, r = rows[mine], given[mine]
@@ -388,7 +428,17 @@ class LinearPolicy(Policy):
             derived.rebuild(self.buffer, a)
         self.buffer[[layout.H_LEARNED, layout.H_CLOCK]] += len(rows)
         if self.buffer[layout.H_LEARNED] >= self.buffer[layout.H_REFRESH]:
-            derived.refresh(self.buffer)
+            refresh.refresh(self.buffer)
+
+    def _notice(self, rows: Floats, rewards: Floats) -> None:
+        """Remember the range of the rewards and which components never change, as the kernel does row by row."""
+        s, level = self.buffer, self.state.level[: self.dim]
+        if s[layout.H_SEEN] == 0.0:
+            s[[layout.H_SEEN, layout.H_LOW, layout.H_HIGH]] = 1.0, rewards[0], rewards[0]
+            level[:] = rows[0]
+        s[layout.H_LOW] = min(s[layout.H_LOW], rewards.min())
+        s[layout.H_HIGH] = max(s[layout.H_HIGH], rewards.max())
+        level[(rows != level).any(axis=0)] = 0.0
 
     def draw_noise(self) -> None:
         """Fill the noise block: per decision one uniform number and, for sampling, a normal one per arm."""
@@ -402,7 +452,7 @@ class LinearPolicy(Policy):
     def advance(self, at: int) -> None:
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
         if self.buffer[layout.H_DISCOUNT] < 1.0:
-            derived.advance(self.buffer, float(at // int(self.buffer[layout.H_SPAN])))
+            refresh.advance(self.buffer, float(at // int(self.buffer[layout.H_SPAN])))
 
     def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now."""
@@ -410,7 +460,7 @@ class LinearPolicy(Policy):
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
-        derived.refresh(self.buffer)
+        refresh.refresh(self.buffer)
 
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
@@ -423,8 +473,18 @@ class LinearPolicy(Policy):
 
     @property
     def ridge(self) -> float:
-        """Prior precision in use."""
+        """Prior precision in use: of every coefficient, or of the slopes where it is estimated."""
         return float(self.buffer[layout.H_RIDGE])
+
+    @property
+    def level_ridge(self) -> float:
+        """Prior precision in use of the components of the context that never change: that of the levels of the arms."""
+        return float(self.buffer[layout.H_LEVEL_RIDGE])
+
+    @property
+    def ridges(self) -> Floats:
+        """Prior precision of every coefficient of every arm, a (k, dim) copy."""
+        return self.state.ridges[:, : self.dim].copy()
 
     @property
     def sigma(self) -> float:
@@ -456,13 +516,18 @@ class LinearPolicy(Policy):
         return self.state.cov_matrix(self.index(arm))
 
     def precision(self, arm: int | str) -> Floats:
-        """Return ``A = ridge I + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
-        gram = self.state.full(self.state.gram[self.index(arm)])
-        return gram + self.ridge * np.eye(self.dim)
+        """Return ``A = diag(ridges) + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
+        a = self.index(arm)
+        return self.state.full(self.state.gram[a]) + np.diag(self.state.ridges[a, : self.dim])
 
     def resize(self, keep: list[int | None]) -> None:
         """Make arm i continue ``keep[i]``, or start cold where that is None."""
         width = 1 + len(keep) if self._sampling else 1
+        old = len(self.state.theta)
+        if keep == [*range(old), None] and self.state.grown(width=width):
+            if self.buffer[layout.H_POOLED] > 0.0:
+                self.state.prior[-1] = self.state.theta[-1] = self.state.prior[0]
+            return
         new = self.state.resized(keep, width=width)
         if self.buffer[layout.H_POOLED] > 0.0:
             for i, a in enumerate(keep):
@@ -495,6 +560,8 @@ class LinearPolicy(Policy):
             raise ValueError(
                 f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
             )
+        if state.buffer[layout.H_AUTO] > 0.0 and self.buffer[layout.H_AUTO] > 0.0:
+            state.buffer[layout.H_AUTO] = self.buffer[layout.H_AUTO]  # how many widths that is may have changed since
         for name, slot in SETTINGS.items():
             if name in ("alpha", "ridge") and self.buffer[SETTINGS[f"automatic {name}"]] > 0.0:
                 continue  # fitted, not set

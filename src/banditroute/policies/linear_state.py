@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, tiles
+from banditroute._core.kernels import derived, layout, refresh, tiles
 from banditroute._core.typing import Floats
 
 __all__ = ["LinearState"]
@@ -18,7 +18,16 @@ TRUTH: Final = ("gram", "moment", "arm")
 
 # What is saved beside the header; where the kernels find it is never taken from outside.
 BLOCKS: Final = ("theta", "cov", "gram", "moment", "prior", "arm", "noise")
-_PLACES: Final = [*range(layout.H_ROWS), layout.H_QUEUE]
+NEWER: Final = ("ridges", "level", "job")  # states of before have none: `_older` says what they meant
+_PLACES: Final = [
+    *range(layout.H_ROWS),
+    layout.H_QUEUE,
+    *range(layout.H_RIDGES, layout.H_PHASE),
+    layout.H_LATE_ROWS,
+    layout.H_BUDGET,
+    layout.H_FIRST,
+    layout.H_LATE_AT,
+]
 _RANGES: Final = (
     (layout.H_ALPHA, 0.0, np.inf, "an alpha >= 0"),
     (layout.H_MIX, 0.0, 1.0, "a mix in [0, 1]"),
@@ -68,34 +77,51 @@ class LinearState:
         pad = -(-dim // 8) * 8
         pack = pad if diagonal else pad * (pad + 8) // 2
         square = 0 if diagonal else 2 * pad * pad
+        room = arms + max(8, arms // 2)  # pages never written to take no memory
+        budget = min(50_000.0 + arms * float(pad) ** 3 / 64, 2.5e6 + 1.5 * pad * pad)
+        waiting = 0 if diagonal else 16 + int(3 * pad**3 / budget)
+        job = refresh.SUMS + refresh.VECTORS * pad + pack + square
         blocks = {
-            layout.H_THETA: arms * pad,
-            layout.H_COV: arms * pack,
-            layout.H_GRAM: arms * pack,
-            layout.H_QUEUE: 0 if diagonal else arms * layout.QUEUE * pad,
-            layout.H_MOMENT: arms * pad,
-            layout.H_PRIOR: arms * pad,
-            layout.H_ARM: arms * layout.ARM_SLOTS,
+            layout.H_THETA: room * pad,
+            layout.H_COV: room * pack,
+            layout.H_GRAM: room * pack,
+            layout.H_QUEUE: 0 if diagonal else room * layout.QUEUE * pad,
+            layout.H_MOMENT: room * pad,
+            layout.H_PRIOR: room * pad,
+            layout.H_RIDGES: room * pad,
+            layout.H_ARM: room * layout.ARM_SLOTS,
+            layout.H_LEVEL: pad,
             layout.H_NOISE: -(-rows * width // 8) * 8,
-            layout.H_WORK: 4 * pad + 2 * arms + square + 2 * pack,
+            layout.H_WORK: 4 * pad + 2 * room + 8 + square,
+            layout.H_JOB: job + waiting * pad,
         }
+        blocks = {slot: -(-size // 8) * 8 for slot, size in blocks.items()}
         self.buffer = _aligned(layout.HEADER + sum(blocks.values()))
         head = self.buffer[: layout.HEADER]
         offset = layout.HEADER
         for slot, size in blocks.items():
             head[slot] = offset
             offset += size
-        head[[layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK]] = arms, dim, pad, pack
+        head[[layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK, layout.H_ROOM]] = arms, dim, pad, pack, room
         head[[layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]] = rows, width, rows
-        head[[layout.H_RIDGE, layout.H_DISCOUNT, layout.H_SPAN, layout.H_MAX2]] = ridge, 1.0, 1.0, 1e12
+        head[[layout.H_RIDGE, layout.H_LEVEL_RIDGE]] = ridge
+        head[[layout.H_DISCOUNT, layout.H_SPAN, layout.H_MAX2]] = 1.0, 1.0, 1e12
+        head[[layout.H_JOB_ARM, layout.H_SHIFT]] = -1.0
+        head[[layout.H_BUDGET, layout.H_LATE_ROWS]] = budget, waiting
+        start = int(head[layout.H_JOB])
+        head[layout.H_FIRST] = start + refresh.SUMS + refresh.FIRST * pad
+        head[layout.H_LATE_AT] = start + job
+        self._waiting = waiting
         self.view()
+        self.target[:], self.first[:] = ridge, 1.0 / ridge
         self.reset(range(arms))
 
     def view(self) -> None:
         """Point the named views at the buffer."""
         head = self.buffer
-        arms, self.dim, pad, pack = (
-            int(head[i]) for i in (layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK)
+        arms, self.dim, pad, pack, room = (
+            int(head[i])
+            for i in (layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK, layout.H_ROOM)
         )
         self.arms, self.pad, self.pack = arms, pad, pack
 
@@ -108,10 +134,17 @@ class LinearState:
         self._gram = block(layout.H_GRAM, pack)
         self.moment = block(layout.H_MOMENT, pad)
         self.prior = block(layout.H_PRIOR, pad)
+        self.ridges = block(layout.H_RIDGES, pad)
         start = int(head[layout.H_ARM])
-        self.arm = head[start : start + arms * layout.ARM_SLOTS].reshape(layout.ARM_SLOTS, arms).T
+        self.arm = head[start : start + room * layout.ARM_SLOTS].reshape(layout.ARM_SLOTS, room).T[:arms]
+        start = int(head[layout.H_LEVEL])
+        self.level = head[start : start + pad]
         start = int(head[layout.H_NOISE])
         self.noise = head[start : start + int(head[layout.H_ROWS]) * int(head[layout.H_WIDTH])]
+        start = int(head[layout.H_JOB])
+        self._job = head[start : int(head[layout.H_LATE_AT]) + int(head[layout.H_LATE_ROWS]) * pad]
+        vectors = self._job[refresh.SUMS : refresh.SUMS + refresh.VECTORS * pad].reshape(-1, pad)
+        self.target, self.first = vectors[refresh.TARGET], vectors[refresh.FIRST]
 
     @property
     def gram(self) -> Floats:
@@ -120,21 +153,37 @@ class LinearState:
         return self._gram
 
     def reset(self, arms: range) -> None:
-        """Return the given arms to the cold start: no evidence, cov = I / ridge, theta = prior."""
-        ridge = self.buffer[layout.H_RIDGE]
+        """Return the given arms to the cold start: no evidence, cov = diag(1 / target), theta = prior."""
         eye = np.zeros(self.pack)
         if self.pack == self.pad:
-            eye[:] = 1.0 / ridge
+            eye[:] = 1.0 / self.target
         else:
-            tiles.pack(np.eye(self.pad).ravel() / ridge, eye, self.pad)
+            tiles.pack(np.diag(1.0 / self.target).ravel(), eye, self.pad)
+        least = self.target[: self.dim].min()
         for a in arms:
-            self.gram[a] = self.moment[a] = self.arm[a] = 0.0
+            self._gram[a] = self.moment[a] = self.arm[a] = 0.0
+            self.ridges[a] = self.target
             self.cov[a] = eye
             self.theta[a] = self.prior[a]
             self.arm[a, [layout.A_RADIUS, layout.A_SPREAD]] = (
-                (1.0 + layout.REBUILD_ERROR) / np.sqrt(ridge),
+                (1.0 + layout.REBUILD_ERROR) / np.sqrt(least),
                 1.0,
             )
+
+    def grown(self, *, width: int) -> bool:
+        """Make room for one more arm, cold, where there is some; False where everything would have to move."""
+        head = self.buffer[: layout.HEADER]
+        block = int(head[layout.H_WORK] - head[layout.H_NOISE])
+        if self.arms == head[layout.H_ROOM] or block < width:
+            return False
+        if width != head[layout.H_WIDTH]:
+            rows = block // width
+            head[[layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]] = rows, width, rows
+        head[layout.H_ARMS] = self.arms + 1
+        self.view()
+        self.prior[-1] = 0.0
+        self.reset(range(self.arms - 1, self.arms))
+        return True
 
     def full(self, packed: Floats) -> Floats:
         """Unpack one matrix into (dim, dim)."""
@@ -176,38 +225,35 @@ class LinearState:
             rows=int(head[layout.H_ROWS]),
             width=int(head[layout.H_WIDTH]) if width is None else width,
         )
-        carried = [
-            layout.H_ALPHA,
-            layout.H_MIX,
-            layout.H_SAMPLE,
-            layout.H_MAX2,
-            layout.H_DISCOUNT,
-            layout.H_SPAN,
-            layout.H_BUCKET,
-            layout.H_CLOCK,
-            layout.H_LEARNED,
-        ]
-        carried += [
-            layout.H_REFRESH,
-            layout.H_POOLED,
-            layout.H_POOL_RIDGE,
-            layout.H_AUTO,
-            layout.H_AUTO_RIDGE,
-            layout.H_SIGMA2,
-        ]
-        new.buffer[carried] = head[carried]
+        places = np.isin(np.arange(layout.HEADER), _PLACES)
+        drawn = [layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]
+        kept = new.buffer[drawn].copy()
+        new.buffer[: layout.HEADER][~places] = head[~places]
+        new.buffer[drawn] = kept
+        new.level[:], new.target[:], new.first[:] = self.level, self.target, self.first
+        new.give_up()
+        new.reset(range(len(keep)))
         if new.noise.size == self.noise.size:
             new.noise[:] = self.noise
             new.buffer[layout.H_CURSOR] = head[layout.H_CURSOR]
         for i, a in enumerate(keep):
             if a is not None:
-                for name in ("theta", "cov", "gram", "moment", "prior", "arm"):
+                for name in ("theta", "cov", "gram", "moment", "prior", "ridges", "arm"):
                     getattr(new, name)[i] = getattr(self, name)[a]
         return new
 
+    def give_up(self) -> None:
+        """End a refresh that is under way: what it knows of the arms no longer holds. The next feedback starts another."""
+        if self.buffer[layout.H_PHASE] > 0.0:
+            self.buffer[[layout.H_PHASE, layout.H_JOB_ARM]] = 0.0, -1.0
+            self.buffer[[layout.H_STAGE, layout.H_ROW, layout.H_SHIFT]] = 0.0, 0.0, -1.0
+
     def to_arrays(self) -> dict[str, Floats]:
         """Return a copy of everything as named arrays (the header, all blocks but the scratch)."""
-        return {"header": self.buffer[: layout.HEADER].copy(), **{n: getattr(self, n).copy() for n in BLOCKS}}
+        arrays = {n: getattr(self, n).copy() for n in (*BLOCKS, "ridges", "level")}
+        used = refresh.SUMS + refresh.VECTORS * self.pad
+        job = self._job if self.buffer[layout.H_PHASE] > 0.0 else self._job[:used]
+        return {"header": self.buffer[: layout.HEADER].copy(), **arrays, "job": job.copy()}
 
     def __reduce__(self) -> "tuple[Callable[..., LinearState], tuple[dict[str, Floats]]]":
         """Copies and process borders go through the arrays: views cannot be copied one by one."""
@@ -250,6 +296,18 @@ class LinearState:
         offsets = state.buffer[_PLACES]
         state.buffer[: head.size] = head
         state.buffer[_PLACES] = offsets
+        if head.size <= layout.H_ROOM:
+            state.buffer[layout.H_LEVEL_RIDGE] = head[layout.H_RIDGE]
+        else:
+            newer = {name: np.asarray(check.entry("arrays", arrays, name), np.float64) for name in NEWER}
+            given.update(ridges=newer["ridges"], level=newer["level"])
+            job = newer["job"]
+            used = refresh.SUMS + refresh.VECTORS * state.pad
+            if job.shape != (state._job.size if head[layout.H_PHASE] > 0.0 else used,):
+                raise ValueError(f"job must have shape ({used},) or that of a whole job, got {job.shape}")
+            if not np.isfinite(job).all():
+                raise ValueError(f"job must be finite, got {job[~np.isfinite(job)][0]}")
+            state._job[: job.size] = job
         for name, array in given.items():
             block = getattr(state, name)
             if array.shape != block.shape:
@@ -257,6 +315,8 @@ class LinearState:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
             block[...] = array
+        if not (state.ridges > 0.0).all() or not (state.target > 0.0).all() or not (state.first > 0.0).all():
+            raise ValueError("ridges must be > 0")
         state.arm[:, layout.A_QUEUED] = 0.0  # gram came whole
         if not (state.arm[:, [layout.A_COUNT, layout.A_RADIUS, layout.A_SPREAD]] >= 0.0).all():
             raise ValueError("arm must hold counts, radii and spreads >= 0")
@@ -276,5 +336,18 @@ def _sound(head: Floats) -> None:
     for slot, low, high, rule in _RANGES:
         if not low <= head[slot] <= high:
             raise ValueError(f"header must hold {rule}, got {head[slot]}")
+    if head.size > layout.H_ROOM:
+        for slot, low, high, rule in (
+            (layout.H_PHASE, refresh.IDLE, refresh.MEND, "a phase of a refresh"),
+            (layout.H_JOB_ARM, -1, head[layout.H_ARMS], "an arm of a refresh"),
+            (layout.H_STAGE, 0, refresh.APPLY, "a stage of an inverse"),
+            (layout.H_ROW, 0, head[layout.H_PAD], "a row of an inverse"),
+            (layout.H_LATE, 0, head[layout.H_LATE_ROWS], "a number of contexts that wait"),
+            (layout.H_APPLIED, 0, head[layout.H_LATE], "a number of contexts applied"),
+        ):
+            if not low <= head[slot] <= high:
+                raise ValueError(f"header must hold {rule}, got {head[slot]}")
+        if not head[layout.H_LEVEL_RIDGE] > 0.0 or not head[layout.H_COLD] >= 0.0:
+            raise ValueError("header must hold a ridge > 0 and a bonus >= 0")
     if not 0 <= head[layout.H_CURSOR] <= head[layout.H_ROWS] or not head[layout.H_RIDGE] > 0:
         raise ValueError("header must hold a cursor inside the noise and a ridge > 0")
