@@ -31,7 +31,7 @@ from banditroute._core.kernels.layout import (
     QUEUE,
     REBUILD_ERROR,
 )
-from banditroute._core.kernels.tiles import INVERTED, dot, inverse_slice, product, unpack
+from banditroute._core.kernels.tiles import INVERTED, copy, dot, inverse_slice, product, unpack
 
 
 @part
@@ -146,7 +146,7 @@ def rebuild(s, a):
         for j in range(n):
             s[c + j] = 1.0 / (ridges[j] + s[g + j])
     else:
-        s[c : c + size] = s[g : g + size]
+        copy(s[g : g + size], s[c : c + size])
         o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ROOM])
         place = s[o : o + 3]
         place[0], place[1], place[2] = 0.0, 0.0, -1.0

@@ -438,7 +438,8 @@ def _wait(s, row):
         s[H_STAGE] = 0.0  # too many: begin again
         return
     o = int(s[H_LATE_AT]) + late * n
-    s[o : o + n] = row
+    for j in range(n):
+        s[o + j] = row[j]
     s[H_LATE] = late + 1.0
 
 
@@ -544,7 +545,7 @@ def choose_rows(s, contexts, offers, arms, propensities, start):
     while start < total and s[H_CURSOR] < s[H_ROWS]:
         size = min(ROWS, total - start, int(s[H_ROWS] - s[H_CURSOR]))
         code = _choose_block(
-            s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities
+            s, contexts, offers, start, size, z, score, bound, best, share, whole, arms, propensities
         )
         if code < 0:
             return code

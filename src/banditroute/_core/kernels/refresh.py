@@ -72,7 +72,7 @@ from banditroute._core.kernels.layout import (
     REBUILD_ERROR,
     TINY,
 )
-from banditroute._core.kernels.tiles import INVERTED, add_outer, dot, inverse_slice, product
+from banditroute._core.kernels.tiles import INVERTED, add_outer, copy, dot, inverse_slice, product
 
 IDLE, SUM, SOLVE, MEASURE, MOVE, MEND = 0, 1, 2, 3, 4, 5
 APPLY = INVERTED + 1  # stage of an arm: what came late is applied
@@ -325,7 +325,7 @@ def _prepare(s, a, target):
     queued = int(s[int(s[H_ARM]) + A_QUEUED * room + a])
     late, o = int(s[H_LATE_AT]), int(s[H_QUEUE]) + a * QUEUE * n
     if size > n:
-        s[late : late + queued * n] = s[o : o + queued * n]
+        copy(s[o : o + queued * n], s[late : late + queued * n])
     s[H_LATE], s[H_APPLIED] = queued, 0.0
     s[H_STAGE + 1], s[H_STAGE + 2] = 0.0, -1.0
     if queued == s[int(s[H_ARM]) + A_COUNT * room + a] and size > n:  # nothing went into gram yet
@@ -337,7 +337,7 @@ def _prepare(s, a, target):
         s[H_STAGE] = APPLY
     else:
         g = int(s[H_GRAM]) + a * size
-        matrix[:] = s[g : g + size]
+        copy(s[g : g + size], matrix)
         s[H_STAGE] = 0.5  # begun: `inverse_slice` reads it as UNPACK
     return float(size)
 
@@ -374,10 +374,10 @@ def _mend(s, a, budget):
     ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
     for j in range(int(s[H_DIM])):
         ratio = min(ratio, target[j] / s[r + j])
-    s[c : c + size] = matrix
-    s[r : r + n] = target
+    copy(matrix, s[c : c + size])
+    copy(target, s[r : r + n])
     if s[H_POOLED] > 0.0 and s[H_PHASE] == MOVE:
-        s[p : p + n] = _row(s, MEAN)
+        copy(_row(s, MEAN), s[p : p + n])
     radius = int(s[H_ARM]) + A_RADIUS * room + a
     kept = s[radius] / math.sqrt(ratio)
     loosen(s, a)
@@ -399,7 +399,7 @@ def _move(s, budget):
                 return budget
         elif s[H_POOLED] > 0.0:
             p = int(s[H_PRIOR]) + a * n
-            s[p : p + n] = _row(s, MEAN)
+            copy(_row(s, MEAN), s[p : p + n])
             solve(s, a)
             budget -= size
         else:
@@ -459,7 +459,7 @@ def upkeep(s):
                 if s[slot + a] > REBUILD_ERROR:
                     r = int(s[H_RIDGES]) + a * int(s[H_PAD])
                     _enter(s, MEND, a)
-                    _row(s, OWN)[:] = s[r : r + int(s[H_PAD])]
+                    copy(s[r : r + int(s[H_PAD])], _row(s, OWN))
                     break
     _go_on(s, s[H_BUDGET])
 

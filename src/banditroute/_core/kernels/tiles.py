@@ -17,6 +17,13 @@ def dot(a, b):
     return total
 
 
+@inlined
+def copy(source, out):
+    """source, out: (n,) -> out = source; a loop, because assigning one slice to another takes seconds to compile."""
+    for i in range(out.size):
+        out[i] = source[i]
+
+
 @part
 def means(theta, x, out):
     """theta: (N * D,), x: (D,), out: (N,) -> out[a] = theta_a' x, eight arms per pass over x.
