@@ -134,14 +134,15 @@ class NaiveScales:
         for a in range(self.arms):
             (S, b), (cov, theta) = self.sums(a), self.solution(a)
             p, left = self.prior, b - S @ self.prior
-            errors += sum(r * r for _, r in self.feedback[a]) - 2 * b @ p + p @ S @ p - left @ (theta - p)
+            own = sum(r * r for _, r in self.feedback[a]) - 2 * b @ p + p @ S @ p - left @ (theta - p)
+            errors += max(own, 0.0)  # a diagonal misfit can make it negative
             far += (theta - p) ** 2
             free += 1.0 - self.ridges * np.diag(cov)
         variance = (r @ r) / n - (r.mean() ** 2 if level.any() else 0.0)
         spread = min(np.ptp(r), 4.0 * np.sqrt(variance))
         noise = max(errors / n, (0.02 * spread) ** 2)
         if self.auto_alpha:
-            first = 0.5 * spread * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n))
+            first = 0.6 * spread * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n))
             self.alpha = max(np.sqrt(noise) * (1.0 if self.sampling else 1.25), first * (0.2 if self.sampling else 1.0))
             self.cold = 0.25 * np.sqrt(variance)
         if self.auto_ridge:

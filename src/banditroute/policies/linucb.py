@@ -19,7 +19,7 @@ class LinUCB(LinearPolicy):
         Length of the context vectors. Add a constant component for an intercept.
     alpha : float or "auto"
         Width of exploration in reward units. "auto" takes 1.25 times the noise scale that best explains the rewards so
-        far, and at least half of their range while there are fewer than ten rewards per coefficient, less and less
+        far, and at least 0.6 of their range while there are fewer than ten rewards per coefficient, less and less
         from then on; 0.5 until 16 rewards are known. Directions of which nothing is known keep a bonus of their own,
         a quarter of the standard deviation of the rewards, so that an arm is tried though rewards carry no noise.
     ridge : float or "auto"

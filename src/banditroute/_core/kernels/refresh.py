@@ -19,7 +19,6 @@ from banditroute._core.kernels.layout import (
     A_SQUARE,
     A_WEIGHT,
     COLD,
-    FIRST_ALPHA,
     FIRST_REFRESH,
     FIRST_TAU,
     GROWTH,
@@ -71,6 +70,8 @@ from banditroute._core.kernels.layout import (
     RANGE,
     REBUILD_ERROR,
     TINY,
+    UNKNOWN,
+    WIDE,
 )
 from banditroute._core.kernels.tiles import INVERTED, add_outer, copy, dot, inverse_slice, product
 
@@ -285,10 +286,10 @@ def _scale(s):
         total = max(variance, least)
         s[H_SIGMA2] = max(sums[ERRORS] / weight, floor, 1e-3 * least)
         if s[H_AUTO] > 0.0:
-            share = FIRST_ALPHA * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
+            share = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
             age = min(1.0, math.sqrt(MATURE * s[H_ARMS] * dim / weight))
             s[H_ALPHA] = max(s[H_AUTO] * math.sqrt(s[H_SIGMA2]), share * width * age)
-            s[H_COLD] = COLD * (math.sqrt(variance) if variance > least else FIRST_ALPHA)
+            s[H_COLD] = COLD * (math.sqrt(variance) if variance > least else UNKNOWN)
         if s[H_AUTO_RIDGE] > 0.0:
             middle = FIRST_TAU * FIRST_TAU * total
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
