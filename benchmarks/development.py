@@ -1,4 +1,4 @@
-"""The default `LinUCB` on every development matrix, against textbook LinUCB, `LinTS` and context-free Thompson sampling.
+"""The default `LinUCB` on every development matrix, against textbook LinUCB, `LinTS` and Thompson without context.
 
 Recorded matrices: 12,000 requests drawn with replacement (from the half not used to fit features, where there is one),
 mean reward of the second half. `reallora16`: its own 4,000 requests shuffled within halves, mean of all. `specialists`:
@@ -30,7 +30,9 @@ def table(name: str, folder: Path) -> tuple[Floats, Floats]:
     """Contexts with a constant in the last column, and rewards."""
     if name in ("mmlupro28", "llmrouter9", "pareto4"):
         with np.load(folder / f"{name}.npz") as file:
-            parts = file["wordllama_pca64" if name == "mmlupro28" else "minilm_pca64"][:, :32].astype(np.float64)
+            parts = file["wordllama_pca64" if name == "mmlupro28" else "minilm_pca64"][:, :32].astype(
+                np.float64
+            )
             rewards = file["rewards"].astype(np.float64) if "rewards" in file else file["scores"] / 255.0
             if name == "mmlupro28":
                 held_out = file["split"] == 1
@@ -141,7 +143,9 @@ def half(values: Floats) -> float:
 
 def noise_free(seeds: int) -> None:
     """How often the best arm has fewer than half of the last 500 requests, rewards without noise."""
-    print("| rewards | arms | contexts | added at 1,000 | seeds in which the best arm is lost |\n|---|---|---|---|---|")
+    print(
+        "| rewards | arms | contexts | added at 1,000 | seeds in which the best arm is lost |\n|---|---|---|---|---|"
+    )
     for worth, rest in ((0.9, (0.6, 0.3)), (0.8, (0.75, 0.7))):
         for count in (3, 10, 30):
             for groups in (1, 4):
@@ -150,7 +154,10 @@ def noise_free(seeds: int) -> None:
                     for seed in range(seeds):
                         lost += _lost(worth, rest, count, groups, late, length, seed)
                     kind = "constant" if groups == 1 else f"one of {groups}"
-                    print(f"| {worth} / {rest[0]}-{rest[1]} | {count} | {kind} | {late} | {lost} of {seeds} |", flush=True)
+                    print(
+                        f"| {worth} / {rest[0]}-{rest[1]} | {count} | {kind} | {late} | {lost} of {seeds} |",
+                        flush=True,
+                    )
 
 
 def _lost(worth: float, rest: tuple, count: int, groups: int, late: bool, length: int, seed: int) -> bool:
@@ -181,7 +188,9 @@ def main() -> None:
     if options.noise_free:
         noise_free(options.seeds)
         return
-    print(f"| {options.requests:,} requests | {' | '.join(POLICIES)} | default less best other | p90 of the default |")
+    print(
+        f"| {options.requests:,} requests | {' | '.join(POLICIES)} | default less best other | p90 of the default |"
+    )
     print("|---" * (len(POLICIES) + 3) + "|")
     for name, draw in problems(options.data, options.requests).items():
         if not name.startswith(options.only):
@@ -195,7 +204,10 @@ def main() -> None:
         apart = values[0] - values[best]
         cells = [f"{row.mean():.{digits}f} ± {half(row):.{digits}f}" for row in values]
         gain = f"{apart.mean():+.{digits}f} ± {half(apart):.{digits}f} ({POLICIES[best]})"
-        print(f"| {name} | {' | '.join(cells)} | {gain} | {np.quantile(values[0], 0.9):.{digits}f} |", flush=True)
+        print(
+            f"| {name} | {' | '.join(cells)} | {gain} | {np.quantile(values[0], 0.9):.{digits}f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,14 @@ import numpy as np
 from banditroute import LinUCB
 from banditroute.policies.linear import compile_rest
 
-SHAPES = {(15, 32): 0.1, (15, 128): 0.5, (200, 64): 1.0, (1000, 128): 3.0, (12, 768): 3.0, (12, 1536): 8.0}  # ms
+SHAPES = {
+    (15, 32): 0.1,
+    (15, 128): 0.5,
+    (200, 64): 1.0,
+    (1000, 128): 3.0,
+    (12, 768): 3.0,
+    (12, 1536): 8.0,
+}  # ms
 START = """
 import time
 import banditroute as b
@@ -56,7 +63,11 @@ def cold_start() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "NUMBA_CACHE_DIR": folder}
         first, second = (
-            float(subprocess.run([sys.executable, "-c", START], env=env, capture_output=True, text=True, check=True).stdout)
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", START], env=env, capture_output=True, text=True, check=True
+                ).stdout
+            )
             for _ in range(2)
         )
     return first, second
@@ -71,8 +82,12 @@ def main() -> None:
     options = parser.parse_args()
     compile_rest()
     gc.disable()
-    wanted = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",") if shape] or list(SHAPES)
-    print("| arms x dim | bar, ms | select: median, mean, worst | update: median, mean, worst | add_arm, worst |")
+    wanted = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",") if shape] or list(
+        SHAPES
+    )
+    print(
+        "| arms x dim | bar, ms | select: median, mean, worst | update: median, mean, worst | add_arm, worst |"
+    )
     print("|---|---|---|---|---|")
     for arms, dim in wanted:
         runs = [run(arms, dim, options.requests) for _ in range(options.runs)]
@@ -80,7 +95,9 @@ def main() -> None:
         for i in range(3):
             best = min((values[i] for values in runs), key=lambda v: v[-2])
             cells.append(f"{1e3 * np.median(best):.1f} us, {1e3 * best.mean():.1f} us, {best[-2]:.3f} ms")
-        print(f"| {arms} x {dim} | {SHAPES.get((arms, dim), float('nan'))} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {arms} x {dim} | {SHAPES.get((arms, dim), float('nan'))} | {' | '.join(cells)} |", flush=True
+        )
     print("cold start, CPU s without and with a cache: {:.1f}, {:.2f}".format(*cold_start()))
 
 

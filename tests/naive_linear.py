@@ -97,7 +97,9 @@ def differences(policy, stream, alpha, ridge, tie=1e-9):
 class NaiveScales:
     """The pooled prior and the automatic scales as docs/algorithms.md defines them, from all feedback kept."""
 
-    def __init__(self, arms, dim, *, alpha="auto", ridge="auto", prior="pooled", diagonal=False, sampling=False):
+    def __init__(
+        self, arms, dim, *, alpha="auto", ridge="auto", prior="pooled", diagonal=False, sampling=False
+    ):
         self.arms, self.dim, self.diagonal, self.sampling = arms, dim, diagonal, sampling
         self.auto_alpha, self.auto_ridge, self.pooled = alpha == "auto", ridge == "auto", prior == "pooled"
         self.alpha = 0.5 if self.auto_alpha else alpha
@@ -126,7 +128,7 @@ class NaiveScales:
     def refresh(self):
         X = np.array([x for arm in self.feedback for x, _ in arm])
         r = np.array([r for arm in self.feedback for _, r in arm])
-        n, level = len(r), np.where((X == X[0]).all(axis=0), X[0], 0.0)
+        n, level = len(r), np.where((X[0] == X).all(axis=0), X[0], 0.0)
         if self.pooled:
             S, b = (sum(self.sums(a)[i] for a in range(self.arms)) for i in (0, 1))
             self.prior = np.linalg.solve(np.trace(S) / self.dim / n * np.eye(self.dim) + S, b)
@@ -143,13 +145,17 @@ class NaiveScales:
         noise = max(errors / n, (0.02 * spread) ** 2)
         if self.auto_alpha:
             first = 0.6 * spread * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n))
-            self.alpha = max(np.sqrt(noise) * (1.0 if self.sampling else 1.25), first * (0.2 if self.sampling else 1.0))
+            self.alpha = max(
+                np.sqrt(noise) * (1.0 if self.sampling else 1.25), first * (0.2 if self.sampling else 1.0)
+            )
             self.cold = 0.25 * np.sqrt(variance)
         if self.auto_ridge:
             slopes, constant = level == 0.0, level != 0.0
             wanted = np.empty(self.dim)
             for which, size in ((slopes, (X[:, slopes] ** 2).sum() / n), (constant, (level**2).sum())):
-                wanted[which] = noise / self.likeliest(far[which].sum(), free[which].sum(), 0.25 * variance / size)
+                wanted[which] = noise / self.likeliest(
+                    far[which].sum(), free[which].sum(), 0.25 * variance / size
+                )
             if ((self.ridges < 0.8 * wanted) | (self.ridges > 1.25 * wanted)).any():
                 self.ridges = wanted
                 self.ridge, self.level_ridge = wanted[slopes][0], wanted[constant][0]

@@ -7,8 +7,8 @@ import pytest
 
 from banditroute import DiagLinUCB, LinUCB
 from banditroute._core.kernels import derived, layout, tiles
-from banditroute._core.kernels import refresh as refreshing
 from banditroute._core.kernels import linear as k
+from banditroute._core.kernels import refresh as refreshing
 from banditroute.policies.linear_state import LinearState
 from naive_linear import NaiveLinUCB
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from naive_linear import NaiveScales
 
 from banditroute import DiagLinUCB, LinTS, LinUCB
 from banditroute._core.kernels import layout, loop
 from banditroute._core.kernels import refresh as refreshing
+from naive_linear import NaiveScales
 
 
 @pytest.fixture
@@ -181,7 +181,9 @@ def test_scales_of_contexts_and_rewards_change_no_decision_much(rng, scale):
     other.refresh()
     assert other.sigma == pytest.approx(scale**2 * one.sigma, rel=0.05)
     x = contexts(rng, 1, 6)[0]
-    np.testing.assert_allclose(other.scores(scale * x).mean, scale**2 * one.scores(x).mean, rtol=0.1, atol=0.1 * scale**2)
+    np.testing.assert_allclose(
+        other.scores(scale * x).mean, scale**2 * one.scores(x).mean, rtol=0.1, atol=0.1 * scale**2
+    )
 
 
 def test_one_more_arm_moves_nothing():

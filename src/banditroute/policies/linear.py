@@ -561,7 +561,9 @@ class LinearPolicy(Policy):
                 f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
             )
         if state.buffer[layout.H_AUTO] > 0.0 and self.buffer[layout.H_AUTO] > 0.0:
-            state.buffer[layout.H_AUTO] = self.buffer[layout.H_AUTO]  # how many widths that is may have changed since
+            state.buffer[layout.H_AUTO] = self.buffer[
+                layout.H_AUTO
+            ]  # how many widths that is may have changed since
         for name, slot in SETTINGS.items():
             if name in ("alpha", "ridge") and self.buffer[SETTINGS[f"automatic {name}"]] > 0.0:
                 continue  # fitted, not set

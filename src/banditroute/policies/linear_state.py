@@ -102,7 +102,13 @@ class LinearState:
         for slot, size in blocks.items():
             head[slot] = offset
             offset += size
-        head[[layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK, layout.H_ROOM]] = arms, dim, pad, pack, room
+        head[[layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK, layout.H_ROOM]] = (
+            arms,
+            dim,
+            pad,
+            pack,
+            room,
+        )
         head[[layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]] = rows, width, rows
         head[[layout.H_RIDGE, layout.H_LEVEL_RIDGE]] = ridge
         head[[layout.H_DISCOUNT, layout.H_SPAN, layout.H_MAX2]] = 1.0, 1.0, 1e12
@@ -120,8 +126,7 @@ class LinearState:
         """Point the named views at the buffer."""
         head = self.buffer
         arms, self.dim, pad, pack, room = (
-            int(head[i])
-            for i in (layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK, layout.H_ROOM)
+            int(head[i]) for i in (layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK, layout.H_ROOM)
         )
         self.arms, self.pad, self.pack = arms, pad, pack
 
@@ -243,7 +248,7 @@ class LinearState:
         return new
 
     def give_up(self) -> None:
-        """End a refresh that is under way: what it knows of the arms no longer holds. The next feedback starts another."""
+        """End a refresh that is under way: what it knows of the arms no longer holds. Feedback starts another."""
         if self.buffer[layout.H_PHASE] > 0.0:
             self.buffer[[layout.H_PHASE, layout.H_JOB_ARM]] = 0.0, -1.0
             self.buffer[[layout.H_STAGE, layout.H_ROW, layout.H_SHIFT]] = 0.0, 0.0, -1.0

@@ -16,6 +16,9 @@ from numba.extending import intrinsic, overload
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _PATIENCE_S = 2.0
+_Files: Any = IndexDataCacheFile  # numba is not typed
+_Listener: Any = event.Listener
+_register: Any = event.register
 
 
 def _stamp() -> str:
@@ -30,7 +33,7 @@ def _stamp() -> str:
 _STAMP = _stamp()
 
 
-class _Stored(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
+class _Stored(_Files):  # type: ignore[misc]
     """The compiled code of one kernel on disk; whatever is wrong with the files costs a compilation and no more."""
 
     def save(self, key: Any, data: Any) -> None:
@@ -66,7 +69,7 @@ class _Stored(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
             file.write(hashlib.sha256(text).digest() + text)
 
 
-class _Notice(event.Listener):  # type: ignore[misc]
+class _Notice(_Listener):  # type: ignore[misc]
     """Says on stderr, once, that kernels are being compiled, when that takes more than two seconds."""
 
     def __init__(self) -> None:
@@ -106,7 +109,7 @@ class _Notice(event.Listener):  # type: ignore[misc]
         )
 
 
-event.register("numba:compile", _Notice())
+_register("numba:compile", _Notice())
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -142,9 +145,10 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
         return njit(**options)(function)
     # numba takes a cached kernel for current as long as the time of its own file is; it is not when a kernel it calls
     # has changed in another file, and it still is when only times have changed. So the stamp is our own.
-    cache = getattr(dispatcher, "_cache", None)
-    if hasattr(cache, "_cache_file"):
-        cache._cache_file = _Stored(cache._cache_path, cache._impl.filename_base, _STAMP)
+    stored: Any = getattr(dispatcher, "_cache", None)
+    careful: Any = _Stored
+    if getattr(stored, "_cache_file", None) is not None:
+        stored._cache_file = careful(stored._cache_path, stored._impl.filename_base, _STAMP)
     return dispatcher
 
 

@@ -23,6 +23,7 @@ from banditroute._core.kernels.layout import (
     FIRST_TAU,
     GROWTH,
     H_ALPHA,
+    H_APPLIED,
     H_ARM,
     H_ARMS,
     H_AUTO,
@@ -37,7 +38,6 @@ from banditroute._core.kernels.layout import (
     H_HIGH,
     H_JOB,
     H_JOB_ARM,
-    H_APPLIED,
     H_LATE,
     H_LATE_AT,
     H_LEARNED,
@@ -62,7 +62,6 @@ from banditroute._core.kernels.layout import (
     H_SIGMA2,
     H_SPAN,
     H_STAGE,
-    H_THETA,
     LEAST,
     LOG_SPREAD,
     MATURE,
@@ -80,7 +79,9 @@ APPLY = INVERTED + 1  # stage of an arm: what came late is applied
 
 # Sums of a refresh, at the start of the block `job`: deviations and determined coefficients of levels and slopes,
 # squared errors, weight, squared rewards, squared slopes of contexts, rewards, squared level, squared components.
-FAR_LEVEL, FREE_LEVEL, FAR_SLOPE, FREE_SLOPE, ERRORS, WEIGHT, SQUARES, SLOPES, REWARDS, LEVELS, UNITS = range(11)
+FAR_LEVEL, FREE_LEVEL, FAR_SLOPE, FREE_SLOPE, ERRORS, WEIGHT, SQUARES, SLOPES, REWARDS, LEVELS, UNITS = range(
+    11
+)
 SUMS = 16
 # Vectors of the job: ridges that arms move to, the pooled mean, (scratch), ridges of an arm that keeps its own, and
 # the variance, over that of the noise, of what nothing is known of.
@@ -205,7 +206,9 @@ def _measure(s, budget):
             int(s[H_RIDGES]) + a * n,
         )
         moment, ridges = s[m : m + n], s[r : r + n]
-        prior = _row(s, MEAN) if s[H_POOLED] > 0.0 else s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
+        prior = (
+            _row(s, MEAN) if s[H_POOLED] > 0.0 else s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
+        )
         for j in range(n):
             right[j] = moment[j] + ridges[j] * prior[j]
         product(s[c : c + size], right, theta)

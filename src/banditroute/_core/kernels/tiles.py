@@ -214,7 +214,7 @@ UNPACK, FACTOR, INVERT, MULTIPLY, PACK, INVERTED = 0, 1, 2, 3, 4, 5
 
 @part
 def _factor(full, inverse, n, floor, place, budget):
-    """full = L L', row by row; L overwrites the lower triangle, the diagonal waits in `inverse`. See `inverse_slice`."""
+    """Full = L L', row by row; L overwrites the lower triangle, the diagonal waits in `inverse`. See `inverse_slice`."""
     if place[1] == 0.0 and place[2] < 0.0:
         largest = 0.0
         for i in range(n):
