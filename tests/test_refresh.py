@@ -6,6 +6,7 @@ import pytest
 from banditroute import DiagLinUCB, LinTS, LinUCB
 from banditroute._core.kernels import layout, loop
 from banditroute._core.kernels import refresh as refreshing
+from banditroute.policies import HybridLinUCB, Restarting, SlidingWindow
 from naive_linear import NaiveScales
 
 
@@ -198,3 +199,21 @@ def test_one_more_arm_moves_nothing():
         policy.add_arm(f"more-{i}")
     np.testing.assert_array_equal(policy.theta[:3], before)
     assert policy.counts.tolist() == [1] + [0] * 23
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DiagLinUCB(30, 1, rng=0),
+        lambda: HybridLinUCB(30, 1, rng=0),
+        lambda: SlidingWindow(LinUCB(30, 1, rng=0)),
+        lambda: Restarting(LinUCB(30, 1, rng=0)),
+    ],
+)
+def test_thirty_arms_without_noise_are_all_tried_by_every_linear_policy(make):
+    worth, policy, right = np.append(0.5 + 0.002 * np.arange(29), 0.9), make(), 0
+    for t in range(3000):
+        arm = policy.select([1.0]).arm
+        policy.update(arm, [1.0], float(worth[arm]))
+        right += t >= 1500 and arm == 29
+    assert right > 750
