@@ -132,9 +132,8 @@ class HybridLinUCB(ArrayPolicy):
     def _indices(self, x: Floats) -> Floats:
         mean, std = self.scores(x)
         new = self._own["count"] == 0.0
-        if (
-            new.any() and not new.all()
-        ):  # the shared part knows nothing of them: as good as the best, at least
+        if self._size and new.any() and not new.all():
+            # The shared part knows nothing of them apart from the others: taken to be as good as the best, at least.
             mean = np.where(new, np.maximum(mean, mean[~new].max()), mean)
         return np.asarray(mean + self.alpha * std)
 
