@@ -63,7 +63,7 @@ def test_a_refresh_is_its_definition(rng, cls, options):
             np.testing.assert_allclose(policy.cov(a), cov, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(policy.theta[a], theta, rtol=1e-9, atol=1e-11)
         x = contexts(rng, 1, 6)[0]
-        np.testing.assert_allclose(policy.bonus(x, policy.scores(x).std), naive.bonus(x), rtol=1e-9)
+        np.testing.assert_allclose(policy.bonus(x, policy.scores(x).width), naive.bonus(x), rtol=1e-9)
 
 
 @pytest.mark.parametrize("dim", [6, 21])

@@ -184,6 +184,10 @@ class LinearSums(Policy):
     def continue_from(self, other: Self) -> None:
         """Go on with the random numbers of another policy, drawn ahead or not, with its generations and factors."""
         super().continue_from(other)
+        if self.state.noise.shape != other.state.noise.shape:
+            rows, width = (int(other.buffer[slot]) for slot in (layout.H_ROWS, layout.H_WIDTH))
+            self.state = self.state.resized(list(range(self.state.arms)), rows=rows, width=width)
+            self.rename(self.arms)
         self.state.noise[:] = other.state.noise
         self.buffer[layout.H_CURSOR] = other.buffer[layout.H_CURSOR]
         for source, factors in other.factors.items():

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, refresh, tiles
+from banditroute._core.kernels import derived, layout, mend, tiles
 from banditroute._core.typing import Floats
 
 __all__ = ["LinearState"]
@@ -227,7 +227,9 @@ class LinearState:
         for a in range(self.arms):
             derived.rebuild(self.buffer, a)
 
-    def resized(self, keep: list[int | None], *, width: int | None = None) -> "LinearState":
+    def resized(
+        self, keep: list[int | None], *, width: int | None = None, rows: int | None = None
+    ) -> "LinearState":
         """Return a state whose arm i continues ``keep[i]``, or starts cold where that is None."""
         head = self.buffer[: layout.HEADER]
         new = LinearState(
@@ -235,7 +237,7 @@ class LinearState:
             self.dim,
             ridge=float(head[layout.H_RIDGE]),
             diagonal=self.pack == self.pad,
-            rows=int(head[layout.H_ROWS]),
+            rows=int(head[layout.H_ROWS]) if rows is None else rows,
             width=int(head[layout.H_WIDTH]) if width is None else width,
         )
         places = np.isin(np.arange(layout.HEADER), _PLACES)
@@ -385,7 +387,7 @@ def _sound(head: Floats) -> None:
         for slot, low, high, rule in (
             (layout.H_PHASE, layout.IDLE, layout.MEND, "a phase of a refresh"),
             (layout.H_JOB_ARM, -1, head[layout.H_ARMS], "an arm of a refresh"),
-            (layout.H_STAGE, 0, refresh.APPLY, "a stage of an inverse"),
+            (layout.H_STAGE, 0, mend.APPLY, "a stage of an inverse"),
             (layout.H_ROW, 0, head[layout.H_PAD], "a row of an inverse"),
             (layout.H_LATE, 0, head[layout.H_LATE_ROWS], "a number of contexts that wait"),
             (layout.H_APPLIED, 0, head[layout.H_LATE], "a number of contexts applied"),

@@ -73,6 +73,7 @@ TIGHTEN_DIM = 128  # above it the products of `tighten` would be a pause that a 
 REBUILD_ERROR = (
     1e-8  # bound of the accumulated rounding of a width at which an arm is rebuilt from its statistics
 )
+SEVERE = 1e-6  # such a bound is too much to wait for a slice of upkeep
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
 FIRST_REFRESH = 16.0
 

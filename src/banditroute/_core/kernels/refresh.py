@@ -10,17 +10,19 @@ inverted anew waits in a list and is applied before the inverse is taken up.
 import math
 
 from banditroute._core.kernels import borrowed, kernel, part
-from banditroute._core.kernels.derived import drain_all, loosen, rebuild, settle, solve
+from banditroute._core.kernels.derived import (
+    drain_all,
+    loosen,
+    rebuild,
+    solve,
+)
 from banditroute._core.kernels.layout import (
-    A_COUNT,
     A_ERROR,
     A_QUEUED,
-    A_RADIUS,
     A_SQUARE,
     A_WEIGHT,
     FIRST_REFRESH,
     GROWTH,
-    H_APPLIED,
     H_ARM,
     H_ARMS,
     H_BUCKET,
@@ -31,8 +33,6 @@ from banditroute._core.kernels.layout import (
     H_GRAM,
     H_JOB,
     H_JOB_ARM,
-    H_LATE,
-    H_LATE_AT,
     H_LEARNED,
     H_LEFT,
     H_LEVEL,
@@ -59,12 +59,17 @@ from banditroute._core.kernels.layout import (
     OWN,
     QUEUE,
     REBUILD_ERROR,
+    SEVERE,
     SOLVE,
     SUM,
     SUMS,
-    TARGET,
     TINY,
-    VECTORS,
+)
+from banditroute._core.kernels.mend import (
+    invert,
+    mend,
+    packed,
+    restart_stage,
 )
 from banditroute._core.kernels.scales import (
     ERRORS,
@@ -80,43 +85,20 @@ from banditroute._core.kernels.scales import (
     rescale,
     row_of,
 )
-from banditroute._core.kernels.tiles import INVERTED, add_outer, copy, dot, inverse_slice, product
-
-APPLY = INVERTED + 1  # stage of an arm: what came late is applied
-
-
-@part
-def _packed(s):
-    """s: buffer -> the packed matrix of the job."""
-    o = int(s[H_JOB]) + SUMS + VECTORS * int(s[H_PAD])
-    return s[o : o + int(s[H_PACK])]
-
-
-@part
-def _invert(s, ridges, floor, budget):
-    """s: buffer -> goes on inverting the packed matrix of the job; budget left."""
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    matrix = _packed(s)
-    if size == n:
-        for j in range(n):
-            matrix[j] = 1.0 / (ridges[j] + matrix[j])
-        s[H_STAGE] = INVERTED
-        return budget - n
-    o = int(s[H_JOB]) + SUMS + VECTORS * n + size
-    full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-    return inverse_slice(matrix, ridges, full, inverse, n, floor, s[H_STAGE : H_STAGE + 3], budget)
-
-
-@part
-def _restart_stage(s):
-    s[H_STAGE], s[H_STAGE + 1], s[H_STAGE + 2] = 0.0, 0.0, -1.0
+from banditroute._core.kernels.tiles import (
+    INVERTED,
+    add_outer,
+    copy,
+    dot,
+    product,
+)
 
 
 @part
 def _sum(s, budget):
     """Adds up the statistics of the arms that are left."""
     n, size, room, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM]), int(s[H_DIM])
-    sums, pool, right = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS], _packed(s), row_of(s, 2)
+    sums, pool, right = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS], packed(s), row_of(s, 2)
     while s[H_JOB_ARM] < s[H_ARMS] and budget > 0.0:
         a = int(s[H_JOB_ARM])
         s[H_JOB_ARM] += 1.0
@@ -148,7 +130,7 @@ def _sum(s, budget):
 @part
 def _enter(s, phase, arm):
     s[H_PHASE], s[H_JOB_ARM] = phase, arm
-    _restart_stage(s)
+    restart_stage(s)
 
 
 @part
@@ -164,9 +146,9 @@ def _pool(s, budget):
     ridge = s[H_POOL_RIDGE] * unit if unit > TINY else s[H_RIDGE]
     for j in range(n):
         ridges[j] = ridge
-    budget = _invert(s, ridges, ridge, budget)
+    budget = invert(s, ridges, ridge, budget)
     if s[H_STAGE] >= INVERTED:
-        product(_packed(s), row_of(s, 2), row_of(s, MEAN))
+        product(packed(s), row_of(s, 2), row_of(s, MEAN))
         _enter(s, MEASURE, 0.0)
     return budget
 
@@ -239,83 +221,13 @@ def _measure(s, budget):
 
 
 @part
-def _prepare(s, a, target):
-    """s: buffer, a: arm, target: (D,) its new ridges -> what its new inverse starts from; the cost."""
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
-    matrix = _packed(s)
-    queued = int(s[int(s[H_ARM]) + A_QUEUED * room + a])
-    late, o = int(s[H_LATE_AT]), int(s[H_QUEUE]) + a * QUEUE * n
-    if size > n:
-        copy(s[o : o + queued * n], s[late : late + queued * n])
-    s[H_LATE], s[H_APPLIED] = queued, 0.0
-    s[H_STAGE + 1], s[H_STAGE + 2] = 0.0, -1.0
-    if queued == s[int(s[H_ARM]) + A_COUNT * room + a] and size > n:  # nothing went into gram yet
-        matrix[:] = 0.0
-        at = 0
-        for j in range(n):
-            matrix[at + j] = 1.0 / target[j]
-            at += 8 * (j // 8) + 8
-        s[H_STAGE] = APPLY
-    else:
-        g = int(s[H_GRAM]) + a * size
-        copy(s[g : g + size], matrix)
-        s[H_STAGE] = 0.5  # begun: `inverse_slice` reads it as UNPACK
-    return float(size)
-
-
-@part
-def _mend(s, a, budget):
-    """s: buffer, a: arm -> goes on with its new inverse; swaps it in, and the new ridges, when it is complete."""
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
-    if s[H_STAGE] == 0.0:
-        budget -= _prepare(s, a, row_of(s, OWN if s[H_PHASE] == MEND else TARGET))
-    target = row_of(s, OWN if s[H_PHASE] == MEND else TARGET)
-    matrix, w, v = _packed(s), row_of(s, 3), int(s[H_LATE_AT])
-    if s[H_STAGE] < INVERTED:
-        floor = math.inf
-        for j in range(int(s[H_DIM])):
-            floor = min(floor, target[j])
-        budget = _invert(s, target, floor, budget)
-        if s[H_STAGE] < INVERTED:
-            return budget
-        s[H_STAGE] = APPLY
-    while s[H_APPLIED] < s[H_LATE] and budget > 0.0 and size > n:
-        o = v + int(s[H_APPLIED]) * n
-        z = s[o : o + n]
-        product(matrix, z, w)
-        scale = 1.0 / math.sqrt(1.0 + max(dot(z, w), 0.0))
-        for j in range(n):
-            w[j] *= scale
-        add_outer(matrix, w, -1.0)
-        s[H_APPLIED] += 1.0
-        budget -= 2.0 * size
-    if s[H_APPLIED] < s[H_LATE] and size > n:
-        return budget
-    c, r, p = int(s[H_COV]) + a * size, int(s[H_RIDGES]) + a * n, int(s[H_PRIOR]) + a * n
-    ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
-    for j in range(int(s[H_DIM])):
-        ratio = min(ratio, target[j] / s[r + j])
-    copy(matrix, s[c : c + size])
-    copy(target, s[r : r + n])
-    if s[H_POOLED] > 0.0 and s[H_PHASE] == MOVE:
-        copy(row_of(s, MEAN), s[p : p + n])
-    radius = int(s[H_ARM]) + A_RADIUS * room + a
-    kept = s[radius] / math.sqrt(ratio)
-    loosen(s, a)
-    s[radius] = min(s[radius], kept * (1.0 + REBUILD_ERROR))
-    settle(s, a)
-    _restart_stage(s)
-    return budget - 2.0 * size
-
-
-@part
 def _move(s, budget):
     """Gives the arms that are left the new prior, and the new ridges where they moved."""
     n, size = int(s[H_PAD]), int(s[H_PACK])
     while s[H_JOB_ARM] < s[H_ARMS] and budget > 0.0:
         a = int(s[H_JOB_ARM])
         if s[H_MOVE] > 0.0:
-            budget = _mend(s, a, budget)
+            budget = mend(s, a, budget)
             if s[H_STAGE] != 0.0:
                 return budget
         elif s[H_POOLED] > 0.0:
@@ -337,7 +249,7 @@ def cancel(s):
     """s: buffer -> gives up the refresh that is under way; arms that it has moved stay moved."""
     if s[H_PHASE] != IDLE:
         s[H_PHASE], s[H_JOB_ARM] = IDLE, -1.0
-        _restart_stage(s)
+        restart_stage(s)
 
 
 @part
@@ -345,7 +257,7 @@ def _begin(s):
     o = int(s[H_JOB])
     s[o : o + SUMS] = 0.0
     row_of(s, 2)[:] = 0.0
-    _packed(s)[:] = 0.0
+    packed(s)[:] = 0.0
     _enter(s, SUM if s[H_POOLED] > 0.0 else MEASURE, 0.0)
 
 
@@ -362,7 +274,7 @@ def _go_on(s, budget):
             budget = _move(s, budget)
         else:
             a = int(s[H_JOB_ARM])
-            budget = _mend(s, a, budget)
+            budget = mend(s, a, budget)
             if s[H_STAGE] == 0.0:
                 s[H_PHASE], s[H_JOB_ARM] = IDLE, -1.0
 
@@ -371,11 +283,15 @@ def _go_on(s, budget):
 def upkeep(s):
     """s: buffer -> one slice of whatever is due: the refresh, or the inverse of an arm whose rounding grew too large."""
     s = borrowed(s)
+    slot = int(s[H_ARM]) + A_ERROR * int(s[H_ROOM])
+    for a in range(int(s[H_ARMS])):
+        if s[slot + a] > SEVERE:
+            loosen(s, a)
+            rebuild(s, a)
     if s[H_PHASE] == IDLE:
         if s[H_LEARNED] >= s[H_REFRESH]:
             _begin(s)
         else:
-            slot = int(s[H_ARM]) + A_ERROR * int(s[H_ROOM])
             for a in range(int(s[H_ARMS])):
                 if s[slot + a] > REBUILD_ERROR:
                     r = int(s[H_RIDGES]) + a * int(s[H_PAD])

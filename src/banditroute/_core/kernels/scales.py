@@ -78,7 +78,10 @@ def rescale(s):
     for j in range(dim):
         square += level[j] * level[j]
     slopes = sums[SLOPES] / weight if weight > 0.0 else 0.0
-    if (s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0) and slopes + square > TINY:
+    sound = (
+        sums[FAR_LEVEL] + sums[FAR_SLOPE] + sums[ERRORS] + sums[SQUARES] < math.inf
+    )  # else rewards overflowed
+    if sound and (s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0) and slopes + square > TINY:
         mean = sums[REWARDS] / weight
         power = sums[SQUARES] / weight
         least = 1e-12 * power if power > 0.0 else 1e-12
