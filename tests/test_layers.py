@@ -30,7 +30,7 @@ HOMES = {
     "pydantic": ("config", "servers.sidecar"),
     "cachetools": ("residency", "_core.attributes"),
     "matplotlib": ("plots",),
-    "pickle": (),
+    "pickle": ("_core.kernels",),  # of numba; read only where the bytes have the hash that was written
 }
 # Rooms that `import banditroute` may not load: they are for simulation, evaluation, commands and other software.
 EDGES = {"features", "servers", "config", "simulation", "evaluation", "plots", "cli", "testing"}

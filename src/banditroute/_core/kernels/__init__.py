@@ -1,18 +1,115 @@
 """Compiled kernels: plain functions over arrays, the only place that imports numba."""
 
+import hashlib
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock, Timer
 from typing import Any
 
 import numba
+from numba.core import event
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic, overload
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-_STAMP = tuple(
-    (file.name, file.stat().st_mtime_ns, file.stat().st_size)
-    for file in sorted(Path(__file__).parent.glob("*.py"))
-)
+_PATIENCE_S = 2.0
+_Files: Any = IndexDataCacheFile  # numba is not typed
+_Listener: Any = event.Listener
+_register: Any = event.register
+
+
+def _stamp() -> str:
+    """Return the hash of all kernel files: what they say decides what is compiled, not when they were written."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        text = file.read_bytes()
+        digest.update(f"{file.name} {len(text)} ".encode() + text)
+    return digest.hexdigest()
+
+
+_STAMP = _stamp()
+
+
+class _Stored(_Files):  # type: ignore[misc]
+    """The compiled code of one kernel on disk; whatever is wrong with the files costs a compilation and no more."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Store, or leave it where nothing can be written (a full disk, a folder that became read-only)."""
+        try:
+            super().save(key, data)
+        except OSError:
+            return
+
+    def load(self, key: Any) -> Any:
+        """Return what was stored, or None."""
+        try:
+            return super().load(key)
+        except Exception:  # a file that is no pickle can raise anything
+            return None
+
+    def _load_index(self) -> Any:
+        try:
+            return super()._load_index()
+        except Exception:
+            return {}
+
+    def _load_data(self, name: str) -> Any:
+        """Refuse a file whose bytes are not those that were written: a pickle of machine code must be whole."""
+        text = Path(self._data_path(name)).read_bytes()
+        if text[:32] != hashlib.sha256(text[32:]).digest():
+            return None
+        return pickle.loads(text[32:])
+
+    def _save_data(self, name: str, data: Any) -> None:
+        text = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(hashlib.sha256(text).digest() + text)
+
+
+class _Notice(_Listener):  # type: ignore[misc]
+    """Says on stderr, once, that kernels are being compiled, when that takes more than two seconds."""
+
+    def __init__(self) -> None:
+        self._depth, self._said, self._lock = 0, False, Lock()
+        self._timer: Timer | None = None
+
+    def _ours(self, happened: Any) -> bool:
+        function = getattr(happened.data.get("dispatcher"), "py_func", None)
+        return str(getattr(function, "__module__", "")).startswith("banditroute.")
+
+    def on_start(self, event: Any) -> None:
+        """Begin to wait with the outermost compilation."""
+        if not self._ours(event):
+            return
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1 and not self._said:
+                self._timer = Timer(_PATIENCE_S, self._say)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def on_end(self, event: Any) -> None:
+        """Stop waiting."""
+        if not self._ours(event):
+            return
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0 and self._timer is not None:
+                self._timer.cancel()
+
+    def _say(self) -> None:
+        self._said = True
+        print(
+            "banditroute: compiling kernels for this machine, once for each version; this can take half a minute",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+_register("numba:compile", _Notice())
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -46,11 +143,12 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
         dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container
         return njit(**options)(function)
-    # numba takes a cached kernel for current as long as its own file is; it is not when a kernel it calls has
-    # changed in another file. So the stamp is that of all kernel files.
-    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if file is not None:
-        file._source_stamp = _STAMP
+    # numba takes a cached kernel for current as long as the time of its own file is; it is not when a kernel it calls
+    # has changed in another file, and it still is when only times have changed. So the stamp is our own.
+    stored: Any = getattr(dispatcher, "_cache", None)
+    careful: Any = _Stored
+    if getattr(stored, "_cache_file", None) is not None:
+        stored._cache_file = careful(stored._cache_path, stored._impl.filename_base, _STAMP)
     return dispatcher
 
 
