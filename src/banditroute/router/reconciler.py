@@ -93,9 +93,8 @@ class Reconciler:
         log: logging.Logger | None = None,
     ) -> None:
         self.backend = as_backend(backend)
-        self._server = Conversation(
-            self.backend, check.finite("call_timeout_s", call_timeout_s, low=0.0, open_low=True), log
-        )
+        self._server = Conversation(self.backend, call_timeout_s, log)
+        self.call_timeout_s = call_timeout_s
         self.period_s = check.finite("period_s", period_s, low=0.0, open_low=True)
         self.retry_s = check.finite("retry_s", retry_s, low=0.0, open_low=True)
         self._confirm, self._clock = confirm, clock
