@@ -103,8 +103,7 @@ class Reconciler:
         self._counts = self._server.counts
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
-        self._due = -inf
-        self._news = self._closed = False
+        self._due, self._news, self._closed = -inf, False, False
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
@@ -222,8 +221,8 @@ class Reconciler:
         with self._lock:
             counts = self._server.counted()
             wanted, there = len(self._adapters.desired), len(self._adapters.actual)
-        hanging = self._server.hanging
-        return {**counts, "desired": wanted, "actual": there, "blocked": blocked, "hanging_calls": hanging}
+            counts |= {"desired": wanted, "actual": there, "blocked": blocked}
+        return {**counts, "hanging_calls": self._server.hanging}
 
     @property
     def begun(self) -> bool:
