@@ -1,0 +1,124 @@
+"""The scales of a linear policy, noise, alpha and ridges, from the sums that a refresh has collected."""
+
+import math
+
+from banditroute._core.kernels import part
+from banditroute._core.kernels.layout import (
+    COLD,
+    FIRST,
+    FIRST_TAU,
+    H_ALPHA,
+    H_ARMS,
+    H_AUTO,
+    H_AUTO_RIDGE,
+    H_COLD,
+    H_DIM,
+    H_HIGH,
+    H_JOB,
+    H_LEVEL,
+    H_LEVEL_RIDGE,
+    H_LOW,
+    H_MOVE,
+    H_PAD,
+    H_RIDGE,
+    H_SAMPLE,
+    H_SEEN,
+    H_SIGMA2,
+    LEAST,
+    LOG_SPREAD,
+    MATURE,
+    RANGE,
+    SUMS,
+    TARGET,
+    TINY,
+    UNKNOWN,
+    WIDE,
+)
+
+# Sums of a refresh, at the start of the block `job`: deviations and determined coefficients of levels and slopes,
+# squared errors, weight, squared rewards, squared slopes of contexts, rewards, squared level, squared components.
+FAR_LEVEL, FREE_LEVEL, FAR_SLOPE, FREE_SLOPE, ERRORS, WEIGHT = 0, 1, 2, 3, 4, 5
+SQUARES, SLOPES, REWARDS, UNITS = 6, 7, 8, 9
+
+
+@part
+def row_of(s, k):
+    """s: buffer, k: 0 .. 6 -> a vector of the job: TARGET, MEAN, three of scratch, OWN, FIRST."""
+    n, o = int(s[H_PAD]), int(s[H_JOB]) + SUMS
+    return s[o + k * n : o + k * n + n]
+
+
+@part
+def likeliest(far, free, middle):
+    """Variance at the maximum of its likelihood and its prior.
+
+    `far` is the sum of `free` squared deviations of that variance; the logarithm of the variance has a normal prior
+    around that of `middle`, with standard deviation LOG_SPREAD. The derivative falls strictly: bisection finds its root.
+    """
+    centre = math.log(middle)
+    low, high = centre - 100.0, centre + 100.0
+    for _ in range(60):
+        value = 0.5 * (low + high)
+        if 0.5 * far * math.exp(-value) - 0.5 * free - (value - centre) / (LOG_SPREAD * LOG_SPREAD) > 0.0:
+            low = value
+        else:
+            high = value
+    return math.exp(0.5 * (low + high))
+
+
+@part
+def rescale(s):
+    """New noise, alpha and ridges from the sums; see docs/algorithms.md, "Estimated scales"."""
+    n, dim = int(s[H_PAD]), int(s[H_DIM])
+    sums = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS]
+    level = s[int(s[H_LEVEL]) : int(s[H_LEVEL]) + n]
+    weight = sums[WEIGHT]
+    s[H_MOVE] = 0.0
+    target, square = row_of(s, TARGET), 0.0
+    for j in range(dim):
+        square += level[j] * level[j]
+    slopes = sums[SLOPES] / weight if weight > 0.0 else 0.0
+    sound = (
+        sums[FAR_LEVEL] + sums[FAR_SLOPE] + sums[ERRORS] + sums[SQUARES] < math.inf
+    )  # else rewards overflowed
+    if sound and (s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0) and slopes + square > TINY:
+        mean = sums[REWARDS] / weight
+        power = sums[SQUARES] / weight
+        least = 1e-12 * power if power > 0.0 else 1e-12
+        variance = max(power - mean * mean, 0.0)
+        width = s[H_HIGH] - s[H_LOW] if s[H_SEEN] > 0.0 else math.inf
+        width = min(width, RANGE * math.sqrt(variance))
+        floor = LEAST * LEAST * width * width
+        total = max(variance, least)
+        s[H_SIGMA2] = max(sums[ERRORS] / weight, floor, 1e-3 * least)
+        if s[H_AUTO] > 0.0:
+            share = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
+            age = min(1.0, math.sqrt(MATURE * s[H_ARMS] * dim / weight))
+            s[H_ALPHA] = max(s[H_AUTO] * math.sqrt(s[H_SIGMA2]), share * width * age)
+            s[H_COLD] = COLD * (math.sqrt(variance) if variance > least else UNKNOWN)
+        if s[H_AUTO_RIDGE] > 0.0:
+            middle = FIRST_TAU * FIRST_TAU * total
+            ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
+            if slopes > TINY:
+                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], max(sums[FREE_SLOPE], 0.0), middle / slopes)
+            if square > TINY:
+                level_ridge = s[H_SIGMA2] / likeliest(
+                    sums[FAR_LEVEL], max(sums[FREE_LEVEL], 0.0), middle / square
+                )
+            _aim(s, ridge, level_ridge if square > TINY else ridge, target, level)
+
+
+@part
+def _aim(s, ridge, level_ridge, target, level):
+    """Takes other ridges; moving an arm to them costs a cube of D, so only when one of them is off by a fifth."""
+    n = int(s[H_PAD])
+    for j in range(n):
+        wanted = level_ridge if level[j] != 0.0 else ridge
+        if not 0.8 * wanted <= target[j] <= 1.25 * wanted:
+            s[H_MOVE] = 1.0
+    if s[H_MOVE] > 0.0:
+        s[H_RIDGE], s[H_LEVEL_RIDGE] = ridge, level_ridge
+        first = row_of(s, FIRST)
+        for j in range(n):
+            target[j] = level_ridge if level[j] != 0.0 else ridge
+            first[j] = 1.0 / target[j]
