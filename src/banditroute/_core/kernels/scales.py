@@ -105,7 +105,14 @@ def rescale(s):
                 level_ridge = s[H_SIGMA2] / likeliest(
                     sums[FAR_LEVEL], max(sums[FREE_LEVEL], 0.0), middle / square
                 )
-            _aim(s, ridge, level_ridge if square > TINY else ridge, target, level)
+            # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
+            _aim(
+                s,
+                ridge if slopes > TINY else level_ridge,
+                level_ridge if square > TINY else ridge,
+                target,
+                level,
+            )
 
 
 @part
