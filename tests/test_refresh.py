@@ -43,12 +43,17 @@ def finished(policy, rng):
 
 @pytest.mark.parametrize("cls", [LinUCB, LinTS, DiagLinUCB])
 @pytest.mark.parametrize("options", [{}, {"prior": None}, {"alpha": 0.4}, {"ridge": 2.0}])
-def test_a_refresh_is_its_definition(rng, cls, options):
-    policy = cls(4, 6, rng=0, **options)
-    naive = NaiveScales(4, 6, diagonal=cls is DiagLinUCB, sampling=cls is LinTS, **options)
+@pytest.mark.parametrize("dim", [1, 6])
+def test_a_refresh_is_its_definition(rng, cls, options, dim):
+    policy = cls(4, dim, rng=0, **options)
+    naive = NaiveScales(4, dim, diagonal=cls is DiagLinUCB, sampling=cls is LinTS, **options)
     policy.buffer[layout.H_REFRESH] = np.inf  # only when this test says so
-    for _ in range(5):
-        for arm, x, reward in fed(policy, rng, 60):
+    true = rng.standard_normal((4, dim))
+    for heard in (1, 2, 3, 3, 3):  # the last arm has not answered when all is said
+        for x in contexts(rng, 60, dim):
+            arm = int(rng.integers(heard))
+            reward = float(true[arm] @ x + 0.3 * rng.standard_normal())
+            policy.update(arm, x, reward)
             naive.update(arm, x, reward)
         policy.refresh()
         policy.buffer[layout.H_REFRESH] = np.inf
@@ -62,8 +67,11 @@ def test_a_refresh_is_its_definition(rng, cls, options):
             cov, theta = naive.solution(a)
             np.testing.assert_allclose(policy.cov(a), cov, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(policy.theta[a], theta, rtol=1e-9, atol=1e-11)
-        x = contexts(rng, 1, 6)[0]
+        x = contexts(rng, 1, dim)[0]
         np.testing.assert_allclose(policy.bonus(x, policy.scores(x).width), naive.bonus(x), rtol=1e-9)
+        np.testing.assert_allclose(sum(policy.utilities(x[None]))[0], naive.index(x), rtol=1e-9, atol=1e-11)
+        if not policy.buffer[layout.H_SAMPLE]:
+            assert naive.index(x)[policy.select(x).arm] == pytest.approx(naive.index(x).max(), rel=1e-9)
 
 
 @pytest.mark.parametrize("dim", [6, 21])

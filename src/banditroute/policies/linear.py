@@ -32,7 +32,6 @@ _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one lo
 
 NOISE = 4096  # random numbers drawn ahead at a time
 WIDTHS = 1.25  # the automatic alpha in noise scales; a posterior sample takes exactly 1
-FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 
@@ -118,7 +117,7 @@ class LinearPolicy(LinearSums):
         )
         head = self.state.buffer
         head[layout.H_ALPHA] = (
-            FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
+            layout.FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
         )
         head[layout.H_MIX] = check.unit("mix", mix)
         head[layout.H_SAMPLE] = self._sampling
@@ -338,7 +337,7 @@ class LinearPolicy(LinearSums):
         """
         mean, std = self.scores(x)
         offers = self.effective_prices(prices, eligible)
-        index = mean - (offers - offers.min()) + self.bonus(self.check_context(x), std)
+        index = mean + self.lift(mean) - (offers - offers.min()) + self.bonus(self.check_context(x), std)
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
 
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:

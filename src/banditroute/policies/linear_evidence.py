@@ -120,7 +120,25 @@ class LinearSums(Policy):
     def utilities(self, contexts: ArrayLike) -> Utilities:
         """Return mean and `bonus` (widened ones included) for each row: two (n, k) arrays."""
         mean, width = self.scores_batch(contexts)
-        return Utilities(mean, self.bonus(np.asarray(contexts, dtype=np.float64), width))
+        bonus = self.bonus(np.asarray(contexts, dtype=np.float64), width)
+        return Utilities(mean, bonus + self.lift(mean))
+
+    def lift(self, means: Floats) -> Floats:
+        """Return what is added to the mean of an arm that has answered too seldom, in reward units; 0 for the others.
+
+        With an automatic alpha each arm is to have answered once by the time there are eight requests per arm, and once
+        more each time that number has doubled; one that has not is taken to be worth half a range more than the best
+        reward seen. The range is that of the rewards and zero.
+
+        Parameters
+        ----------
+        means : (k,) or (n, k) array
+            Of `scores` or `scores_batch`.
+        """
+        s = self.buffer
+        start = int(s[layout.H_ARM]) + layout.A_WEIGHT * int(s[layout.H_ROOM])
+        few = s[start : start + means.shape[-1]] < s[layout.H_FEW]
+        return np.where(few, np.maximum(s[layout.H_TOP] - means, 0.0), 0.0)
 
     def bonus(self, contexts: Floats, widths: Floats) -> Floats:
         """Return what exploration adds to the mean of each arm, in reward units; for sampling, one standard deviation.
@@ -370,7 +388,7 @@ class LinearSums(Policy):
         new.level[:] = given.level
         new.target[:], new.first[:], new.ridges[:] = mine.target, mine.first, mine.target
         if s[layout.H_AUTO] > 0.0 and head[layout.H_AUTO] > 0.0:
-            fitted = [layout.H_ALPHA, layout.H_COLD, layout.H_SIGMA2]
+            fitted = [layout.H_ALPHA, layout.H_COLD, layout.H_SIGMA2, layout.H_FEW, layout.H_TOP]
             s[fitted] = head[fitted]
         if s[layout.H_AUTO_RIDGE] > 0.0 and head[layout.H_AUTO_RIDGE] > 0.0:
             fitted = [layout.H_RIDGE, layout.H_LEVEL_RIDGE, layout.H_SIGMA2]

@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._core.kernels import borrowed, kernel, part
+from banditroute._core.kernels import borrowed, inlined, kernel, part
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -12,12 +12,19 @@ from banditroute._core.kernels.layout import (
     A_TIGHTEN,
     A_WEIGHT,
     EPSILON,
+    FIRST_ALPHA,
+    FIRST_REFRESH,
+    H_ALPHA,
     H_ARM,
     H_ARMS,
+    H_AUTO,
     H_COV,
     H_DIM,
     H_GRAM,
+    H_HIGH,
     H_JOB_ARM,
+    H_LEARNED,
+    H_LOW,
     H_MOMENT,
     H_PACK,
     H_PAD,
@@ -32,6 +39,19 @@ from banditroute._core.kernels.layout import (
     REBUILD_ERROR,
 )
 from banditroute._core.kernels.tiles import INVERTED, copy, dot, inverse_slice, product, unpack
+
+
+@inlined
+def reach(s):
+    """s: buffer -> the range of the rewards and zero."""
+    return max(s[H_HIGH], 0.0) - min(s[H_LOW], 0.0)
+
+
+@part
+def first_alpha(s):
+    """s: buffer -> an automatic alpha, before anything is estimated, goes with the rewards."""
+    if s[H_AUTO] > 0.0 and s[H_LEARNED] < FIRST_REFRESH and reach(s) > 0.0:
+        s[H_ALPHA] = FIRST_ALPHA * reach(s)
 
 
 @part

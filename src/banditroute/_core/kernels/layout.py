@@ -46,6 +46,7 @@ H_PHASE, H_JOB_ARM, H_STAGE, H_ROW = 44, 45, 46, 47  # how far a refresh has com
 H_SHIFT, H_LATE, H_APPLIED, H_LATE_ROWS = 48, 49, 50, 51
 H_BUDGET, H_MOVE = 52, 53
 H_FIRST, H_LATE_AT = 54, 55                          # offsets inside the job that requests need
+H_FEW, H_TOP = 56, 57                                # an arm with fewer answers is taken to be worth H_TOP
 HEADER = 64
 
 A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN, A_QUEUED = 0, 1, 2, 3, 4, 5, 6, 7
@@ -77,12 +78,16 @@ SEVERE = 1e-6  # such a bound is too much to wait for a slice of upkeep
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
 FIRST_REFRESH = 16.0
 
-# The automatic scales. A standard deviation of all rewards is the unit of the first two.
+# The automatic scales. A standard deviation of all rewards is the unit of FIRST_TAU and COLD; FIRST_ALPHA, UNKNOWN and
+# HOPE are shares of the range of the rewards and zero: rewards that are all the same have one too.
+FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
 FIRST_TAU = 0.5  # middle of the prior of what level, and what slopes, contribute to the rewards of one arm
 LOG_SPREAD = 2.0  # standard deviation of the logarithm of that prior of a variance
 LEAST = 0.02  # noise is at least this share of the range of the rewards
 WIDE = 0.6  # width until something is known, as a share of the range of the rewards
 MATURE = 10.0  # rewards per coefficient from which on that width falls with the root of their number
 RANGE = 4.0  # a range of rewards is at most so many of their standard deviations
-UNKNOWN = 0.5  # standard deviation of rewards that were all the same so far
+UNKNOWN = 0.5  # least standard deviation of rewards while one arm alone has answered
+HOPE = 0.5  # how much better than the best reward seen an arm may be that has hardly answered
+EVERY = 8.0  # requests per arm after which each has to have answered once; twice after another 16, and so on
 COLD = 0.25  # bonus, in standard deviations of the rewards, of a direction of which nothing is known

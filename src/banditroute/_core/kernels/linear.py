@@ -3,7 +3,7 @@
 import math
 
 from banditroute._core.kernels import borrowed, inlined, part, short_kernel
-from banditroute._core.kernels.derived import drain, tighten
+from banditroute._core.kernels.derived import drain, first_alpha, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -33,6 +33,7 @@ from banditroute._core.kernels.layout import (
     H_DIM,
     H_DISCOUNT,
     H_EVALUATED,
+    H_FEW,
     H_FIRST,
     H_GRAM,
     H_HIGH,
@@ -62,6 +63,7 @@ from banditroute._core.kernels.layout import (
     H_SPAN,
     H_STAGE,
     H_THETA,
+    H_TOP,
     H_WIDTH,
     H_WORK,
     LARGEST,
@@ -150,6 +152,11 @@ def bounds(s, z, norm, offers, eligible, row, score, bound, share):
     alpha, cold = s[H_ALPHA], s[H_COLD]
     slack = 8.0 * (n + 8.0) * EPSILON
     means(s[t : t + arms * n], z, score)
+    if s[H_FEW] > 0.0:
+        weight = s[k + A_WEIGHT * room : k + A_WEIGHT * room + arms]
+        for a in range(arms):
+            if weight[a] < s[H_FEW]:
+                score[a] = max(score[a], s[H_TOP])
     if offers.size > 0:
         least = math.inf
         for a in range(arms):
@@ -314,8 +321,10 @@ def _notice(s, z, reward):
         s[H_SEEN], s[H_LOW], s[H_HIGH] = 1.0, reward, reward
         for j in range(n):
             level[j] = z[j]
+        first_alpha(s)
         return
     s[H_LOW], s[H_HIGH] = min(s[H_LOW], reward), max(s[H_HIGH], reward)
+    first_alpha(s)
     for j in range(n):
         level[j] = level[j] if level[j] == z[j] else 0.0
 

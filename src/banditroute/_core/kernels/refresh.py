@@ -77,6 +77,9 @@ from banditroute._core.kernels.scales import (
     FAR_SLOPE,
     FREE_LEVEL,
     FREE_SLOPE,
+    HEARD,
+    OWN_LEVEL,
+    OWN_SLOPE,
     REWARDS,
     SLOPES,
     SQUARES,
@@ -195,18 +198,23 @@ def _measure(s, budget):
                 if j < dim and level[j] == 0.0:
                     sums[SLOPES] += row[j] * row[j]
         error = s[arm + A_SQUARE * room]
-        at = 0
+        at, own_level, own_slope = 0, 0.0, 0.0
         for j in range(dim):
             error += prior[j] * (seen[j] - 2.0 * moment[j]) - (moment[j] - seen[j]) * (theta[j] - prior[j])
             far, free = (theta[j] - prior[j]) ** 2, 1.0 - ridges[j] * s[c + at + j]
             if level[j] != 0.0:
                 sums[FAR_LEVEL] += far
-                sums[FREE_LEVEL] += free
+                own_level += free
             else:
                 sums[FAR_SLOPE] += far
-                sums[FREE_SLOPE] += free
+                own_slope += free
                 sums[SLOPES] += s[g + at + j]
             at += 0 if size == n else 8 * (j // 8) + 8
+        sums[FREE_LEVEL] += own_level
+        sums[FREE_SLOPE] += own_slope
+        sums[OWN_LEVEL] += own_level * own_level
+        sums[OWN_SLOPE] += own_slope * own_slope
+        sums[HEARD] += 1.0
         sums[ERRORS] += max(error, 0.0)
         sums[SQUARES] += s[arm + A_SQUARE * room]
         if s[H_POOLED] == 0.0:

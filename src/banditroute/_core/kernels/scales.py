@@ -3,8 +3,10 @@
 import math
 
 from banditroute._core.kernels import part
+from banditroute._core.kernels.derived import reach
 from banditroute._core.kernels.layout import (
     COLD,
+    EVERY,
     FIRST,
     FIRST_TAU,
     H_ALPHA,
@@ -13,6 +15,7 @@ from banditroute._core.kernels.layout import (
     H_AUTO_RIDGE,
     H_COLD,
     H_DIM,
+    H_FEW,
     H_HIGH,
     H_JOB,
     H_LEVEL,
@@ -20,10 +23,13 @@ from banditroute._core.kernels.layout import (
     H_LOW,
     H_MOVE,
     H_PAD,
+    H_POOLED,
     H_RIDGE,
     H_SAMPLE,
     H_SEEN,
     H_SIGMA2,
+    H_TOP,
+    HOPE,
     LEAST,
     LOG_SPREAD,
     MATURE,
@@ -36,9 +42,11 @@ from banditroute._core.kernels.layout import (
 )
 
 # Sums of a refresh, at the start of the block `job`: deviations and determined coefficients of levels and slopes,
-# squared errors, weight, squared rewards, squared slopes of contexts, rewards, squared level, squared components.
+# squared errors, weight, squared rewards, squared slopes of contexts, rewards, squared components; squares of what each
+# arm determines of levels and of slopes; arms that have answered.
 FAR_LEVEL, FREE_LEVEL, FAR_SLOPE, FREE_SLOPE, ERRORS, WEIGHT = 0, 1, 2, 3, 4, 5
 SQUARES, SLOPES, REWARDS, UNITS = 6, 7, 8, 9
+OWN_LEVEL, OWN_SLOPE, HEARD = 10, 11, 12
 
 
 @part
@@ -67,6 +75,25 @@ def likeliest(far, free, middle):
 
 
 @part
+def _free(s, total, squares):
+    """Coefficients that the data determine, less those that the pooled prior took: a share of one over the number of arms.
+
+    Arms count by what they determine: total^2 / squares is their number where all determine as much, and one where one
+    arm has all the feedback. That one is at the pooled prior, whatever the others are like.
+    """
+    if s[H_POOLED] == 0.0 or total <= 0.0:
+        return max(total, 0.0)
+    return max(total - squares / total, 0.0)
+
+
+@part
+def _expect_answers(s, weight):
+    """How many answers each arm should have by now, and what one with fewer is taken to be worth."""
+    s[H_FEW] = math.floor(math.log2(1.0 + weight / (EVERY * s[H_ARMS]))) if s[H_SEEN] > 0.0 else 0.0
+    s[H_TOP] = s[H_HIGH] + HOPE * reach(s)
+
+
+@part
 def rescale(s):
     """New noise, alpha and ridges from the sums; see docs/algorithms.md, "Estimated scales"."""
     n, dim = int(s[H_PAD]), int(s[H_DIM])
@@ -81,7 +108,8 @@ def rescale(s):
     sound = (
         sums[FAR_LEVEL] + sums[FAR_SLOPE] + sums[ERRORS] + sums[SQUARES] < math.inf
     )  # else rewards overflowed
-    if sound and (s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0) and slopes + square > TINY:
+    wanted = s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0
+    if sound and wanted and weight > 0.0 and slopes + square > TINY:
         mean = sums[REWARDS] / weight
         power = sums[SQUARES] / weight
         least = 1e-12 * power if power > 0.0 else 1e-12
@@ -89,21 +117,26 @@ def rescale(s):
         width = s[H_HIGH] - s[H_LOW] if s[H_SEEN] > 0.0 else math.inf
         width = min(width, RANGE * math.sqrt(variance))
         floor = LEAST * LEAST * width * width
+        if sums[HEARD] < 2.0 and s[H_ARMS] > 1.0:  # nothing tells yet how far arms are apart
+            variance = max(variance, (UNKNOWN * reach(s)) ** 2)
         total = max(variance, least)
         s[H_SIGMA2] = max(sums[ERRORS] / weight, floor, 1e-3 * least)
         if s[H_AUTO] > 0.0:
             share = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
             age = min(1.0, math.sqrt(MATURE * s[H_ARMS] * dim / weight))
             s[H_ALPHA] = max(s[H_AUTO] * math.sqrt(s[H_SIGMA2]), share * width * age)
-            s[H_COLD] = COLD * (math.sqrt(variance) if variance > least else UNKNOWN)
+            s[H_COLD] = COLD * math.sqrt(variance)
+            _expect_answers(s, weight)
         if s[H_AUTO_RIDGE] > 0.0:
             middle = FIRST_TAU * FIRST_TAU * total
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
             if slopes > TINY:
-                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], max(sums[FREE_SLOPE], 0.0), middle / slopes)
+                ridge = s[H_SIGMA2] / likeliest(
+                    sums[FAR_SLOPE], _free(s, sums[FREE_SLOPE], sums[OWN_SLOPE]), middle / slopes
+                )
             if square > TINY:
                 level_ridge = s[H_SIGMA2] / likeliest(
-                    sums[FAR_LEVEL], max(sums[FREE_LEVEL], 0.0), middle / square
+                    sums[FAR_LEVEL], _free(s, sums[FREE_LEVEL], sums[OWN_LEVEL]), middle / square
                 )
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
             _aim(
