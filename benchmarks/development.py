@@ -8,6 +8,13 @@ regret of 6,000 requests, lower is better. Every policy sees the same requests; 
     python benchmarks/development.py --seeds 40 --data DIR
     python benchmarks/development.py --seeds 20 --only mmlupro28 --requests 1000
     python benchmarks/development.py --noise-free --seeds 200
+
+With another version as a further column, its numbers from a process of its own; seeds from 1,000 on chose no constant:
+
+    PYTHONPATH=OTHER/src python benchmarks/development.py --first 1000 --seeds 20 --data DIR --save other.npz
+    python benchmarks/development.py --first 1000 --seeds 20 --data DIR --against other.npz
+
+``--noise-free`` counts the seeds in which the best arm has fewer than half of the last 500 requests.
 """
 
 import argparse
@@ -141,38 +148,57 @@ def half(values: Floats) -> float:
     return float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def noise_free(seeds: int) -> None:
+def noise_free(first: int, seeds: int) -> None:
     """How often the best arm has fewer than half of the last 500 requests, rewards without noise."""
     print(
-        "| rewards | arms | contexts | added at 1,000 | seeds in which the best arm is lost |\n|---|---|---|---|---|"
+        "| rewards | arms | contexts | the best arm | LinUCB: seeds in which it is lost | LinTS |\n"
+        "|---|---|---|---|---|---|"
     )
     for worth, rest in ((0.9, (0.6, 0.3)), (0.8, (0.75, 0.7))):
         for count in (3, 10, 30):
             for groups in (1, 4):
-                for late in (False, True):
-                    length, lost = (6000 if count == 30 else 2000) + 1000 * late, 0
-                    for seed in range(seeds):
-                        lost += _lost(worth, rest, count, groups, late, length, seed)
-                    kind = "constant" if groups == 1 else f"one of {groups}"
+                for kind in ("is there", "is added at 1,000", "is unlucky at first", "costs .03"):
+                    lost = [
+                        sum(
+                            best_arm_lost(make, worth, rest, count, groups, kind, seed)
+                            for seed in range(first, first + seeds)
+                        )
+                        for make in (LinUCB, partial(LinTS, propensities=False))
+                    ]
+                    where = "constant" if groups == 1 else f"one of {groups}"
+                    cells = " | ".join(f"{n} of {seeds}" for n in lost)
                     print(
-                        f"| {worth} / {rest[0]}-{rest[1]} | {count} | {kind} | {late} | {lost} of {seeds} |",
+                        f"| {worth} / {rest[0]}-{rest[1]} | {count} | {where} | {kind} | {cells} |",
                         flush=True,
                     )
 
 
-def _lost(worth: float, rest: tuple, count: int, groups: int, late: bool, length: int, seed: int) -> bool:
-    rng = np.random.default_rng(seed)
+def best_arm_lost(
+    make: Callable[..., LinUCB], worth: float, rest: tuple, count: int, groups: int, kind: str, seed: int
+) -> bool:
+    """Whether the best arm has fewer than half of the last 500 requests.
+
+    Unlucky: what it earns first in each group is nothing. Costs: a price is stated for it in each request.
+    """
+    rng, late = np.random.default_rng(seed), kind == "is added at 1,000"
+    length = (6000 if count == 30 else 2000) + 1000 * late
     values = np.append(np.linspace(*rest, count - 1), worth)
     rewards = np.array([values if late else rng.permutation(values) for _ in range(groups)])
-    policy = LinUCB(count - late, groups, rng=seed)
-    eye, right = np.eye(groups), 0
+    best, unlucky = rewards.argmax(axis=1), set(range(groups)) if kind == "is unlucky at first" else set()
+    policy = make(count - late, groups, rng=seed)
+    eye, right, prices = np.eye(groups), 0, np.zeros((groups, count))
+    prices[np.arange(groups), best] = 0.03
     for t in range(length):
         if late and t == 1000:
             policy.add_arm("new")
         g = int(rng.integers(groups))
-        arm = policy.select(eye[g]).arm
-        policy.update(arm, eye[g], float(rewards[g, arm]))
-        right += t >= length - 500 and rewards[g, arm] == worth
+        arm = policy.select(eye[g], prices=prices[g] if kind == "costs .03" else None).arm
+        reward = float(rewards[g, arm])
+        if arm == best[g] and g in unlucky:
+            unlucky.remove(g)
+            reward = 0.0
+        policy.update(arm, eye[g], reward)
+        right += t >= length - 500 and arm == best[g]
     return right < 250
 
 
@@ -180,34 +206,57 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--save", type=Path, help="where to keep the numbers of the default, and print no others"
+    )
+    parser.add_argument("--against", type=Path, help="such numbers of another version")
     parser.add_argument("--data", type=Path, help="folder of the recorded matrices")
-    parser.add_argument("--only", default="", help="problems whose name starts so")
+    parser.add_argument(
+        "--only", default="", help="problems whose name starts so, with commas between several"
+    )
     parser.add_argument("--requests", type=int, default=12_000)
     parser.add_argument("--noise-free", action="store_true", help="the other table")
     options = parser.parse_args()
     if options.noise_free:
-        noise_free(options.seeds)
+        noise_free(options.first, options.seeds)
         return
+    policies = POLICIES[:1] if options.save else POLICIES
+    before = dict(np.load(options.against)) if options.against else {}
+    shown = [*policies, *(["before"] if before else [])]
     print(
-        f"| {options.requests:,} requests | {' | '.join(POLICIES)} | default less best other | p90 of the default |"
+        f"| {options.requests:,} requests | {' | '.join(shown)} | default less best other | p90 of the default |"
     )
-    print("|---" * (len(POLICIES) + 3) + "|")
+    print("|---" * (len(shown) + 3) + "|")
+    kept = {}
     for name, draw in problems(options.data, options.requests).items():
-        if not name.startswith(options.only):
+        if not name.startswith(tuple(options.only.split(","))):
             continue
-        values = np.empty((len(POLICIES), options.seeds))
-        for seed in range(options.seeds):
+        values = np.empty((len(shown), options.seeds))
+        for i, seed in enumerate(range(options.first, options.first + options.seeds)):
             run = draw(seed)
-            values[:, seed] = [judged(name, run, played(run, policy, seed)) for policy in POLICIES]
-        means, digits = values.mean(axis=1), 1 if name == "specialists" else 4
+            values[: len(policies), i] = [judged(name, run, played(run, policy, seed)) for policy in policies]
+        if before:
+            values[-1] = before[name]
+        kept[name] = values[0]
+        print(row(name, values, shown), flush=True)
+        if options.save:
+            np.savez(options.save, **kept)
+
+
+def row(name: str, values: Floats, shown: list[str]) -> str:
+    """A row of the table."""
+    means, digits = values.mean(axis=1), 1 if name == "specialists" else 4
+    cells = [f"{own.mean():.{digits}f} ± {half(own):.{digits}f}" for own in values]
+    gain = ""
+    if len(values) > 1:
         best = 1 + int((means[1:] * (-1 if digits == 1 else 1)).argmax())
         apart = values[0] - values[best]
-        cells = [f"{row.mean():.{digits}f} ± {half(row):.{digits}f}" for row in values]
-        gain = f"{apart.mean():+.{digits}f} ± {half(apart):.{digits}f} ({POLICIES[best]})"
-        print(
-            f"| {name} | {' | '.join(cells)} | {gain} | {np.quantile(values[0], 0.9):.{digits}f} |",
-            flush=True,
-        )
+        gain = f"{apart.mean():+.{digits}f} ± {half(apart):.{digits}f} ({shown[best]})"
+        if shown[-1] == "before" != shown[best]:
+            apart = values[0] - values[-1]
+            gain += f", {apart.mean():+.{digits}f} ± {half(apart):.{digits}f} (before)"
+    return f"| {name} | {' | '.join(cells)} | {gain} | {np.quantile(values[0], 0.9):.{digits}f} |"
 
 
 if __name__ == "__main__":
