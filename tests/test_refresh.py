@@ -145,36 +145,88 @@ def test_an_arm_that_rounding_has_worn_is_inverted_anew(rng):
     assert policy.state.arm[0, layout.A_ERROR] < 1e-8
 
 
-@pytest.mark.parametrize("kind", ["apart", "close", "groups"])
+def served(policy, worth, length, rng, *, noise=0.0, prices=None, late=None):
+    """Serve requests whose context is one of the groups, a row of `worth` each; returns the arms and the groups played."""
+    eye, arms, groups = np.eye(len(worth)), np.empty(length, int), rng.integers(len(worth), size=length)
+    for t, g in enumerate(groups):
+        if t == late:
+            policy.add_arm("new")
+        arms[t] = policy.select(eye[g], prices=prices).arm
+        reward = worth[g, arms[t]]
+        policy.update(int(arms[t]), eye[g], float(reward + noise * rng.standard_normal()))
+    return arms, groups
+
+
+@pytest.mark.parametrize("price", [0.0, 0.03])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("rewards", [(0.9, 0.6, 0.3), (0.8, 0.75, 0.7)])
 @pytest.mark.parametrize("arms", [3, 10, 30])
-def test_the_best_arm_is_found_where_rewards_carry_no_noise(kind, arms):
+def test_the_best_arm_is_found_where_rewards_carry_no_noise(arms, rewards, groups, price):
     length = 6000 if arms == 30 else 2000
-    for seed in range(5):
+    values = np.append(rewards[0], np.linspace(*rewards[1:], arms - 1))
+    for seed in range(2 if arms == 30 else 5):
         rng = np.random.default_rng(seed)
-        worth = np.append(0.9, np.linspace(0.6, 0.3, arms - 1))
-        if kind == "close":
-            worth = np.append(0.8, np.linspace(0.75, 0.7, arms - 1))
-        groups = 4 if kind == "groups" else 1
-        table = np.array([rng.permutation(worth) for _ in range(groups)])
-        policy, right = LinUCB(arms, groups, rng=seed), 0
-        for t in range(length):
-            g = int(rng.integers(groups))
-            arm = policy.select(np.eye(groups)[g]).arm
-            policy.update(arm, np.eye(groups)[g], table[g, arm])
-            right += t >= length - 500 and arm == table[g].argmax()
-        assert right > 250
+        worth = np.array([rng.permutation(values) for _ in range(groups)])
+        best = worth.argmax(axis=1)
+        prices = price * (np.arange(arms) == best[0])
+        played, kinds = served(LinUCB(arms, groups, rng=seed), worth, length, rng, prices=prices)
+        assert (played == best[kinds])[-500:].sum() > 250
 
 
-def test_an_arm_added_late_is_tried_though_rewards_carry_no_noise():
+@pytest.mark.parametrize("cls", [LinUCB, LinTS, DiagLinUCB])
+def test_an_arm_added_late_is_tried_though_rewards_carry_no_noise(cls):
     for seed in range(10):
-        policy = LinUCB(3, 1, rng=seed)
-        worth = [0.6, 0.5, 0.4, 0.65]
-        for t in range(2000):
-            if t == 1000:
-                policy.add_arm("new")
-            arm = policy.select([1.0]).arm
-            policy.update(arm, [1.0], worth[arm])
+        policy = cls(3, 1, rng=seed)
+        if cls is LinTS:
+            policy = LinTS(3, 1, propensities=False, rng=seed)
+        served(policy, np.array([[0.6, 0.5, 0.4, 0.65]]), 2000, np.random.default_rng(seed), late=1000)
         assert policy.counts[3] > 500
+
+
+@pytest.mark.parametrize("cls", [LinUCB, LinTS])
+@pytest.mark.parametrize("unit", [0.001, 1.0, 1000.0])
+def test_an_arm_is_tried_again_after_an_unlucky_answer(cls, unit):
+    """One arm always earns .6; the other .9 less a price of .1, but nothing the first time it is asked."""
+    policy, asked = cls(2, 1, rng=0), 0
+    for _ in range(1000):
+        arm = policy.select([1.0], prices=[0.0, 0.1 * unit]).arm
+        asked += arm
+        policy.update(arm, [1.0], unit * (0.6, 0.9 * (asked > 1))[arm])
+    assert policy.counts[1] > 700
+
+
+def test_an_arm_that_costs_more_than_it_may_gain_is_left_alone():
+    policy = LinUCB(2, 1, rng=0)
+    for _ in range(1000):
+        arm = policy.select([1.0], prices=[0.0, 5.0]).arm
+        policy.update(arm, [1.0], (0.6, 0.9)[arm])
+    assert policy.counts[1] <= 1
+
+
+def test_an_arm_that_is_seldom_eligible_is_tried():
+    policy = LinUCB(3, 1, rng=0)
+    for t in range(1000):
+        arm = policy.select([1.0], eligible=[True, True, t % 50 == 49]).arm
+        policy.update(arm, [1.0], (0.6, 0.5, 0.9)[arm])
+    assert policy.counts[2] > 15  # of the 20 times that it might be
+
+
+@pytest.mark.parametrize("cls", [LinUCB, LinTS, DiagLinUCB])
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**10, 1000.0 / 3.0])
+def test_the_unit_of_rewards_changes_no_decision(cls, factor):
+    one, other = (
+        cls(4, 3, propensities=False, rng=3) if cls is LinTS else cls(4, 3, rng=3) for _ in range(2)
+    )
+    rng = np.random.default_rng(4)
+    true = rng.standard_normal((4, 3))
+    for x in contexts(rng, 800, 3):
+        prices = rng.uniform(0.0, 0.1, 4)
+        arm = one.select(x, prices=prices).arm
+        assert other.select(x, prices=factor * prices).arm == arm
+        reward = float(0.5 + true[arm] @ x + 0.2 * rng.standard_normal())
+        one.update(arm, x, reward)
+        other.update(arm, x, factor * reward)
+    assert other.alpha == pytest.approx(factor * one.alpha, rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.1, 10.0])
