@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
 from banditroute.policies.base import Choice
 from banditroute.policies.linear import LinearPolicy
@@ -108,8 +107,8 @@ class LinTS(LinearPolicy):
 
         mean, std = self.scores(x)
         allowed = np.flatnonzero(np.isfinite(offers))
-        m = mean[allowed] - (offers[allowed] - offers.min())
-        s = self.buffer[layout.H_ALPHA] * self.state.arm[allowed, layout.A_SPREAD] * std[allowed]
+        m = (mean + self.lift(mean))[allowed] - (offers[allowed] - offers.min())
+        s = self.bonus(x, std)[allowed]
         pure = np.zeros(self._count)
         if s.max() <= 1e-12 * max(1.0, float(np.abs(m).max())):
             pure[allowed] = m == m.max()

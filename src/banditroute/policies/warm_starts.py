@@ -250,6 +250,7 @@ def _add(
     state = policy.state
     if state.pack == state.pad:
         raise ValueError("policy must keep whole matrices, got a diagonal one")
+    state.give_up()
     state.gram[:] += np.array([state.packed(gram) for gram in grams])
     state.moment[:, : policy.dim] += moments
     state.arm[:, layout.A_COUNT] += np.floor(weights)
