@@ -115,7 +115,8 @@ def held(streams, looks, seed=0):
 
 def sequences(logs, first):
     print(
-        f"sequences: {held(1000, 10_000, first):.1%} of 1,000 streams hold under 10,000 looks (bar 95 %)", flush=True
+        f"sequences: {held(1000, 10_000, first):.1%} of 1,000 streams hold under 10,000 looks (bar 95 %)",
+        flush=True,
     )
 
 
@@ -153,7 +154,10 @@ def uniform(seed, rows):
 
 
 def tuning(logs, first):
-    print(f"tune: gain within two errors in {errors(logs, first=first):.1%} of {logs} draws (bar 93 %)", flush=True)
+    print(
+        f"tune: gain within two errors in {errors(logs, first=first):.1%} of {logs} draws (bar 93 %)",
+        flush=True,
+    )
     space = {"alpha": (0.02, 2.0, "log"), "ridge": (0.03, 30.0, "log")}
     deployed, wrong = 0, 0
     for seed in range(first + 20, first + 20 + logs // 5):

@@ -1,4 +1,4 @@
-"""The first steps of a new user, timed: a fresh environment, then the three results of docs/first-steps.md as they stand.
+"""The first steps of a new user, timed: a fresh environment, then the results of docs/first-steps.md as they stand.
 
 Usage: ``python benchmarks/first_steps.py``, then ``python benchmarks/report.py``. Everything is installed into a
 temporary environment; compiled code goes to a temporary folder, so compilation is included. Bars: at most 10 lines and
@@ -43,7 +43,9 @@ def calls(path, rows=500):
     rng = np.random.default_rng(0)
     words, large = rng.integers(5, 400, rows), rng.random(rows) < 0.5
     good = rng.random(rows) < np.where(large, 0.8, 0.95 - words / 800)
-    lines = [f"{'large' if a else 'small'},{int(g)},0.5,{w}" for a, g, w in zip(large, good, words, strict=True)]
+    lines = [
+        f"{'large' if a else 'small'},{int(g)},0.5,{w}" for a, g, w in zip(large, good, words, strict=True)
+    ]
     path.write_text("\n".join(["model,score,p,words", *lines]) + "\n", encoding="utf-8")
 
 
@@ -75,7 +77,12 @@ def walk(home):
         rows.append([name, lines, f"{seconds:.0f}"])
         print(*rows[-1], sep="  ", flush=True)
 
-    step("an environment and `pip install .`", 2, [sys.executable, "-m", "venv", str(home / "env")], [*pip, str(ROOT)])
+    step(
+        "an environment and `pip install .`",
+        2,
+        [sys.executable, "-m", "venv", str(home / "env")],
+        [*pip, str(ROOT)],
+    )
     step("a routed request, compilation included", count(request), [str(python), "request.py"])
     report = [str(python.parent / "banditroute"), *shell.split()[1:]]
     step("a report on a CSV of one's own", count(shell), report)
@@ -94,10 +101,13 @@ def main():
     with tempfile.TemporaryDirectory() as home:
         rows = walk(Path(home))
     where = machine()
-    note = f"{where['processor']}, {where['cores']} cores, {where['date']}, load average {where['load_average']} at the end."
+    busy = f"load average {where['load_average']} at the end"
+    note = f"{where['processor']}, {where['cores']} cores, {where['date']}, {busy}."
     table = {"columns": ["step", "lines", "seconds"], "rows": rows, "note": note}
     out = ROOT / "benchmarks" / "results" / "first-steps.json"
-    out.write_text(json.dumps({"machine": where, "tables": {"first-steps": table}}, indent=1) + "\n", encoding="utf-8")
+    out.write_text(
+        json.dumps({"machine": where, "tables": {"first-steps": table}}, indent=1) + "\n", encoding="utf-8"
+    )
     return 0
 
 

@@ -343,7 +343,10 @@ def test_an_svg_takes_the_colour_of_the_text_and_shares_no_names_with_another():
     )
 
 
-CELL = re.compile(r"^```\{code-cell\} ipython3\n(?:---\n(?P<options>.*?)^---\n)?(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+CELL = re.compile(
+    r"^```\{code-cell\} ipython3\n(?:---\n(?P<options>.*?)^---\n)?(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "api" / "plots.md"
 
 

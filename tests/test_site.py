@@ -36,7 +36,9 @@ def pages():
     if not (SITE / "index.html").exists():
         pytest.skip(f"no site in {SITE}: make docs")
     hidden = {"genindex.html", "search.html", "py-modindex.html"}
-    found = [p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if "_modules" not in p.parts]
+    found = [
+        p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if "_modules" not in p.parts
+    ]
     return [page for page in found if page not in hidden and not page.startswith("_")]
 
 
@@ -99,7 +101,9 @@ def test_notebooks_can_be_downloaded(pages):
         assert f'href="{path.stem}.ipynb"' in text
         book = json.loads((SITE / "notebooks" / f"{path.stem}.ipynb").read_text(encoding="utf-8"))
         assert book["nbformat"] == 4
-        assert sum(cell["cell_type"] == "code" for cell in book["cells"]) == path.read_text(encoding="utf-8").count("{code-cell}")
+        assert sum(cell["cell_type"] == "code" for cell in book["cells"]) == path.read_text(
+            encoding="utf-8"
+        ).count("{code-cell}")
 
 
 def test_the_reference_has_summaries(pages):
