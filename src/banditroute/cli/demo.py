@@ -37,8 +37,8 @@ NOTES = """\
 Means over seeds, ± half a 95 % interval; "less Polaris'" is paired by seed. Reward is the mean before fault prices,
 waits are what faults add to a request, loads what was brought into the slots. Regret counts both, against the best
 fixed set with a router that knows every outcome in advance, so it grows steadily for everyone; the differences tell
-them apart. Oracle is the fixed set, known in hindsight, best for linear routing. us / decision is the CPU time of select
-and update on a live Router, re-planning included."""
+them apart. Oracle is the fixed set, known in hindsight, best for linear routing. us / decision is the CPU time of a
+select and an update on a live Router, re-planning included."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
