@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-compare study servers soak docs linkcheck clean
+.PHONY: help demo test lint bench bench-compare readme study servers soak docs notebooks linkcheck clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
@@ -32,6 +32,11 @@ lint: $(STAMP) ## Style, format and types.
 # Measure everything the documents quote, then write it there. The other libraries get environments of their own.
 bench: $(STAMP) ## Measure again what the documents quote, and write it there; prints its plan first.
 	$(BIN)/python benchmarks/run_all.py
+
+# The tables and pictures of residency in the README, measured anew by one command.
+readme: demo ## Measure the README's table of residency again, and write it there.
+	$(BIN)/python benchmarks/demo_page.py
+	$(BIN)/python benchmarks/report.py
 
 # Process pairs in alternating order with an A/A control: make bench-compare BASE=879b346
 bench-compare: $(STAMP) ## Time this code against another commit: BASE=...
@@ -60,6 +65,12 @@ $(VENV)/.docs: $(STAMP)
 # The site, notebooks executed, into out/docs/html; any warning is an error. Links to other sites: make linkcheck.
 docs: $(VENV)/.docs ## The site with its notebooks executed, into out/docs/html.
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d out/docs/doctrees docs out/docs/html
+
+notebooks: $(VENV)/.docs ## The notebooks of the documentation, opened in Jupyter.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab
+	mkdir -p out/notebooks
+	for page in docs/notebooks/*.md; do $(BIN)/jupytext --quiet --to ipynb --output out/notebooks/$$(basename $$page .md).ipynb $$page; done
+	$(BIN)/jupyter lab out/notebooks
 
 linkcheck: $(VENV)/.docs ## Follow the links of the site to other sites.
 	$(BIN)/sphinx-build -q -b linkcheck -d out/docs/doctrees docs out/docs/links

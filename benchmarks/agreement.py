@@ -143,7 +143,9 @@ def frozen_obp(path, rows=400, items=4):
         "propensity_score": drawn["pscore"],
     })  # fmt: skip
     for i, column in enumerate(drawn["context"].T):  # features of users are categories there
-        frame[f"user_feature_{i}"] = pandas.qcut(column, 3, labels=["4ae385", "81ce12", "cef3390"]).astype(str)
+        frame[f"user_feature_{i}"] = pandas.qcut(column, 3, labels=["4ae385", "81ce12", "cef3390"]).astype(
+            str
+        )
     frame.to_csv(path)
     again = pandas.read_csv(path)
     found = {}

@@ -18,6 +18,8 @@ MINUTES = ROOT / "out" / "bench-minutes.json"
 STEPS = (
     ("demo", "the demonstration's table", ["benchmarks/demo_page.py"]),
     ("peers", "time and regret beside other libraries", ["benchmarks/run_peers.py"]),
+    ("agreement", "values beside obp and Vowpal Wabbit", ["benchmarks/agreement.py"]),
+    ("first steps", "minutes from the README to a result", ["benchmarks/first_steps.py"]),
     ("engine", "kernels, memory, import", ["benchmarks/bars_engine.py"]),
     (
         "calls",
@@ -44,7 +46,7 @@ def main() -> int:
     steps = [step for step in STEPS if given.only is None or step[0] in given.only]
     for name, tells, _ in steps:
         last = f"{took[name]:5.1f} min the last time" if name in took else "not run here so far"
-        print(f"{name:8s} {tells:55s} {last}")
+        print(f"{name:11s} {tells:55s} {last}")
     print(
         f"in all {sum(took.get(name, 0.0) for name, *_ in steps):.0f} min, of what was run before", flush=True
     )

@@ -32,7 +32,9 @@ def ridge(gram, moment, penalty):
 
 def fitted(x, arms, rewards, count, folds=5):
     """Expected rewards of every arm, each row by ridge regressions of strength 1 on the rows of the other folds."""
-    table = np.c_[(x - x.mean(axis=0)) / x.std(axis=0), np.ones(len(x))] if x.shape[1] else np.ones((len(x), 1))
+    table = (
+        np.c_[(x - x.mean(axis=0)) / x.std(axis=0), np.ones(len(x))] if x.shape[1] else np.ones((len(x), 1))
+    )
     width, fold, out = table.shape[1], np.arange(len(x)) % folds, np.empty((len(x), count))
     for f in range(folds):
         rest = fold != f
@@ -102,7 +104,9 @@ def drawn(x, rewards):
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_a_wide_table_of_scores(suffix, scores, capsys, tmp_path):
     x, rewards = scores
-    frame = pandas.DataFrame({"prompt": [f"question {i}, \"quoted\"" for i in range(ROWS)], "e_0": x[:, 0], "e_1": x[:, 1]})
+    frame = pandas.DataFrame(
+        {"prompt": [f'question {i}, "quoted"' for i in range(ROWS)], "e_0": x[:, 0], "e_1": x[:, 1]}
+    )
     for a, name in enumerate(ARMS):
         frame[f"score:{name}"] = rewards[:, a]
     path = written(frame, tmp_path / f"scores.{suffix}")
@@ -168,7 +172,9 @@ def same(found, calls, tolerance=1e-9):
 def test_a_log(suffix, contexts, calls, capsys, tmp_path):
     path = written(frame_of(calls, contexts), tmp_path / f"calls.{suffix}")
     named = "e_*" if contexts == "columns" else "embedding"
-    options = f"--arm model --reward score --propensity p --context {named} --time created --id request --cost usd"
+    options = (
+        f"--arm model --reward score --propensity p --context {named} --time created --id request --cost usd"
+    )
     same(reported(capsys, tmp_path, path, options), calls)
 
 
@@ -197,7 +203,9 @@ def test_spend_logs_of_litellm(calls, capsys, tmp_path):
         counted = np.bincount(rest, minlength=3) / len(rest)
         shares[fold == f] = (counted * (1 - 3e-3) + 1e-3)[calls["arms"][fold == f]]
     agree(found, ARMS, calls["arms"], calls["rewards"], shares, np.zeros((ROWS, 0)))
-    assert found["latency"]["all"]["p50_ms"] == pytest.approx(1000 * np.median(1.0 + calls["costs"] * 100), rel=1e-6)
+    assert found["latency"]["all"]["p50_ms"] == pytest.approx(
+        1000 * np.median(1.0 + calls["costs"] * 100), rel=1e-6
+    )
     assert any("estimated" in note for note in found["notes"])
 
 

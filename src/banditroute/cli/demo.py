@@ -30,14 +30,15 @@ __all__ = ["configure", "residency_report", "run"]
 ADAPTERS, CAPACITY = 15, 4
 SECONDS = 6e-5  # that a request takes under all seven, on one core
 COLUMNS = [
-    "residency", "reward", "mean wait ms", "p95 wait ms", "loads", "hit rate", "regret", "less Polaris'", "us / decision",
+    "residency", "reward", "mean wait ms", "p95 wait ms", "loads", "hit rate", "regret", "less Polaris'",
+    "us / decision",
 ]  # fmt: skip
 NOTES = """\
 Means over seeds, ± half a 95 % interval; "less Polaris'" is paired by seed. Reward is the mean before fault prices,
-waits are what faults add to a request, loads what was brought into the slots. Regret counts both, against the best fixed
-set with a router that knows every outcome in advance, so it grows steadily for everyone; the differences tell them
-apart. Oracle is the fixed set, known in hindsight, best for linear routing. us / decision is the CPU time of select +
-update on a live Router, re-planning included."""
+waits are what faults add to a request, loads what was brought into the slots. Regret counts both, against the best
+fixed set with a router that knows every outcome in advance, so it grows steadily for everyone; the differences tell
+them apart. Oracle is the fixed set, known in hindsight, best for linear routing. us / decision is the CPU time of a
+select and an update on a live Router, re-planning included."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
