@@ -75,7 +75,7 @@ def test_vllm_that_says_already_loaded_and_lists_nothing_is_not_believed(vllm):
 def test_vllm_missing_files_and_unknown_names(vllm):
     fake, backend = vllm
     fake.disk.discard(PATHS["law"])
-    with pytest.raises(ServerError, match="404 No adapter found"):
+    with pytest.raises(ServerError, match=r"404 .*No adapter found"):
         backend.ensure("law")
     assert on_gpu(backend) == set() and backend.observe()["law"] == "disk"
     for call in (backend.ensure, backend.touch, backend.forget):
@@ -148,6 +148,69 @@ def test_vllm_forgets_so_that_weights_are_read_anew(vllm):
     assert backend.forget("law") and "law" not in fake.registered and on_gpu(backend) == set()
     assert backend.forget("law") and backend.ensure("law")
     assert fake.asked("/v1/load_lora_adapter") == 2
+
+
+def test_vllm_a_registration_whose_request_fails_has_displaced_all_the_same(vllm):
+    fake, backend = vllm
+    backend.ensure("law"), backend.ensure("code")
+    fake.lies = [None, "500"]
+    with pytest.raises(ServerError, match="a token of 'math'"):
+        backend.ensure("math")
+    assert on_gpu(backend) == set(fake.gpu) == {"code", "math"}
+
+
+def test_vllm_unloaded_weights_keep_their_place_until_they_are_displaced(vllm):
+    fake, backend = vllm
+    backend.ensure("code"), backend.ensure("law")
+    backend.forget("law")  # the last one used: code goes first
+    backend.ensure("math")
+    assert set(fake.gpu) == {"law (unloaded)", "math"} and on_gpu(backend) == {"math"}
+    assert backend.served("chat") == (("chat", True),)  # nothing that has a name goes for it
+    backend.ensure("chat")
+    assert on_gpu(backend) == set(fake.gpu) == {"math", "chat"}
+    fake.answer("POST", "/v1/unload_lora_adapter", {"lora_name": "chat"})  # by somebody else
+    assert on_gpu(backend) == {"math"}
+    backend.ensure("law")
+    assert set(fake.gpu) == {"chat (unloaded)", "law"} and on_gpu(backend) == {"law"}
+
+
+def test_vllm_a_long_request_keeps_its_adapter_while_later_ones_are_displaced(vllm):
+    fake, backend = vllm
+    backend.ensure("law"), backend.ensure("code"), backend.ensure("math")
+    fake.run("code")  # it goes on
+    backend.served("code")
+    for name in ("math", "chat"):
+        backend.ensure(name)
+    assert set(fake.gpu) == {"code", "chat"}
+    assert on_gpu(backend) == {"code", "chat"}  # by the order of arrivals it would be math and chat
+    fake.run()
+    backend.ensure("math"), backend.ensure("law")  # what ran once runs no more
+    assert on_gpu(backend) == set(fake.gpu) == {"math", "law"}
+
+
+def test_vllm_loads_nothing_in_place_for_that_is_read_at_every_request(vllm):
+    fake, backend = vllm
+    fake.registered["law"] = "/elsewhere"
+    backend.ensure("law"), backend.touch("law")
+    assert fake.registered["law"] == PATHS["law"] and fake.reads == 0
+    assert fake.load("law", PATHS["law"], True)[0] == 200
+    backend.touch("law"), backend.touch("law")
+    assert fake.reads == 3  # what the stand-in does, as seen
+
+
+def test_vllm_an_arm_that_is_the_base_model_is_no_adapter(vllm):
+    fake, backend = vllm
+    fake.base = "law"
+    with pytest.raises(ServerError, match="conflicts with a served base model"):
+        backend.ensure("law")
+
+
+@pytest.mark.parametrize("row", ["vllm:lora_requests_info{} nonsense", "vllm:lora_requests_info{} 1e9", ""])
+def test_vllm_metrics_that_say_nothing_change_nothing(vllm, row):
+    fake, backend = vllm
+    backend.ensure("law")
+    fake.metrics = lambda: [row]
+    assert on_gpu(backend) == {"law"}
 
 
 def test_settings_are_checked():
