@@ -63,8 +63,7 @@ class RequestPath:
         if span:
             due = min(due, parts.boundary - books.others)
         if self._planner is not None and parts.residence is not None:
-            next_plan = 0.0 if self._planner.every_request else parts.residence.controller.next_plan
-            due = min(due, max(next_plan, index + 1.0))
+            due = min(due, max(self._planner.due_at(), index + 1.0))
         books.due = due
 
     def check(
@@ -134,7 +133,7 @@ class RequestPath:
         if planner.waiting is not None:  # the controller is busy with a plan
             hit = residence.actual.mask.item(arm)
             planner.waiting.append((arm, context, hit))
-            planner.sent(arm)
+            planner.sent(arm, context, hit)
             return arm, propensity, hit, False
         if controller.rate > 0.0 and not protected:
             parts = self._parts
@@ -145,10 +144,11 @@ class RequestPath:
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
             planner.wanted()
-        if planner.reconciler is not None:
-            planner.sent(arm)
-        if controller.next_plan < self._books.due:
-            self._books.due = controller.next_plan
+        if planner.follows:
+            planner.sent(arm, context, hit)
+        books = self._books
+        if controller.next_plan - books.heard < books.due:
+            books.due = min(books.due, planner.due_at())
         return arm, propensity, hit, forced
 
     def told(
