@@ -132,7 +132,7 @@ class Lasting:
         name = server if isinstance(server, str) else ""
         shared = SharedPlanning(
             planner, parts, parts.residence, store, self._member_id,
-            server=name, sync_s=sync_s, background=background,
+            server=name, sync_s=sync_s, background=background, clock=parts.books.clock,
         )  # fmt: skip
         planner.share(shared)
         shared.start()

@@ -126,7 +126,7 @@ class Planner:
         return self._next_plan() if self.leads() else inf
 
     def _next_plan(self) -> float:
-        """Return the index of the decision here before which a plan is due: the controller counts those of others too."""
+        """Return the index of the decision before which a plan is due; the controller counts those of others too."""
         return self._residence.controller.next_plan - self._parts.books.heard
 
     def followed(self, names: Iterable[str]) -> None:
@@ -139,7 +139,7 @@ class Planner:
                 self._own = True
 
     def heard(self, name: str, resident: bool, own: bool = True) -> bool:
-        """Learn from outside, or where not `own` from another worker, that an arm is resident; whether that was news."""
+        """Learn from outside, or from another worker, that an arm is resident; whether that was news."""
         with self._parts.lock:
             self._own = own
             try:

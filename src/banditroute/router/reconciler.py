@@ -104,6 +104,7 @@ class Reconciler:
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
         self._due, self._news, self._closed = -inf, False, False
+        self._acts = True  # whether the last step could do more than ask
         self.used: Callable[[str], object] = lambda name: (
             None
         )  # told of each load and touch: a use at the server
@@ -201,7 +202,11 @@ class Reconciler:
 
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
-        return self._set(name, resident)
+        news = self._set(name, resident)
+        if news:
+            with self._lock:
+                self._wake()
+        return news
 
     def followed(self, names: Iterable[str]) -> None:
         """See requests that others sent, in this order, at a server that displaces: what is left of it is confirmed."""
@@ -273,8 +278,11 @@ class Reconciler:
 
         Without `act` the server is only asked what it holds: another worker brings it to the plan.
         """
-        if self._clock() < self._due or self._closed or not self._turn.acquire(blocking=False):
+        if self._clock() < self._due and act == self._acts:
             return False
+        if self._closed or not self._turn.acquire(blocking=False):
+            return False
+        self._acts = act
         changes = self._counts["changes"]
         try:
             self._round(act)

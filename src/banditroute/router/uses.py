@@ -55,7 +55,7 @@ class Uses:
         return {n: (number, now - at) for n, (number, at) in self._own.copy().items() if now - at < LATELY_S}
 
     def take_in(self, worker: str, uses: Mapping[str, tuple[int, float]], count: bool = True) -> bool:
-        """Take in what another worker told; whether there was news in it. What is not to `count` was known to others."""
+        """Take in what another worker told; whether there was news in it. Without `count` it is no news."""
         known = self._theirs.setdefault(worker, {})
         now, news = self._clock(), False
         for name, (number, age) in uses.items():
@@ -67,7 +67,7 @@ class Uses:
         return news
 
     def since_news(self) -> list[str]:
-        """Return the adapters used since the oldest news, in the order of their last uses: what is to be gone through."""
+        """Return the adapters used since the oldest news, in the order of their last uses."""
         last: dict[str, float] = {}
         for uses in (self._own.copy(), *self._theirs.values()):
             for name, (_, at) in uses.items():
