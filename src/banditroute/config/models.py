@@ -73,6 +73,7 @@ class FileStoreOptions(Options):
     directory: str
     sync_s: float | int = 1.0
     share_decisions: bool = False
+    share_residency: bool | str = True
 
 
 class RedisStoreOptions(Options):
@@ -83,6 +84,7 @@ class RedisStoreOptions(Options):
     prefix: str = "banditroute"
     sync_s: float | int = 1.0
     share_decisions: bool = False
+    share_residency: bool | str = True
 
 
 def _priced_as(given: Any) -> str:

@@ -286,6 +286,9 @@ class Controller(ABC):
         known already changes nothing.
         """
 
+    def adopt(self, resident: ResidentSet) -> None:  # noqa: B027 - nothing to follow is fine
+        """Go on from this set, which the controller of another worker had planned, as if it were the own one."""
+
     def plan(self, view: View) -> set[int]:
         """Return the set for the next epoch, without ``view.blocked``, and move `next_plan`."""
         return view.kept()

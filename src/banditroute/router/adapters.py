@@ -166,6 +166,12 @@ class Adapters:
         paused = (a.name for a, pause in self.pauses.items() if a.what == "ensure" and pause.until > now)
         return frozenset(name for name in (*paused, *self.loading) if name not in self.actual)
 
+    def take_over(self, blocked: Mapping[str, tuple[int, float]], now: float) -> None:
+        """Know of the failures that another worker had: how many, and seconds until the next try."""
+        for name, (failures, wait_s) in blocked.items():
+            pause = self.pauses.setdefault(Action("ensure", name), Pause())
+            pause.failures, pause.until = max(pause.failures, failures), now + min(wait_s, MOST_S)
+
     def forgive(self) -> None:
         """Try again what did not load: the server is another one now."""
         for action in [action for action in self.pauses if action.what == "ensure"]:

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
 from typing import Any
@@ -104,6 +104,13 @@ class Reconciler:
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
         self._due, self._news, self._closed = -inf, False, False
+        self._acts = True  # whether the last step could do more than ask
+        self.used: Callable[[str], object] = lambda name: (
+            None
+        )  # told of each load and touch: a use at the server
+        self.allowed: Callable[[], bool] = lambda: (
+            True
+        )  # asked before each action: another worker may plan by now
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
@@ -195,7 +202,42 @@ class Reconciler:
 
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
-        return self._set(name, resident)
+        news = self._set(name, resident)
+        if news:
+            with self._lock:
+                self._wake()
+        return news
+
+    def followed(self, names: Iterable[str]) -> None:
+        """See requests that others sent, in this order, at a server that displaces: what is left of it is confirmed."""
+        follow = getattr(self.backend, "served", None)
+        if follow is None:
+            return
+        net: dict[str, bool] = {}
+        try:
+            for name in names:
+                net.update(follow(name))
+        except (Exception, SystemExit) as error:
+            self._server.note("served", error)
+        for name, resident in net.items():
+            self._set(name, resident)
+
+    def take_over(self, blocked: Mapping[str, tuple[int, float]]) -> None:
+        """Go on where another worker stopped: with its pauses, and after a look at what the server holds."""
+        with self._lock:
+            self._adapters.take_over(blocked, self._clock())
+            self._asked_s = -inf
+            self._wake()
+
+    def pauses(self) -> dict[str, tuple[int, float]]:
+        """Return the failures of each adapter that will not load now, and the seconds until it is tried again."""
+        blocked, now = self.blocked(), self._clock()
+        with self._lock:
+            found = {name: self._adapters.pauses.get(Action("ensure", name)) for name in blocked}
+        return {
+            name: (0, 0.0) if pause is None else (pause.failures, max(0.0, pause.until - now))
+            for name, pause in found.items()
+        }
 
     @property
     def call_timeout_s(self) -> float:
@@ -231,22 +273,28 @@ class Reconciler:
 
     # From the thread that plans.
 
-    def step(self) -> bool:
-        """Do what is due: ask, evict, load and pin, one adapter at a time; whether the actual set changed."""
-        if self._clock() < self._due or self._closed or not self._turn.acquire(blocking=False):
+    def step(self, act: bool = True) -> bool:
+        """Do what is due: ask, evict, load and pin, one adapter at a time; whether the actual set changed.
+
+        Without `act` the server is only asked what it holds: another worker brings it to the plan.
+        """
+        if self._clock() < self._due and act == self._acts:
             return False
+        if self._closed or not self._turn.acquire(blocking=False):
+            return False
+        self._acts = act
         changes = self._counts["changes"]
         try:
-            self._round()
+            self._round(act)
         except (Exception, SystemExit) as error:  # of the clock, of the log
             self._server.note("step", error)
         finally:
-            self._schedule()
+            self._schedule(act)
             self._server.rest()
             self._turn.release()
         return self._counts["changes"] != changes
 
-    def _round(self) -> None:
+    def _round(self, act: bool) -> None:
         with self._lock:
             self._news = False
         able = self._server.capabilities()
@@ -254,9 +302,11 @@ class Reconciler:
         now = self._clock()
         if able.observe and now - self._asked_s >= self.period_s:
             self._look()  # where that fails, the first call that fails too shows that the server is away
+        if not act:
+            return
         with self._lock:
             did = Progress(n for n in self._adapters.desired if n in self._adapters.actual)
-        while not (did.stop or self._closed):
+        while not (did.stop or self._closed) and self.allowed():
             with self._lock:
                 action = self._adapters.next(self._clock(), did, able)
             if action is None:
@@ -265,7 +315,7 @@ class Reconciler:
         if did.loaded and not did.stop and (not able.observe or self._look()):
             self._verify(did)
 
-    def _schedule(self) -> None:
+    def _schedule(self, act: bool) -> None:
         with self._lock:
             if self._closed:
                 self._due = inf
@@ -275,7 +325,8 @@ class Reconciler:
                 self._due = -inf
             else:
                 look = self._server.able is not None and self._server.able.observe and self._adapters.known
-                self._due = min(self._adapters.retry_at(), self._asked_s + self.period_s if look else inf)
+                retry_at = self._adapters.retry_at() if act else inf
+                self._due = min(retry_at, self._asked_s + self.period_s if look else inf)
 
     # One thing at a time.
 
@@ -333,6 +384,7 @@ class Reconciler:
         if what == "ensure":
             did.loaded.append(name)
             self._counts["loads"] += 1
+            self.used(name)
             if victim is not None:
                 self._set(victim, False)
             self._set(name, True)
@@ -391,7 +443,9 @@ class Reconciler:
         backend: Any = self.backend
         for name in kept:
             outcome = self._server.run(partial(backend.touch, name))
-            if outcome.value is not True:
+            if outcome.value is True:
+                self.used(name)
+            else:
                 self._counts["touch_failures"] += 1
                 self._asked_s = -inf  # it may not be there
                 if outcome.error is not None:

@@ -59,8 +59,7 @@ class RequestPath:
         if span:
             due = min(due, parts.boundary - books.others)
         if self._planner is not None and parts.residence is not None:
-            next_plan = 0.0 if self._planner.every_request else parts.residence.controller.next_plan
-            due = min(due, max(next_plan, index + 1.0))
+            due = min(due, max(self._planner.due_at(), index + 1.0))
         books.due = due
 
     def check(

@@ -742,6 +742,7 @@ class Router:
         *,
         sync_s: float = 1.0,
         share_decisions: bool = False,
+        share_residency: bool | str = True,
         background: bool = True,
     ) -> Replica:
         """Share this bandit with every other Router that joins the same store.
@@ -756,8 +757,12 @@ class Router:
             Let any replica answer a decision; the first answer wins. Answers to decisions that the store holds are
             learned a moment later, in the thread, once it has said that no other replica was first: `update` returns
             True when it has taken them.
+        share_residency : bool or str
+            With residency, whose adapters this worker uses: True, those of one server for all that join; a name, those
+            of a server of that name; False, those of a server of its own. Of the workers of one server one plans, and
+            all believe the same of it.
         background : bool
-            Run a thread; otherwise call ``sync()`` and ``exchange()`` of the answer.
+            Run threads; otherwise call ``sync()`` and ``exchange()`` of the answer.
 
         Returns
         -------
@@ -769,7 +774,7 @@ class Router:
         TypeError
             The policy cannot share its evidence, and says why; or not a store.
         ValueError
-            Joined already.
+            Joined already, or `share_residency` is an empty name.
 
         Notes
         -----
@@ -791,8 +796,9 @@ class Router:
         1
         """
         return self._lasting.join(
-            store, sync_s=sync_s, share_decisions=share_decisions, background=background
-        )
+            store, sync_s=sync_s, share_decisions=share_decisions, share_residency=share_residency,
+            background=background,
+        )  # fmt: skip
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.
