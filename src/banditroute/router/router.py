@@ -19,9 +19,10 @@ from banditroute.policies import Policy
 from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Listener, StateStore, Term
 from banditroute.residency import Controller
-from banditroute.router import changes, feature_maps
+from banditroute.router import feature_maps
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.assembly import Backend, PriceOfFault, assembled, check_terms
+from banditroute.router.changing import Changing
 from banditroute.router.feature_maps import FeatureMap
 from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.forks import follow_forks
@@ -40,7 +41,7 @@ FLOAT = np.dtype(np.float64)
 _new = tuple.__new__  # makes a named tuple in half the time of its own constructor
 
 
-class Router:
+class Router(Changing):
     """Routes requests to arms, learns from late rewards and keeps the right arms resident.
 
     Parameters
@@ -113,9 +114,9 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_features", "_feedback", "_kept", "_lasting", "_ledger", "_limits",
-        "_listeners", "_lock", "_planner", "_requests", "_residence", "_select", "_select_priced", "_table", "backend",
-        "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
+        "__weakref__", "_arms", "_books", "_clock", "_features", "_kept", "_lasting", "_ledger", "_limits",
+        "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "backend",
+        "maintenance", "paging", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
 
     def __init__(
@@ -484,108 +485,6 @@ class Router:
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
         return self._planner is not None and self._planner.heard(name, resident)
-
-    # Arms, terms and listeners that come and go.
-
-    def add_arm(self, name: str, *, size: float = 1.0, fault: float | None = None) -> None:
-        """Add an arm while running; it starts cold and not resident.
-
-        Parameters
-        ----------
-        name : str
-            A new name of at most 65,535 bytes in UTF-8.
-        size : float
-            Its size in the unit of the controller's capacity; positive.
-        fault : float, optional
-            Price of its fault, reward units; needed where `paging` prices the arms one by one.
-
-        Raises
-        ------
-        ValueError, TypeError
-            The name is taken, or a number is out of range or missing; nothing changed.
-        """
-        with self._lock:
-            changes.add_arm(self.parts, name, size, fault)
-
-    def remove_arm(self, name: str) -> None:
-        """Remove an arm while running; feedback still due for it will be counted and dropped.
-
-        The server unloads it. A later arm of that name starts from nothing.
-
-        Raises
-        ------
-        UnknownArm, ValueError
-            No such arm, or one that must stay: pinned, the last, or the last not in quarantine; nothing changed.
-        """
-        with self._lock:
-            changes.remove_arm(self.parts, self._feedback, name)
-
-    def forget_arm(self, name: str) -> None:
-        """Forget all that was learned of an arm, what it told a pooled prior included: it starts cold.
-
-        Raises
-        ------
-        UnknownArm
-            No such arm; nothing changed.
-        """
-        with self._lock:
-            changes.forget_arm(self.parts, name)
-
-    def quarantine(self, arm: str) -> None:
-        """Stop choosing an arm and drop its feedback, counted, until `release`; its statistics stay as they are.
-
-        Raises
-        ------
-        UnknownArm
-            No such arm; nothing changed.
-        ValueError
-            It is the last arm not in quarantine; nothing changed.
-
-        Examples
-        --------
-        >>> from banditroute import LinUCB, Router
-        >>> router = Router(LinUCB(["old", "canary"], 2, rng=0))
-        >>> router.quarantine("canary")
-        >>> {router.select([1.0, 0.0]).arm for _ in range(50)}
-        {'old'}
-        """
-        with self._lock:
-            changes.mute(self.parts, arm, True)
-
-    def release(self, arm: str) -> None:
-        """End the quarantine of an arm."""
-        with self._lock:
-            changes.mute(self.parts, arm, False)
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The terms, in the order in which they close arms."""
-        return self._table.terms
-
-    def add_term(self, term: Term) -> None:
-        """Bind one more term, after the others; decisions already pending hold nothing for it.
-
-        Raises
-        ------
-        ValueError, TypeError
-            Not a term, its name is taken, or it belongs to another Router; nothing changed.
-        """
-        with self._lock:
-            check_terms([term])
-            changes.add_term(self.parts, term)
-            take_over(self, term)
-            self._requests.collect()
-
-    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
-        """Have the term called `name` take up what it was told from outside; a journal has it from then on."""
-        with self._lock:
-            changes.tell_term(self.parts, name, details)
-
-    def add_listener(self, listener: Listener) -> None:
-        """Tell one more listener, after the others."""
-        with self._lock:
-            self._listeners.add(listener)
-            self._requests.collect()
 
     # What lasts.
 
