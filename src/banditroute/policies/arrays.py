@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Rng
-from banditroute.policies.base import Policy, Settings, Utilities, check_generations, check_settings
+from banditroute.policies.base import Policy, Settings, Utilities, check_generations, check_settings, mixed
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
 
 __all__ = ["ArrayPolicy"]
@@ -26,6 +26,7 @@ class ArrayPolicy(Policy):
 
     _sums: tuple[str, ...] = ()
     _unshared = "what it learns does not add up"  # why there is no evidence, where `_sums` is empty
+    _rule = "plays the largest index, ties split evenly"
     _blind = False  # whether contexts change nothing
 
     def __init__(
@@ -79,6 +80,11 @@ class ArrayPolicy(Policy):
         top = value == value.max()
         allowed = np.isfinite(offers)
         return np.asarray((1.0 - self.mix) * top / top.sum() + self.mix * allowed / allowed.sum())
+
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return mixed(self._rule, self.mix)
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None

@@ -160,7 +160,7 @@ class RouterHost:
         arm = parts.arms.positions.get(pending.arm)
         if arm is None or event.id in ledger.pending or event.id in ledger.closed:
             return False
-        context = policy.check_context(pending.context[: policy.dim])
+        context = policy.check_context(policy.context_of(pending.context))
         policy.advance(pending.at)
         policy.select(context)  # for the random numbers that the decision used
         if parts.residence is not None:
@@ -178,7 +178,7 @@ class RouterHost:
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
         if parts.table.terms:
-            request = asked(tuple(pending), policy.dim)
+            request = asked(tuple(pending), policy)
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -206,7 +206,7 @@ class RouterHost:
         return Feedback(
             decision_id,
             pending.arm,
-            asked(tuple(pending), self.parts.policy.dim),
+            asked(tuple(pending), self.parts.policy),
             answer.reward,
             answer.cost,
             answer.seconds,

@@ -185,6 +185,10 @@ class Planner:
             return True
         return not (reconciler.follows_requests or self._parts.arms.names[arm] in reconciler.blocked())
 
+    def blocked(self) -> frozenset[str]:
+        """Return the arms that will not load now."""
+        return frozenset() if self.reconciler is None else self.reconciler.blocked()
+
     def sent(self, arm: int) -> None:
         """Follow a request to a server that displaces by requests."""
         if self.reconciler is not None and self.reconciler.follows_requests:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +13,21 @@ from banditroute._core.typing import Floats, Mask
 from banditroute.policies import Policy
 from banditroute.records import Parts, PriceRow, Request, Term, TermHost
 
-__all__ = ["PriceTable"]
+__all__ = ["PriceTable", "Shown"]
+
+
+class Shown(NamedTuple):
+    """Every price of one request by name, what the arms pay in all, and the soft terms that were passed over.
+
+    Examples
+    --------
+    >>> Shown({"fault": np.zeros(1)}, np.zeros(1), ()).passed_over
+    ()
+    """
+
+    rows: dict[str, Floats]
+    total: Floats
+    passed_over: tuple[str, ...]
 
 
 class PriceTable:
@@ -101,17 +116,27 @@ class PriceTable:
                 self._ring(at, term)
                 raise
         self._muted = muted
-        total = np.where(muted, inf, self.fault.values)
+        try:
+            total, passed = self._folded(muted)
+        except ValueError:
+            self.live = False
+            raise
+        if passed:
+            self.relaxed.update(passed)
+        self.effective = total if total.any() else None
+
+    def _folded(self, muted: Mask) -> tuple[Floats, tuple[str, ...]]:
+        """Return the sum of the standing rows, and the soft terms that would leave no arm."""
+        total, passed = np.where(muted, inf, self.fault.values), []
         for term, row in self._rows:
             both = total + row.values
             if term.soft and both.min() == inf:
-                self.relaxed[term.name] += 1
+                passed.append(term.name)
             else:
                 total = both
         if total.min() == inf:
-            self.live = False
             raise ValueError("terms and quarantine must leave an arm, got none")
-        self.effective = total if total.any() else None
+        return total, tuple(passed)
 
     def of_request(
         self, policy: Policy, request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
@@ -133,7 +158,9 @@ class PriceTable:
         except ValueError:
             if not any(term.soft for term in self.terms):
                 raise
-        return self._softened(policy, request, prices, eligible)
+        total, passed = self._softened(policy, request, prices, eligible, self._muted)
+        self.relaxed.update(passed)
+        return total
 
     def check(
         self,
@@ -163,10 +190,16 @@ class PriceTable:
         return values
 
     def _softened(
-        self, policy: Policy, request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
-    ) -> Floats:
+        self,
+        policy: Policy,
+        request: Request,
+        prices: ArrayLike | None,
+        eligible: ArrayLike | None,
+        muted: Mask,
+    ) -> tuple[Floats, tuple[str, ...]]:
         """As `of_request`, term by term, passing over the soft ones that would leave no arm."""
-        total = policy.effective_prices(prices, eligible, np.where(self._muted, inf, self.fault.values))
+        passed = []
+        total = policy.effective_prices(prices, eligible, np.where(muted, inf, self.fault.values))
         for term, row in self._rows:
             both = total + row.values
             if term.per_request:
@@ -175,10 +208,45 @@ class PriceTable:
             if both.min() < inf:
                 total = both
             elif term.soft:
-                self.relaxed[term.name] += 1
+                passed.append(term.name)
             else:
                 raise ValueError(f"eligible must allow an arm that term {term.name!r} leaves open, got none")
-        return total
+        return total, tuple(passed)
+
+    def shown(
+        self,
+        policy: Policy,
+        request: Request,
+        prices: ArrayLike | None,
+        eligible: ArrayLike | None,
+        muted: Mask,
+    ) -> Shown:
+        """Return what `fold` and `of_request` would come to, by name; counts nothing and leaves what is stale so.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As these two would.
+        """
+        for term in list(self._stale.values()):
+            term.write()  # the row alone: the next request has it written again
+        total, passed = self._folded(muted)
+        base = total if total.any() else None
+        for term in self.moving:
+            own = self._asked(term, request)
+            if own is not None:
+                base = own if base is None else base + own
+        try:
+            total = policy.effective_prices(prices, eligible, base)
+        except ValueError:
+            if not any(term.soft for term in self.terms):
+                raise
+            total, passed = self._softened(policy, request, prices, eligible, muted)
+        rows = {"fault": self.fault.values.copy()}
+        for term, row in self._rows:
+            own = self._asked(term, request) if term.per_request else None
+            rows[term.name] = row.values.copy() if own is None else row.values + own
+        return Shown(rows, total, passed)
 
     def parts(
         self, names: tuple[str, ...], request: Request, prices: ArrayLike | None, eligible: ArrayLike | None

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,6 +106,29 @@ class RequestPath:
         mask = None if eligible is None else arms.allowed(eligible)
         own = None if prices is None else arms.priced(prices)
         return Extras(mask, own, protected, None, None, weights, session)
+
+    def asked(
+        self,
+        x: ArrayLike,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        protected: bool,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+    ) -> Request:
+        """Return a request as the next one would be, from what a caller says of it as in `select`; reads only."""
+        parts = self._parts
+        books = parts.books
+        if books.barred:
+            books.refuse()
+        extras = self._said(eligible, prices, protected, weights, session, None)
+        now = books.clock() + books.offset
+        return Request(
+            np.array(parts.policy.check_context(x)),
+            books.index + books.others,
+            extras,
+            now if -inf < now < inf else books.time,
+        )
 
     def priced(
         self,

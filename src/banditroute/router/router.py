@@ -23,6 +23,7 @@ from banditroute.router import feature_maps
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.assembly import Backend, PriceOfFault, assembled, check_terms
 from banditroute.router.changing import Changing
+from banditroute.router.explain import Explanation, explained, stored
 from banditroute.router.feature_maps import FeatureMap
 from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.forks import follow_forks
@@ -307,6 +308,72 @@ class Router(Changing):
                 return self._requests.told(entry, context, extras, rows, arm, hit, forced, key)
             key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
+
+    def explain(
+        self,
+        x: ArrayLike | int | Decision | None = None,
+        eligible: Eligible | None = None,
+        prices: Priced | None = None,
+        protected: bool = False,
+        weights: Mapping[str, float] | None = None,
+        session: str | None = None,
+        *,
+        id: int | str | None = None,
+    ) -> Explanation:
+        """Say what every arm would be worth for a request, and what stands against it; nothing changes.
+
+        Parameters
+        ----------
+        x : (dim,) array, or a request where there are `features`; int or Decision
+            What `select` would be given; or the id of a decision, or the decision itself, that awaits its feedback or
+            that a `Recorder` still has with its context.
+        eligible, prices, protected, weights, session : optional
+            As in `select`; for a decision weights and session are those that were stored with it.
+        id : int or str, optional
+            The decision, in the place of x; a caller's own id where it is a string.
+
+        Returns
+        -------
+        Explanation
+            Its text is a sentence and a table. Of a decision it tells what was stored, its arm, propensity and time
+            (and its prices where a recorder has them), and computes everything else as of now.
+
+        Raises
+        ------
+        UnknownDecision
+            It is neither pending nor recorded with its context.
+        ValueError, TypeError
+            What `select` would raise for the request.
+
+        Notes
+        -----
+        It is as of now: a plan, a bucket or an expiry that is due comes with the next `select`, not here. No random
+        number is drawn. Holds the lock while it computes means, bonuses and propensities of all k arms: what
+        `scores_batch` and `propensities` of the policy cost, and O(k) for each term.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB, Router
+        >>> why = Router(LinUCB(["small", "large"], 1, rng=0)).explain([1.0], eligible={"small"})
+        >>> why["large"].closed, why["small"].propensity
+        (('mask',), 1.0)
+        """
+        if id is None and isinstance(x, Decision):
+            id = x.id
+        elif id is None and isinstance(x, int | np.integer) and not isinstance(x, bool):
+            id = int(x)
+        if self._features is not None and id is None:
+            x = self._features(x)
+        with self._lock:
+            made = None
+            if id is None:
+                request = self._requests.asked(
+                    [] if x is None else x, eligible, prices, protected, weights, session
+                )
+            else:
+                request, made = stored(self.parts, id)
+            blocked = frozenset() if self._planner is None else self._planner.blocked()
+            return explained(self.parts, request, blocked, made)
 
     def update(
         self,
