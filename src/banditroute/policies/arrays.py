@@ -131,7 +131,7 @@ class ArrayPolicy(Policy):
         kind, dim, clock = (check.entry("header", header, name) for name in ("policy", "dim", "clock"))
         if kind != type(self).__name__ or dim != self.dim:
             raise ValueError(f"state must be of {(type(self).__name__, self.dim)}, got {(kind, dim)}")
-        names = check.names("arms", check.entry("header", header, "arms"))
+        names = self.check_arms(check.entry("header", header, "arms"))
         clock = check.integer("clock", clock, high=LATEST + 1)
         arrays = self._read(arrays)
         own, common = (
@@ -171,7 +171,9 @@ class ArrayPolicy(Policy):
 
     def _rows(self, keep: list[int | None]) -> dict[str, Floats]:
         return {
-            name: np.array([row if a is None else self._own[name][a] for a in keep])
+            name: np.array([row if a is None else self._own[name][a] for a in keep]).reshape(
+                len(keep), *row.shape
+            )
             for name, row in self._cold().items()
         }
 

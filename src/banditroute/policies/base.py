@@ -288,9 +288,26 @@ class Policy(Border, ABC):
         """
         return x
 
+    def redraw(self, kept: Floats) -> None:
+        """Use up the random numbers of the decision that kept this, as one that is replayed did."""
+        self.select(self.check_context(self.context_of(kept)))
+
+    @property
+    def candidate_size(self) -> int | None:
+        """How many features each candidate of a request brings; None where requests bring none (`CandidatePolicy`)."""
+        return None
+
+    def learns_of(self, name: str) -> bool:
+        """Whether `update` takes a reward of a name that is no arm, with what was kept of a candidate."""
+        return False
+
     def context_of(self, kept: Floats) -> Floats:
         """Return the context, (dim,), of what `kept` returned for it; by default it comes first there."""
         return kept if kept.size == self.dim else kept[: self.dim]
+
+    def keeps(self, row: Floats) -> bool:
+        """Whether this may be what `kept` returned: whether it has a length of such."""
+        return row.size == self.kept(np.zeros(self.dim), 0).size
 
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return what `update` was given as `kept` would have returned it, or refuse it."""

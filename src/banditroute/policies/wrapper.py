@@ -41,7 +41,7 @@ class Wrapper(Policy):
         self.base = base
         super().__init__(base.arms, base.dim, max_norm=base.max_norm, rng=base.generator)
         self.clock = 0
-        self._width = len(base.check_kept(np.zeros(base.dim), 0))  # of what `update` learns from
+        self._width = len(base.kept(np.zeros(base.dim), 0))  # of what `update` learns from
 
     def __getattr__(self, name: str) -> Any:
         """Ask the base for what it tells of its statistics."""
@@ -70,6 +70,14 @@ class Wrapper(Policy):
     def context_of(self, kept: Floats) -> Floats:
         """Return the context of what the base kept."""
         return self.base.context_of(kept)
+
+    def keeps(self, row: Floats) -> bool:
+        """Whether the base may have kept this."""
+        return self.base.keeps(row)
+
+    def redraw(self, kept: Floats) -> None:
+        """Use up the random numbers of a decision that is replayed."""
+        self.base.redraw(kept)
 
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return what `update` was given as the base would have kept it."""

@@ -97,15 +97,19 @@ class FeedbackPath:
 
     def _learn(self, arm: int | None, context: Any, feedback: Feedback) -> bool:
         parts = self._parts
-        if arm is None or parts.arms.muted[arm]:
+        guest = arm is None and parts.policy.learns_of(feedback.arm)
+        if not guest and (arm is None or parts.arms.muted[arm]):
             parts.books.dropped += 1
             return False
-        parts.policy.update(arm, context, feedback.reward, at=feedback.request.at)
+        parts.policy.update(
+            feedback.arm if arm is None else arm, context, feedback.reward, at=feedback.request.at
+        )
         parts.books.learned += 1
         if feedback.cost is not None:
             parts.books.spend += feedback.cost
-        parts.arms.answers[arm] += 1
-        parts.arms.reward_sums[arm] += feedback.reward
+        if arm is not None:
+            parts.arms.answers[arm] += 1
+            parts.arms.reward_sums[arm] += feedback.reward
         return True
 
     def _told(self, entry: Any, feedback: Feedback, learned: bool) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from banditroute._core.typing import Floats, Mask
+from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.policies import Policy
 from banditroute.records import Parts, PriceRow, Request, Term, TermHost
 
@@ -108,13 +108,7 @@ class PriceTable:
             No arm is left; the next request tries again.
         """
         self.live = True
-        while self._stale:
-            at, term = self._stale.popitem()
-            try:
-                term.write()
-            except BaseException:
-                self._ring(at, term)
-                raise
+        self._write()
         self._muted = muted
         try:
             total, passed = self._folded(muted)
@@ -125,16 +119,70 @@ class PriceTable:
             self.relaxed.update(passed)
         self.effective = total if total.any() else None
 
+    def _write(self) -> None:
+        while self._stale:
+            at, term = self._stale.popitem()
+            try:
+                term.write()
+            except BaseException:
+                self._ring(at, term)
+                raise
+
+    def of_candidates(
+        self, request: Request, places: Ints, own: Floats, muted: Mask, *, count: bool = True
+    ) -> Shown:
+        """Return what each candidate of a request pays: those that are arms pay as the arms do, others ``own`` alone.
+
+        ``places`` (m,) are positions of arms, -1 for others; ``own`` (m,) is what the caller says. Soft terms that
+        would leave no candidate are passed over, and counted unless `count` is False: then nothing changes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            No candidate is left open; a term that raises.
+        """
+        arms = places >= 0
+
+        def of_each(values: Floats) -> Floats:
+            return np.where(arms, values[places], 0.0) if len(values) else np.zeros(len(places))
+
+        rows = {
+            "fault": of_each(self.fault.values),
+            "caller": own,
+            "quarantine": of_each(np.where(muted, inf, 0.0)),
+        }
+        total, passed = sum(rows.values(), np.zeros(len(places))), []
+        if total.min() == inf:
+            raise ValueError("eligible must allow a candidate that is not quarantined, got none")
+        if count:
+            self._write()
+        else:
+            for term in list(self._stale.values()):
+                term.write()
+        for term, row in self._rows:
+            priced = self._asked(term, request) if term.per_request else None
+            mine = of_each(row.values if priced is None else row.values + priced)
+            both = total + mine
+            if both.min() < inf:
+                total, rows[term.name] = both, mine
+            elif term.soft:
+                passed.append(term.name)
+            else:
+                raise ValueError(f"candidates must hold one that term {term.name!r} leaves open, got none")
+        if passed and count:
+            self.relaxed.update(passed)
+        return Shown(rows, total, tuple(passed))
+
     def _folded(self, muted: Mask) -> tuple[Floats, tuple[str, ...]]:
         """Return the sum of the standing rows, and the soft terms that would leave no arm."""
         total, passed = np.where(muted, inf, self.fault.values), []
         for term, row in self._rows:
             both = total + row.values
-            if term.soft and both.min() == inf:
+            if term.soft and len(both) and both.min() == inf:
                 passed.append(term.name)
             else:
                 total = both
-        if total.min() == inf:
+        if len(total) and total.min() == inf:
             raise ValueError("terms and quarantine must leave an arm, got none")
         return total, tuple(passed)
 

@@ -186,17 +186,17 @@ class RequestPath:
         forced: bool,
         key: int | None,
     ) -> Decision:
-        """Book a decision that terms or listeners are told of, or that has an id of the caller."""
+        """Book a decision that terms or listeners are told of, or that has an id of the caller; arm -1 is a guest."""
         parts = self._parts
         books, table = parts.books, parts.table
         name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras, now)
-        if table.terms:
+        if table.terms and arm >= 0:
             held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
             entry = (*entry[:5], held, *entry[6:])
         own = key is not None
         key = parts.ledger.open(entry, key)
-        if parts.spread_pending:
+        if parts.spread_pending and arm >= 0:
             spread(parts, arm)
         decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
         if own:

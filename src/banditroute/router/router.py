@@ -22,6 +22,7 @@ from banditroute.residency import Controller
 from banditroute.router import feature_maps
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.assembly import Backend, PriceOfFault, assembled, check_terms
+from banditroute.router.candidates import CandidatePath, Candidates
 from banditroute.router.changing import Changing
 from banditroute.router.explain import Explanation, explained, stored
 from banditroute.router.feature_maps import FeatureMap
@@ -115,8 +116,8 @@ class Router(Changing):
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_features", "_kept", "_lasting", "_ledger", "_limits",
-        "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "backend",
+        "__weakref__", "_arms", "_books", "_candidates", "_clock", "_features", "_kept", "_lasting", "_ledger",
+        "_limits", "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "backend",
         "maintenance", "paging", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
 
@@ -167,6 +168,7 @@ class Router(Changing):
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
+        self._candidates = CandidatePath(parts, self._requests)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
         self._lasting = Lasting(host, self._planner)
@@ -209,6 +211,7 @@ class Router(Changing):
         session: str | None = None,
         id: int | str | None = None,
         version: int | None = None,
+        candidates: Candidates | None = None,
     ) -> Decision:
         """Choose the arm that serves a request.
 
@@ -231,6 +234,10 @@ class Router(Changing):
             first decision again.
         version : int, optional
             `arms_version` to which positions refer; refused when the arms have changed since.
+        candidates : mapping of str to (f,) array, or (names, (m, f) array), optional
+            What may serve this request, with its features now; another set each time, and names that are no arms. Needs
+            a `CandidatePolicy`. Names that are arms pay what the arms pay and have their own statistics; masks and
+            prices by position then mean places among the candidates. Nothing is forced.
 
         Returns
         -------
@@ -250,6 +257,10 @@ class Router(Changing):
         """
         if self._features is not None:
             x = self._features(x)
+        if candidates is not None:
+            return self._candidates.select(
+                x, candidates, eligible, prices, protected, weights, session, id, version
+            )
         with self._lock:
             books = self._books
             index = books.index

@@ -150,6 +150,10 @@ class GraphDiagLinUCB(Policy):
         c, w = self._active(x)
         return x if 2 * len(c) + 1 >= self.dim else np.concatenate([[SPARSE], c, w])
 
+    def keeps(self, row: Floats) -> bool:
+        """Whether this is a context, or marked clusters and weights."""
+        return row.size == self.dim or (row.size % 2 == 1 and bool(row[0] == SPARSE))
+
     def context_of(self, kept: Floats) -> Floats:
         """Return the context of what `kept` returned for it."""
         return self.check_kept(kept, 0)
