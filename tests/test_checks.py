@@ -306,6 +306,18 @@ class ReseedsAndForgets(LinUCB):
         self.forget(0)
 
 
+class MaximisesAnotherBonus(LinUCB):
+    def utilities(self, contexts):
+        mean, bonus = super().utilities(contexts)
+        return Utilities(mean - bonus, bonus[:, ::-1])
+
+
+class DrawsToExplain(LinUCB):
+    def utilities(self, contexts):
+        self._rng.random()
+        return super().utilities(contexts)
+
+
 def made(broken, **options):
     return lambda rng: broken(4, 3, rng=rng, **options)
 
@@ -346,6 +358,8 @@ BROKEN = [
     ("forgotten_arms_start_cold", made(ForgetsInSilence)),
     ("reseeded_policies_draw_apart", made(ReseedsHalf)),
     ("reseeded_policies_draw_apart", made(ReseedsAndForgets)),
+    ("explanations_add_up", made(MaximisesAnotherBonus, alpha=1.0)),
+    ("explanations_add_up", made(DrawsToExplain)),
 ]
 
 

@@ -50,6 +50,27 @@ def said(answer, status=200):
     return answer.json()
 
 
+def test_a_choice_is_explained():
+    with client() as call:
+        why = said(call.post("/explain", json={**X, "eligible": ["large"], "prices": {"large": 0.1}}))
+        small, large = why["arms"]
+        assert small["closed"] == ["mask"] and small["index"] is None
+        assert large["prices"]["caller"] == 0.1 and large["propensity"] == 1.0
+        assert large["index"] == large["mean"] + large["bonus"] - sum(large["prices"].values())
+        assert why["sentence"].startswith("large would be played") and why["decision"] is None
+        assert said(call.get("/arms"))["arms"][1]["decisions"] == 0  # nothing was decided
+        chosen = said(call.post("/select", json=X))
+        by_id = said(call.get("/explain", params={"id": chosen["id"]}))
+        assert by_id["decision"]["id"] == chosen["id"] and by_id["decision"]["arm"] == chosen["arm"]
+        assert said(call.post("/explain", json={"id": chosen["id"]})) == by_id
+        said(call.get("/explain", params={"id": "17"}), 404)
+        said(call.post("/explain", json={}), 422)
+        said(call.post("/explain", json={**X, "id": chosen["id"]}), 422)
+        said(call.post("/explain", json={"context": [1.0]}), 422)
+    with client(token="secret") as call:
+        said(call.get("/explain", params={"id": "17"}), 401)
+
+
 def test_a_decision_and_its_feedback():
     with client() as call:
         chosen = said(call.post("/select", json={**X, "eligible": ["large"], "prices": {"large": 0.1}}))

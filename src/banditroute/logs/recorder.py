@@ -15,7 +15,7 @@ from banditroute._core.background import Background
 from banditroute._core.typing import Floats
 from banditroute.logs.rotation import Rotation, Segment
 from banditroute.logs.trace import Trace
-from banditroute.records import Decision, Feedback, Parts, Pending, Request, Why
+from banditroute.records import Decision, Feedback, Parts, Pending, Recalled, Request, Why
 
 __all__ = ["Recorder"]
 
@@ -185,6 +185,13 @@ class Recorder:
         """Return the prices of a decision by name of their term, None where it is not in memory."""
         row = self._rows.get(decision_id)
         return None if row is None else row.parts
+
+    def recall(self, decision_id: int) -> Recalled | None:
+        """Return what is in memory of a decision, None where it is not."""
+        row = self._rows.get(decision_id)
+        if row is None:
+            return None
+        return Recalled(row.decision, row.context, row.parts, None if np.isnan(row.reward) else row.reward)
 
     def clear(self) -> None:
         """Forget what is in memory; rewards still due for it will be passed over. Files stay."""

@@ -28,6 +28,19 @@ def check_settings(settings: str) -> str:
     return settings
 
 
+def mixed(rule: str, mix: float) -> str:
+    """Return a rule with its share of uniform choices.
+
+    >>> mixed("plays the largest index", 0.1)
+    'plays the largest index, and draws 10 % of its choices uniformly over the open arms'
+    """
+    return (
+        rule
+        if not mix
+        else f"{rule}, and draws {100 * mix:.3g} % of its choices uniformly over the open arms"
+    )
+
+
 def check_generations(header: Mapping[str, Any]) -> dict[str, int]:
     """Return the generations of a state; there are none in an old one."""
     given = header.get("generations", {})
@@ -204,6 +217,17 @@ class Policy(Border, ABC):
         best = value == value.max()
         return np.asarray(best / best.sum())
 
+    @property
+    def rule(self) -> str:
+        """How a choice follows from means, bonuses and prices, as words that complete "it ..."."""
+        if type(self).propensities is Policy.propensities:
+            return "plays the largest mean less price, ties split evenly"
+        return "draws an arm by propensities of its own"
+
+    def playable(self, x: ArrayLike) -> NDArray[np.bool_] | None:
+        """Return which arms the policy itself can play for one context, (k,); None where it can play all."""
+        return None
+
     @abstractmethod
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
@@ -263,6 +287,27 @@ class Policy(Border, ABC):
         when the reward arrives returns a longer row that holds them.
         """
         return x
+
+    def redraw(self, kept: Floats) -> None:
+        """Use up the random numbers of the decision that kept this, as one that is replayed did."""
+        self.select(self.check_context(self.context_of(kept)))
+
+    @property
+    def candidate_size(self) -> int | None:
+        """How many features each candidate of a request brings; None where requests bring none (`CandidatePolicy`)."""
+        return None
+
+    def learns_of(self, name: str) -> bool:
+        """Whether `update` takes a reward of a name that is no arm, with what was kept of a candidate."""
+        return False
+
+    def context_of(self, kept: Floats) -> Floats:
+        """Return the context, (dim,), of what `kept` returned for it; by default it comes first there."""
+        return kept if kept.size == self.dim else kept[: self.dim]
+
+    def keeps(self, row: Floats) -> bool:
+        """Whether this may be what `kept` returned: whether it has a length of such."""
+        return row.size == self.kept(np.zeros(self.dim), 0).size
 
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return what `update` was given as `kept` would have returned it, or refuse it."""

@@ -56,7 +56,7 @@ class EvidencePolicy(Protocol):
 
     @property
     def shared_names(self) -> tuple[str, ...]:
-        """``("",)`` where arms share sums that belong to none of them, else ``()``."""
+        """``("",)`` where what is learned of names that are no arms is summed under the empty name, else ``()``."""
 
     @property
     def bucket(self) -> int:

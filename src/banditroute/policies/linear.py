@@ -19,6 +19,7 @@ from banditroute.policies.base import (
     Settings,
     check_generations,
     check_settings,
+    mixed,
 )
 from banditroute.policies.linear_evidence import LinearSums
 from banditroute.policies.linear_state import LinearState
@@ -339,6 +340,11 @@ class LinearPolicy(LinearSums):
         offers = self.effective_prices(prices, eligible)
         index = mean + self.lift(mean) - (offers - offers.min()) + self.bonus(self.check_context(x), std)
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
+
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return mixed("plays the largest index, ties split evenly", float(self.buffer[layout.H_MIX]))
 
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.policies.base import Choice
+from banditroute.policies.base import Choice, mixed
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["LinTS"]
@@ -101,6 +101,15 @@ class LinTS(LinearPolicy):
         prices, eligible : (k,) arrays, optional
         """
         return self._integrated(self.check_context(x), self.effective_prices(prices, eligible))
+
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return mixed(
+            "draws a normal score for every arm, around its mean less prices with the bonus as standard deviation, and "
+            "plays the largest",
+            float(self.buffer[layout.H_MIX]),
+        )
 
     def _integrated(self, x: Floats, offers: Floats) -> Floats:
         from scipy.special import ndtr  # a fifth of a second to import: only for those who ask

@@ -41,7 +41,7 @@ class Wrapper(Policy):
         self.base = base
         super().__init__(base.arms, base.dim, max_norm=base.max_norm, rng=base.generator)
         self.clock = 0
-        self._width = len(base.check_kept(np.zeros(base.dim), 0))  # of what `update` learns from
+        self._width = len(base.kept(np.zeros(base.dim), 0))  # of what `update` learns from
 
     def __getattr__(self, name: str) -> Any:
         """Ask the base for what it tells of its statistics."""
@@ -67,6 +67,18 @@ class Wrapper(Policy):
         """Return what the base keeps of a decision."""
         return self.base.kept(x, arm)
 
+    def context_of(self, kept: Floats) -> Floats:
+        """Return the context of what the base kept."""
+        return self.base.context_of(kept)
+
+    def keeps(self, row: Floats) -> bool:
+        """Whether the base may have kept this."""
+        return self.base.keeps(row)
+
+    def redraw(self, kept: Floats) -> None:
+        """Use up the random numbers of a decision that is replayed."""
+        self.base.redraw(kept)
+
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return what `update` was given as the base would have kept it."""
         return self.base.check_kept(x, arm)
@@ -86,6 +98,15 @@ class Wrapper(Policy):
     def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
         """Copy what `utilities` of the base reads, a slice for each ``next()``."""
         yield from self.base.freeze()
+
+    @property
+    def rule(self) -> str:
+        """How a choice of the base follows."""
+        return self.base.rule
+
+    def playable(self, x: ArrayLike) -> NDArray[np.bool_] | None:
+        """Return which arms the base can play."""
+        return self.base.playable(x)
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None

@@ -1,6 +1,15 @@
 """What is spoken of: requests, decisions, feedback and events, and the protocols of the parts of a Router."""
 
-from banditroute.records.decision import Decision, Extras, Feedback, Origin, Parts, Pending, Request
+from banditroute.records.decision import (
+    Decision,
+    Extras,
+    Feedback,
+    Origin,
+    Parts,
+    Pending,
+    Recalled,
+    Request,
+)
 from banditroute.records.events import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Why
 from banditroute.records.protocols import (
     AdapterBackend,
@@ -37,6 +46,7 @@ __all__ = [
     "Parts",
     "Pending",
     "PriceRow",
+    "Recalled",
     "Request",
     "SlicedHost",
     "State",

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from banditroute._core.typing import Floats, Mask
 
-__all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Request"]
+__all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Recalled", "Request"]
 
 # Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, an answer to a
 # decision that another replica made, or an answer to a decision of this router that a peer learned: nothing is learned
@@ -129,3 +129,18 @@ class Parts(NamedTuple):
 
     arms: tuple[str, ...]
     rows: dict[str, Floats]
+
+
+class Recalled(NamedTuple):
+    """What a listener that keeps decisions tells of one, for explanations: context and reward where it has them.
+
+    Examples
+    --------
+    >>> Recalled(Decision(7, "math", 1.0, True, 0, 0.0)).reward is None
+    True
+    """
+
+    decision: Decision
+    context: Floats | None = None
+    parts: Parts | None = None
+    reward: float | None = None

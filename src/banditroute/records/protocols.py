@@ -144,7 +144,8 @@ class Listener(Protocol):
     """Is told what happened, after it has: journal, replicas, recorder, metrics, your own.
 
     Every method is optional. All calls come with the Router's lock held and do no I/O. An exception is counted and
-    logged once per kind; the request stands. ``keeps_parts`` True asks for the prices of each decision by name.
+    logged once per kind; the request stands. ``keeps_parts`` True asks for the prices of each decision by name. One
+    that keeps decisions may have ``recall(decision_id) -> Recalled | None``, for `Router.explain`.
     """
 
     keeps_parts: bool

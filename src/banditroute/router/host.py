@@ -158,12 +158,14 @@ class RouterHost:
         parts, pending = self.parts, event.pending
         policy, books, ledger = parts.policy, parts.books, parts.ledger
         arm = parts.arms.positions.get(pending.arm)
-        if arm is None or event.id in ledger.pending or event.id in ledger.closed:
+        if event.id in ledger.pending or event.id in ledger.closed:
             return False
-        context = policy.check_context(pending.context[: policy.dim])
+        if arm is None and not policy.learns_of(pending.arm):
+            return False
+        context = policy.check_context(policy.context_of(pending.context))
         policy.advance(pending.at)
-        policy.select(context)  # for the random numbers that the decision used
-        if parts.residence is not None:
+        policy.redraw(pending.context)
+        if parts.residence is not None and arm is not None:
             controller = parts.residence.controller
             if event.forced and controller.needs[arm] > 0.0:
                 controller.needs[arm] -= 1.0
@@ -173,12 +175,13 @@ class RouterHost:
                 parts.residence.insert(arm)
         books.index += 1
         books.hits += event.hit
-        parts.arms.pending[arm] += 1
-        parts.arms.plays[arm] += 1
+        if arm is not None:
+            parts.arms.pending[arm] += 1
+            parts.arms.plays[arm] += 1
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
-        if parts.table.terms:
-            request = asked(tuple(pending), policy.dim)
+        if parts.table.terms and arm is not None:
+            request = asked(tuple(pending), policy)
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -206,7 +209,7 @@ class RouterHost:
         return Feedback(
             decision_id,
             pending.arm,
-            asked(tuple(pending), self.parts.policy.dim),
+            asked(tuple(pending), self.parts.policy),
             answer.reward,
             answer.cost,
             answer.seconds,

@@ -285,6 +285,10 @@ class Planner:
             return True
         return not (reconciler.follows_requests or self._parts.arms.names[arm] in reconciler.blocked())
 
+    def blocked(self) -> frozenset[str]:
+        """Return the arms that will not load now."""
+        return frozenset() if self.reconciler is None else self.reconciler.blocked()
+
     def sent(self, arm: int, context: Floats, hit: bool) -> None:
         """Follow a request to a server that displaces by requests, and tell the other workers of it."""
         name = self._parts.arms.names[arm]

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from math import inf
 
 from numpy.typing import ArrayLike
 
@@ -101,6 +102,29 @@ class RequestPath:
         own = None if prices is None else arms.priced(prices)
         return Extras(mask, own, protected, None, None, weights, session)
 
+    def asked(
+        self,
+        x: ArrayLike,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        protected: bool,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+    ) -> Request:
+        """Return a request as the next one would be, from what a caller says of it as in `select`; reads only."""
+        parts = self._parts
+        books = parts.books
+        if books.barred:
+            books.refuse()
+        extras = self._said(eligible, prices, protected, weights, session, None)
+        now = books.clock() + books.offset
+        return Request(
+            np.array(parts.policy.check_context(x)),
+            books.index + books.others,
+            extras,
+            now if -inf < now < inf else books.time,
+        )
+
     def priced(
         self,
         context: Floats,
@@ -129,17 +153,17 @@ class RequestPath:
         forced: bool,
         key: int | None,
     ) -> Decision:
-        """Book a decision that terms or listeners are told of, or that has an id of the caller."""
+        """Book a decision that terms or listeners are told of, or that has an id of the caller; arm -1 is a guest."""
         parts = self._parts
         books, table = parts.books, parts.table
         name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras, now)
-        if table.terms:
+        if table.terms and arm >= 0:
             held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
             entry = (*entry[:5], held, *entry[6:])
         own = key is not None
         key = parts.ledger.open(entry, key)
-        if parts.spread_pending:
+        if parts.spread_pending and arm >= 0:
             spread(parts, arm)
         decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
         if own:

@@ -12,7 +12,7 @@ from banditroute._core.typing import Arrays, Header
 from banditroute.errors import SnapshotError
 from banditroute.policies import Policy
 from banditroute.residency import Controller, ResidentSet
-from banditroute.router import feature_maps
+from banditroute.router import feature_maps, kept_rows
 from banditroute.router.books import Books
 from banditroute.router.ledger import Entry
 from banditroute.router.parts import RouterParts
@@ -92,10 +92,11 @@ def _ledger_state(parts: RouterParts) -> tuple[Header, Arrays]:
     names = sorted({entry[0] for entry in entries})
     place = {name: i for i, name in enumerate(names)}
     width = entries[0][1].size if entries else parts.policy.dim  # of what the policy keeps of a context
+    kept = kept_rows.packed([entry[1] for entry in entries], width)
     arrays: Arrays = {
         "pending.id": np.array(ids, dtype=np.uint64),
         "pending.arm": np.array([place[e[0]] for e in entries], dtype=np.int64),
-        "pending.context": np.array([e[1] for e in entries], dtype=np.float64).reshape(len(entries), width),
+        **kept,
         "pending.propensity": np.array([e[2] for e in entries], dtype=np.float64),
         "pending.time": np.array([e[3] for e in entries], dtype=np.float64),
         "pending.at": np.array([e[4] for e in entries], dtype=np.int64),
@@ -285,14 +286,13 @@ def _mask(arrays: Arrays, name: str, old: str, count: int, keep: list[int | None
 
 def _pending(parts: RouterParts, header: Header, arrays: Arrays, known: set[str]) -> list[tuple[int, Entry]]:
     named = [str(name) for name in header["pending_arms"]]
-    contexts = np.ascontiguousarray(arrays["pending.context"], dtype=np.float64)
-    count = len(arrays["pending.id"])
-    width = parts.policy.kept(np.zeros(parts.policy.dim), 0).size
-    if contexts.ndim != 2 or len(contexts) != count or (count and contexts.shape[1] != width):
-        raise ValueError(f"pending contexts must be ({count}, {width}), got {contexts.shape}")
-    for name in ("context", "time"):
-        if not np.isfinite(arrays[f"pending.{name}"]).all():
-            raise ValueError(f"pending {name} must be finite")
+    contexts = kept_rows.unpacked(arrays, len(arrays["pending.id"]))
+    filed = set(header["policy"]["arms"])
+    for row in {row.size: row for row in contexts}.values():
+        if not parts.policy.keeps(row):
+            raise ValueError(f"pending contexts must be what the policy keeps, got {row.size} numbers")
+    if not np.isfinite(arrays["pending.time"]).all():
+        raise ValueError("pending time must be finite")
     if np.isinf(arrays["pending.propensity"]).any():  # not a number where the policy tells none
         raise ValueError("pending propensity must be finite or not a number")
     if (arrays["pending.at"] < 0).any():
@@ -306,8 +306,10 @@ def _pending(parts: RouterParts, header: Header, arrays: Arrays, known: set[str]
         mine = None if held is None else tuple(None if at_ is None else held[at_] for at_ in order)
         if not 0 <= arm < len(named):
             raise ValueError(f"pending arm must be in [0, {len(named) - 1}], got {arm}")
-        name = named[arm] if named[arm] in known else ""
-        found.append((int(key), (name, contexts[i].copy(), propensity, time, at, mine, weights, session)))
+        name = named[arm]
+        if name not in known and (name in filed or not parts.policy.learns_of(name)):
+            name = ""
+        found.append((int(key), (name, contexts[i], propensity, time, at, mine, weights, session)))
     return found
 
 

@@ -41,6 +41,18 @@ class Ask(Strict):
     )
 
 
+class Wonder(Strict):
+    """A request to explain, as for ``/select``, or the id of a decision."""
+
+    context: list[float] | str | dict[str, Any] | None = Field(None, description="As for /select.")
+    id: str | None = Field(None, description="In the place of a context: a decision, or the caller's own id.")
+    eligible: list[str] | None = Field(None, description="As for /select.")
+    prices: dict[str, float] | None = Field(None, description="As for /select.")
+    protected: bool = Field(False, description="As for /select.")
+    weights: dict[str, float] | None = Field(None, description="As for /select.")
+    session: str | None = Field(None, description="As for /select.")
+
+
 class Choice(BaseModel):
     """The arm that serves the request; the id is a string because JSON numbers have 53 bits."""
 
@@ -76,7 +88,7 @@ def sidecar(
     token: str | None = None,
     metrics: Callable[[Router], tuple[Scrape, Callable[[], None]]] | None = None,
 ) -> FastAPI:
-    """Return the service: ``/select``, ``/feedback``, ``/cancel``, ``/arms``, ``/healthz`` and ``/metrics``.
+    """Return the service: ``/select``, ``/feedback``, ``/cancel``, ``/explain``, ``/arms``, ``/healthz``, ``/metrics``.
 
     Parameters
     ----------
@@ -101,7 +113,7 @@ def sidecar(
     >>> from banditroute import LinUCB, Router
     >>> app = sidecar(lambda: Router(LinUCB(["small", "large"], 2)))
     >>> sorted(app.openapi()["paths"])
-    ['/arms', '/cancel', '/feedback', '/healthz', '/metrics', '/select']
+    ['/arms', '/cancel', '/explain', '/feedback', '/healthz', '/metrics', '/select']
     """
     if token is not None and not (token and all("!" <= letter <= "~" for letter in token)):
         raise ValueError(f"token must be of visible ASCII characters, got {len(token)} others or none")
@@ -117,6 +129,8 @@ def sidecar(
     app.post("/select", dependencies=guarded, response_model=Choice)(service.select)
     app.post("/feedback", dependencies=guarded)(service.feedback)
     app.post("/cancel", dependencies=guarded)(service.cancel)
+    app.post("/explain", dependencies=guarded)(service.explain)
+    app.get("/explain", dependencies=guarded)(service.explain_decision)
     app.get("/arms", dependencies=guarded)(service.arms)
     app.get("/metrics", dependencies=guarded, response_class=Response)(service.metrics)
     app.get("/healthz")(service.healthz)
@@ -219,6 +233,23 @@ class _Service:
         except Exception as error:
             raise refusal(error, gone.id) from error
         return Stands(id=str(key), standing=now)
+
+    async def explain(self, wonder: Wonder) -> dict[str, Any]:
+        """Say why an arm would be played for a request, or was for a decision of this worker; changes nothing."""
+        router, _ = self._open()
+        if (wonder.context is None) == (wonder.id is None):
+            raise HTTPException(422, "context or id must be given, one of the two")
+        said = (wonder.prices, wonder.protected, wonder.weights, wonder.session)
+        context: Any = wonder.context
+        eligible = None if wonder.eligible is None else set(wonder.eligible)
+        try:
+            return router.explain(context, eligible, *said, id=wonder.id).to_dict()
+        except Exception as error:
+            raise _refusal(error) from error
+
+    async def explain_decision(self, id: str) -> dict[str, Any]:
+        """Say why a decision of this worker was made, as of now: ``/explain?id=``."""
+        return await self.explain(Wonder.model_validate({"id": id}))
 
     async def arms(self) -> Arms:
         """List the arms, and what this worker counted of them."""

@@ -18,6 +18,7 @@ from banditroute.testing.choices import (
     propensity_is_the_frequency,
     reading_changes_nothing,
 )
+from banditroute.testing.explaining import explanations_add_up
 from banditroute.testing.keeping import (
     arm_order_does_not_matter,
     arms_come_and_go,
@@ -63,6 +64,7 @@ __all__ = [
     "equal_prices_change_nothing",
     "errors_change_nothing",
     "evidence_adds_up",
+    "explanations_add_up",
     "feedback_is_learned_once_with_its_own_context",
     "feedback_order_does_not_matter",
     "forgotten_arms_start_cold",
@@ -100,6 +102,7 @@ CHECKS: tuple[Callable[[Factory], bool], ...] = (
     evidence_adds_up,
     forgotten_arms_start_cold,
     reseeded_policies_draw_apart,
+    explanations_add_up,
 )
 
 
