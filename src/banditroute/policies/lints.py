@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
+from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
 from banditroute.policies.base import Choice, mixed
 from banditroute.policies.linear import LinearPolicy

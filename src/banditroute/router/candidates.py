@@ -18,6 +18,7 @@ from banditroute.router.arms import Eligible, Priced
 from banditroute.router.changes import check_name
 from banditroute.router.ledger import decision_key
 from banditroute.router.parts import RouterParts
+from banditroute.router.planner import Planner
 from banditroute.router.request_path import RequestPath
 
 __all__ = ["CandidatePath", "Candidates"]
@@ -31,6 +32,8 @@ class CandidatePath:
     parts : RouterParts
     requests : RequestPath
         What all requests have in common.
+    planner : Planner, optional
+        With residency.
 
     Examples
     --------
@@ -41,10 +44,10 @@ class CandidatePath:
     0.5
     """
 
-    __slots__ = ("_parts", "_policy", "_requests")
+    __slots__ = ("_parts", "_planner", "_policy", "_requests")
 
-    def __init__(self, parts: RouterParts, requests: RequestPath) -> None:
-        self._parts, self._requests = parts, requests
+    def __init__(self, parts: RouterParts, requests: RequestPath, planner: Planner | None = None) -> None:
+        self._parts, self._requests, self._planner = parts, requests, planner
         policy = parts.policy
         self._policy = policy if isinstance(policy, CandidatePolicy) else None  # asking takes 30 microseconds
 
@@ -108,8 +111,8 @@ class CandidatePath:
         books, arms, extras = parts.books, parts.arms, request.extras
         assert extras is not None
         hit = True
-        if parts.residence is not None and arm >= 0:
-            _, _, hit, _ = requests.served(request.x, None, Choice(arm, propensity), True)
+        if self._planner is not None and arm >= 0:
+            _, _, hit, _ = self._planner.served(request.x, None, Choice(arm, propensity), True)
         kept = self.policy().kept_candidate(request.x, features)
         books.index += 1
         books.hits += hit

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from math import inf
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Floats

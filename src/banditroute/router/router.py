@@ -168,7 +168,7 @@ class Router(Changing):
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
-        self._candidates = CandidatePath(parts, self._requests)
+        self._candidates = CandidatePath(parts, self._requests, self._planner)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
         self._lasting = Lasting(host, self._planner)

@@ -245,7 +245,7 @@ class _Service:
         try:
             return router.explain(context, eligible, *said, id=wonder.id).to_dict()
         except Exception as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
 
     async def explain_decision(self, id: str) -> dict[str, Any]:
         """Say why a decision of this worker was made, as of now: ``/explain?id=``."""
