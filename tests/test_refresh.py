@@ -188,11 +188,11 @@ def test_an_arm_added_late_is_tried_though_rewards_carry_no_noise(cls):
 def test_an_arm_is_tried_again_after_an_unlucky_answer(cls, unit):
     """One arm always earns .6; the other .9 less a price of .1, but nothing the first time it is asked."""
     policy, asked = cls(2, 1, rng=0), 0
-    for _ in range(1000):
+    for _ in range(1500):  # five answers, with which the bad one is outweighed, are due at 496
         arm = policy.select([1.0], prices=[0.0, 0.1 * unit]).arm
         asked += arm
         policy.update(arm, [1.0], unit * (0.6, 0.9 * (asked > 1))[arm])
-    assert policy.counts[1] > 700
+    assert policy.counts[1] > 900
 
 
 def test_an_arm_that_costs_more_than_it_may_gain_is_left_alone():

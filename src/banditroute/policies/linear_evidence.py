@@ -91,7 +91,7 @@ class LinearSums(Policy):
     def precision(self, arm: int | str) -> Floats:
         """Return ``A = diag(ridges) + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
         a = self.index(arm)
-        return self.state.full(self.state.gram[a]) + np.diag(self.state.ridges[a, : self.dim])
+        return self.state.full(self.state.whole(a)) + np.diag(self.state.ridges[a, : self.dim])
 
     # Widths that others change.
 
@@ -112,8 +112,12 @@ class LinearSums(Policy):
         self.state.arm[arm, layout.A_SPREAD] = factor
 
     def mass(self, arm: int) -> float:
-        """Return ridge and weight of the feedback of an arm, in observations of contexts of length one."""
-        return float(self.buffer[layout.H_RIDGE] + self.state.arm[arm, layout.A_WEIGHT])
+        """Return ridge and weight of the feedback of an arm, in observations of contexts of length one.
+
+        Where levels and slopes have ridges of their own, it is that of a context of which both are an equal part.
+        """
+        slope, level = self.buffer[layout.H_RIDGE], self.buffer[layout.H_LEVEL_RIDGE]
+        return float(2.0 / (1.0 / slope + 1.0 / level) + self.state.arm[arm, layout.A_WEIGHT])
 
     # What it maximises, also from a copy.
 
@@ -254,7 +258,7 @@ class LinearSums(Policy):
         """Return a copy of the sums of one arm, aged to the current bucket."""
         a, state = self.index(arm), self.state
         sums: Sums = {
-            "gram": state.gram[a].copy(),
+            "gram": state.whole(a),
             "moment": state.moment[a].copy(),
             "sums": state.arm[a, SUMS],
         }

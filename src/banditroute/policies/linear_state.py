@@ -162,6 +162,15 @@ class LinearState:
         derived.drain_all(self.buffer)
         return self._gram
 
+    def whole(self, arm: int) -> Floats:
+        """Return the weighted sum of x x' of one arm with what is queued, packed, (L,): a copy; folds nothing in."""
+        total: Floats = self._gram[arm].copy()
+        queued = int(self.arm[arm, layout.A_QUEUED])
+        if queued:
+            rows = self.queue[arm, : queued * self.pad].reshape(queued, self.pad)[:, : self.dim]
+            total += self.packed(rows.T @ rows)
+        return total
+
     def reset(self, arms: range) -> None:
         """Return the given arms to the cold start: no evidence, cov = diag(1 / target), theta = prior."""
         eye = np.zeros(self.pack)

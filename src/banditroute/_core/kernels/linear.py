@@ -321,8 +321,6 @@ def _notice(s, z, reward):
         s[H_SEEN], s[H_LOW], s[H_HIGH] = 1.0, reward, reward
         for j in range(n):
             level[j] = z[j]
-        first_alpha(s)
-        return
     s[H_LOW], s[H_HIGH] = min(s[H_LOW], reward), max(s[H_HIGH], reward)
     first_alpha(s)
     for j in range(n):
