@@ -14,7 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from banditroute import LRU, FileStore, LinUCB, Router
+from banditroute.residency.paging import PagingModel
 from banditroute.router import RewardLimits
+from banditroute.servers import SimulatedBackend
+from banditroute.servers.litellm import LiteLLMDoor
 from banditroute.servers.metrics import METRICS, table
 from banditroute.servers.prometheus import _parsed as parsed
 from banditroute.servers.prometheus import export
@@ -324,6 +327,18 @@ def test_every_number_has_a_line_of_help_in_one_table(tmp_path):
         assert family.documentation == METRICS[name].help and family.documentation.endswith(".")
         assert family.type == ("counter" if METRICS[name].counter else "gauge")
     assert all(f"banditroute_{name}" in table() for name in METRICS)
+    router.close()
+
+
+def test_the_numbers_of_a_server_and_of_a_door_have_lines_too():
+    backend = SimulatedBackend(["a", "b", "c"], PagingModel.profile("qwen2.5-7b/memory"), capacity=2)
+    router = Router(LinUCB(["a", "b", "c"], 1, rng=0), LRU(2), 0.1, backend=backend, maintenance="manual")
+    router.select([1.0])
+    router.maintain()
+    stats = LiteLLMDoor(router).stats()
+    assert {"desired", "actual", "blocked", "load_failures", "door_unrouted"} <= set(stats)
+    numbers = {name for name, value in stats.items() if isinstance(value, int | float)}
+    assert numbers <= set(METRICS)
     router.close()
 
 

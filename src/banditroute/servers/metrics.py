@@ -72,6 +72,13 @@ METRICS: dict[str, Metric] = {
             source_refused: Rewards of the source that were out of its range.
             source_clipped: Rewards of the source that were cut to its range.
             source_capped: Rewards of the source that came faster than its rate.
+            door_decisions: Attempts of LiteLLM that were decided here.
+            door_answers: Attempts of LiteLLM that were answered, their reward learned or still to come.
+            door_cancels: Attempts of LiteLLM that failed and were cancelled.
+            door_unknown: Events of LiteLLM about attempts that were not decided here.
+            door_unrouted: Requests that LiteLLM served without a decision, for want of a context say.
+            door_refused: Rewards and failures of attempts that the Router did not take.
+            door_sync: Synchronous calls of LiteLLM, which run no hooks.
         """),
         *_metrics(False, """
             pending: Decisions that await feedback.
