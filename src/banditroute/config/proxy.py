@@ -2,8 +2,8 @@
 
 The environment variable ``BANDITROUTE_CONFIG`` names the configuration file of the Router, whose table ``litellm`` says
 what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and ``/banditroute/cancel`` and
-``GET /banditroute/metrics``, guarded by its own keys; ``BANDITROUTE_METRICS`` names a directory where several workers put
-their numbers together.
+``GET /banditroute/metrics``, guarded by its own keys; ``BANDITROUTE_METRICS`` names a directory where several workers
+put their numbers together.
 """
 
 import asyncio

@@ -85,8 +85,8 @@ class LiteLLMDoor(CustomLogger):
         Tells two doors in one process apart.
     counts : Counter
         ``decisions``, ``answers`` (learned, or left to `feedback`), ``cancels``, ``unknown`` (events of attempts that
-        were not decided here), ``unrouted`` (requests served without a decision), ``refused`` (rewards and failures that
-        the Router did not take), ``sync`` (calls that run no hooks).
+        were not decided here), ``unrouted`` (requests served without a decision), ``refused`` (rewards and failures
+        that the Router did not take), ``sync`` (calls that run no hooks).
 
     Notes
     -----

@@ -46,10 +46,11 @@ METRICS: dict[str, Metric] = {
             loads: Adapters that the server loaded.
             evictions: Adapters that the server unloaded.
             eviction_failures: Adapters that the server did not unload.
-            observe_failures: Times the server did not tell which adapters it holds.
+            observation_failures: Times the server did not tell which adapters it holds.
             observations: Times the server was asked which adapters it holds.
-            surprises: Adapters found loaded or gone that nobody here had loaded or unloaded.
             pin_failures: Adapters that the server did not pin.
+            touch_failures: Adapters that the server did not keep in use when asked to.
+            timeouts: Calls to the server that took too long.
             callback_errors: Exceptions of terms and listeners; the requests stood.
             clock_errors: Times the clock gave no number.
             relaxed: Requests for which a soft term was passed over, because it left no arm.
