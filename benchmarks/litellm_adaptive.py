@@ -280,7 +280,8 @@ def table(runs: dict[str, list[dict[str, Any]]], best: float, turns: int, versio
         )
     note = (
         f"LiteLLM {version}, answers made up, {len(ours)} seeds, {turns:,} requests each, the same for all. Quality "
-        f"of the model that served, mean with 95 % interval over seeds; the best model for each has {best:.3f}. "
+        "of the model that served, mean with 95 % interval over seeds; the best model for each request has "
+        f"{best:.3f}. "
         "`benchmarks/litellm_adaptive.py` says what is asked and who is told what."
     )
     columns = [

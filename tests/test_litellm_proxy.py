@@ -181,6 +181,7 @@ def served(tmp_path_factory):
         seen["standing"] = [reply["standing"] for reply in replies]
         seen["again"] = told(call, "/banditroute/feedback", {"id": rest[0][1], "reward": 1.0})["standing"]
         time.sleep(1.0)  # events come from a queue
+        seen["metrics"] = call.get("/banditroute/metrics").text
     seen["answers"] = answers
     lines = [json.loads(line) for line in (home / "attempts").read_text().splitlines()]
     seen["attempts"] = [
@@ -224,6 +225,15 @@ def test_feedback_reaches_the_arm_that_answered(served):
     by_arm = {arm: sum(one == arm for one, _ in served["answers"][1:]) for arm in ("good", "plain")}
     assert {arm: arms[arm]["learned"] for arm in by_arm} == by_arm
     assert by_arm["good"] > 0 and by_arm["plain"] > 0
+
+
+def test_an_operator_sees_the_numbers_of_door_and_router(served):
+    attempts = 220 + served["stats"]["cancelled"] - 1
+    for line in (
+        f"banditroute_decisions_total {attempts}.0", f"banditroute_door_decisions_total {attempts}.0",
+        "banditroute_door_answers_total 220.0", "banditroute_learned_total 219.0", "banditroute_door_unrouted_total 0.0",
+    ):  # fmt: skip
+        assert line in served["metrics"].splitlines(), served["metrics"]
 
 
 def test_what_callers_get_wrong_is_told(served):

@@ -1,8 +1,9 @@
 """The door as LiteLLM's proxy loads it: ``callbacks: banditroute.config.proxy.door`` in the proxy's YAML.
 
 The environment variable ``BANDITROUTE_CONFIG`` names the configuration file of the Router, whose table ``litellm`` says
-what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and ``/banditroute/cancel``, guarded by its
-own keys.
+what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and ``/banditroute/cancel`` and
+``GET /banditroute/metrics``, guarded by its own keys; ``BANDITROUTE_METRICS`` names a directory where several workers
+put their numbers together.
 """
 
 import asyncio
@@ -41,21 +42,23 @@ def _door() -> "LiteLLMDoor":
     atexit.register(door.router.close)
     from litellm.proxy import proxy_server
 
-    add_routes(proxy_server.app, door, proxy_server.user_api_key_auth)
+    metrics = os.environ.get("BANDITROUTE_METRICS") or None
+    end = add_routes(proxy_server.app, door, proxy_server.user_api_key_auth, metrics=metrics)
     # A server that SIGTERM ended kills itself with it once more, and nothing registered at exit runs. The application
     # is running when the door is loaded, so its lifespan can be joined no more; this is what its end calls.
-    proxy_server.proxy_shutdown_event = _closing(door, proxy_server.proxy_shutdown_event)
+    proxy_server.proxy_shutdown_event = _then(proxy_server.proxy_shutdown_event, end, door.router.close)
     return door
 
 
-def _closing(door: "LiteLLMDoor", end: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _then(end: Callable[..., Awaitable[None]], *calls: Callable[[], None]) -> Callable[..., Awaitable[None]]:
     """Return the end of the proxy, after which the Router writes and publishes what it holds."""
 
     async def ended(*given: Any, **options: Any) -> None:
         try:
             await end(*given, **options)
         finally:
-            await asyncio.to_thread(door.router.close)
+            for call in calls:
+                await asyncio.to_thread(call)
 
     return ended
 
@@ -112,8 +115,10 @@ def _function(config: str | os.PathLike[str], key: str, name: str | None) -> Any
         ) from error
 
 
-def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
-    """Give an application the calls for feedback and withdrawals.
+def add_routes(
+    app: "FastAPI", door: "LiteLLMDoor", guard: Any, *, metrics: str | None = None
+) -> Callable[[], None]:
+    """Give an application the calls for feedback, withdrawals and metrics; returns what ends these.
 
     Examples
     --------
@@ -121,15 +126,19 @@ def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
     >>> from banditroute import LinUCB, Router
     >>> from banditroute.servers.litellm import LiteLLMDoor
     >>> app = FastAPI()
-    >>> add_routes(app, LiteLLMDoor(Router(LinUCB(2, 1, rng=0))), lambda: None)
+    >>> end = add_routes(app, LiteLLMDoor(Router(LinUCB(2, 1, rng=0))), lambda: None)
     >>> sorted(app.openapi()["paths"])
-    ['/banditroute/cancel', '/banditroute/feedback']
+    ['/banditroute/cancel', '/banditroute/feedback', '/banditroute/metrics']
+    >>> end()
     """
-    from fastapi import APIRouter, Depends
+    from fastapi import APIRouter, Depends, Response
 
     from banditroute.router.ledger import decision_key
     from banditroute.servers.answers import in_loop, withdraw
     from banditroute.servers.calls import PlainRoute, Reward, Stands, Withdrawal, refusal, stands
+    from banditroute.servers.sidecar import page
+
+    scrape, end = page(door, directory=metrics)
 
     async def feedback(told: Reward) -> Stands:
         """Learn what came of a decision; the id is that of the header ``x-banditroute-decision``."""
@@ -148,9 +157,15 @@ def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
             raise refusal(error, gone.id) from error
         return Stands(id=str(key), standing=now)
 
+    def numbers() -> Response:
+        """Show the numbers of the door and its Router to Prometheus."""
+        return Response(scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
     routes = APIRouter(
         prefix="/banditroute", route_class=PlainRoute, dependencies=[Depends(guard)], tags=["banditroute"]
     )
     routes.post("/feedback")(feedback)
     routes.post("/cancel")(cancel)
+    routes.get("/metrics", response_class=Response)(numbers)
     app.include_router(routes)
+    return end

@@ -46,10 +46,11 @@ METRICS: dict[str, Metric] = {
             loads: Adapters that the server loaded.
             evictions: Adapters that the server unloaded.
             eviction_failures: Adapters that the server did not unload.
-            observe_failures: Times the server did not tell which adapters it holds.
+            observation_failures: Times the server did not tell which adapters it holds.
             observations: Times the server was asked which adapters it holds.
-            surprises: Adapters found loaded or gone that nobody here had loaded or unloaded.
             pin_failures: Adapters that the server did not pin.
+            touch_failures: Adapters that the server did not keep in use when asked to.
+            timeouts: Calls to the server that took too long.
             callback_errors: Exceptions of terms and listeners; the requests stood.
             clock_errors: Times the clock gave no number.
             relaxed: Requests for which a soft term was passed over, because it left no arm.
@@ -72,6 +73,13 @@ METRICS: dict[str, Metric] = {
             source_refused: Rewards of the source that were out of its range.
             source_clipped: Rewards of the source that were cut to its range.
             source_capped: Rewards of the source that came faster than its rate.
+            door_decisions: Attempts of LiteLLM that were decided here.
+            door_answers: Attempts of LiteLLM that were answered, their reward learned or still to come.
+            door_cancels: Attempts of LiteLLM that failed and were cancelled.
+            door_unknown: Events of LiteLLM about attempts that were not decided here.
+            door_unrouted: Requests that LiteLLM served without a decision, for want of a context say.
+            door_refused: Rewards and failures of attempts that the Router did not take.
+            door_sync: Synchronous calls of LiteLLM, which run no hooks.
         """),
         *_metrics(False, """
             pending: Decisions that await feedback.

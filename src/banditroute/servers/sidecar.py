@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +19,10 @@ from banditroute.servers.answers import aupdate, in_loop, withdraw
 from banditroute.servers.calls import Answer, Stands, Strict, Withdrawal, malformed, refusal, stands
 from banditroute.servers.repeats import Chosen, Repeats
 
-__all__ = ["LARGEST_BODY", "sidecar"]
+if TYPE_CHECKING:
+    from banditroute.servers.prometheus import Counted
+
+__all__ = ["LARGEST_BODY", "page", "sidecar"]
 
 LARGEST_BODY = 1 << 20  # bytes: a context of 50,000 numbers
 
@@ -138,7 +141,7 @@ def sidecar(
 
 
 def page(
-    router: Router, *, directory: str | os.PathLike[str] | None = None
+    router: "Counted", *, directory: str | os.PathLike[str] | None = None
 ) -> tuple[Scrape, Callable[[], None]]:
     """Return what makes the page of metrics of a Router, and what ends it; for the directory see `export`.
 
