@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adapter_servers import Clock
-from banditroute import LinUCB, Polar, Router
+from banditroute import LFU, LRU, LinUCB, Polar, Polaris, Router
 from banditroute.records import AdapterBackend
 from banditroute.router.reconciler import Reconciler
 from banditroute.servers import LlamaCppAdapters, PeftBackend, ServerError, SGLangBackend, VLLMBackend
@@ -418,18 +418,56 @@ def test_peft_loads_borrows_and_measures():
     with backend.borrow("code") as borrowed:
         assert not borrowed.hit and model.active == "code" and borrowed.wait_s == pytest.approx(0.029)
         assert model.loaded == {"law", "code"}
-    assert model.loaded == {"law"}
     with backend.borrow("plain") as borrowed:
         assert borrowed.hit
-    with pytest.raises(RuntimeError, match="the request failed"), backend.borrow("code"):
+    with pytest.raises(RuntimeError, match="the request failed"), backend.borrow("math"):
         raise RuntimeError("the request failed")
-    assert model.loaded == {"law"} and backend.observe() == {
-        "law": "gpu", "code": "disk", "math": "disk", "chat": "disk", "plain": "gpu",
-    }  # fmt: skip
+    assert model.loaded == {"law", "math"}  # one scratch place
+    with backend.borrow("code") as borrowed:
+        assert model.loaded == {"law", "code"} and backend.observe() == {
+            "law": "gpu", "code": "disk", "math": "disk", "chat": "disk", "plain": "gpu",
+        }  # fmt: skip
+    assert backend.loads_ms()["code"] == (pytest.approx(27.0), pytest.approx(27.0))
+    with backend.borrow("code") as borrowed:  # still in the scratch place: not resident, and no wait
+        assert not borrowed.hit and borrowed.wait_s == pytest.approx(0.002)
     assert backend.loads_ms()["code"] == (pytest.approx(27.0), pytest.approx(27.0))
     paging = backend.paging((*NAMES, "plain"), ms_to_reward=0.01)
     assert paging.prices(5) == pytest.approx([0.27, 0.27, 0.27, 0.27, 0.0])
     assert backend.evict("law") and not backend.evict("law") and not backend.evict("plain")
+    assert backend.ensure("code") and model.log.count("code") == 2 and backend.observe()["code"] == "gpu"
+    with backend.borrow("math"):
+        pass
+    assert model.loaded == {"code", "math"}
+    assert backend.evict("math") and model.loaded == {"code"}  # so that a name that comes back is read anew
+    with backend.borrow("math"):
+        pass
+    assert model.log.count("math") == 3
+
+
+@pytest.mark.parametrize(
+    "controller", [LRU(2), LFU(2), Polar(2, epoch=20), Polaris(2)], ids=lambda c: type(c).__name__
+)
+def test_peft_a_miss_is_loaded_once_whether_it_stays_or_not(controller):
+    clock = Clock()
+    model = Model(clock)
+    backend = PeftBackend(model, PATHS, clock=clock)
+    router = Router(LinUCB(NAMES, 1, rng=0), controller, 0.01, backend=backend)
+    rng = np.random.default_rng(0)
+    with router:
+        router.maintain()
+        planned, misses = len(model.log), 0
+        for _ in range(200):
+            before = len(model.log)
+            decision = router.select([1.0])
+            planned += len(model.log) - before
+            with backend.borrow(decision.arm) as borrowed:
+                assert borrowed.hit or not decision.hit
+                misses += not decision.hit
+            router.update(decision.id, float(rng.random()))
+            assert len(model.loaded) <= 3
+        assert misses > 10 and len(model.log) <= planned + misses
+        if controller.inserts:
+            assert planned <= 2 + 2  # the first set, and what a fault brought in twice in a row
 
 
 def test_peft_a_load_that_fails_leaves_nothing_behind():
