@@ -159,6 +159,8 @@ class Planner:
             self._residence.confirm(name, resident, self._own)
             if (wanted != self._residence.desired.mask).any():
                 self.wanted()
+        if self.shared is not None:
+            self.shared.changed()
 
     def _background(self) -> Background:
         period_s = None if self.reconciler is None else LOOK_S
