@@ -310,6 +310,8 @@ class Planner:
         own: dict[str, Any] = {"plan_failures": self.failures, "load_failures": 0}
         if self.shared is not None:
             own |= self.shared.stats()
+        if self.reconciler is not None and self.reconciler.follows_requests:
+            own["passed_through"] = 0  # the server takes in what is asked for: a load, and counted as such
         return own if self.reconciler is None else {**own, **self.reconciler.stats()}
 
     def _plan(self) -> bool:
