@@ -2,10 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+import shared_residency as bench
 
 from adapter_servers import Clock, Server
 from banditroute import LRU, FileStore, LinUCB, Polar, Polaris, Router, Static
@@ -447,9 +451,9 @@ def _word(version):
 def test_requests_of_another_shape_are_refused():
     sent = Requests(("a", "b"), np.array([0, 1]), np.ones((2, 3)), np.array([True, False]))
     data = packed_requests(4, sent)
-    got = read_requests(data, 4, 3)
+    version, got = read_requests(data, 3, 3)
     assert (
-        got.names == ("a", "b")
+        (version, got.names) == (4, ("a", "b"))
         and (got.contexts == sent.contexts).all()
         and got.hits.tolist() == [True, False]
     )
@@ -556,3 +560,65 @@ def test_polaris_goes_on_from_the_set_of_another():
     resident.replace([3, 4])
     controller.adopt(resident)
     assert controller.make_room(0, resident) is None  # both are held: faults do not push them out
+
+
+class Process:
+    """A worker in a process of its own, asked one thing at a time."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, bench.__file__, "--steps", json.dumps(arguments)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, *command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.mark.parametrize("kind", ["passes", "inserts", "displaces"])
+def test_hits_of_three_processes_are_those_of_the_server(tmp_path, kind):
+    """Requests and exchanges come in turn, so that what is said must be true but for what was asked meanwhile."""
+    stub = bench.Stub(kind)
+    server = bench.serving(stub)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    workers = [Process(kind, url, str(tmp_path), seed) for seed in range(3)]
+    rng = np.random.default_rng(0)
+    said, true = [], []
+    try:
+        for worker in workers:
+            worker.ask("hello")
+
+        def turn():
+            told = [worker.ask("turn") for worker in workers]
+            return [worker.ask("exchange") for worker in workers], told
+
+        def request():
+            group = int(rng.choice(len(bench.ARMS), p=bench.POPULARITY / bench.POPULARITY.sum()))
+            hit, there = workers[rng.integers(len(workers))].ask("request", group)
+            said.append(hit)
+            true.append(there)
+            return turn()
+
+        for _ in range(50):
+            seen, _ = request()
+        assert [row["plans"] for row in seen].count(1) == 1
+        leader = next(i for i, row in enumerate(seen) if row["plans"])
+        killed = workers.pop(leader).process
+        killed.kill()
+        killed.communicate()
+        deadline = time.monotonic() + 30.0
+        while not any(row["plans"] for row in turn()[0]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for _ in range(25):
+            seen, _ = request()
+        for _ in range(2):
+            seen, _ = turn()
+        assert [row["plans"] for row in seen].count(1) == 1
+        assert all(set(row["resident"]) == set(stub.gpu) for row in seen)
+        assert abs(np.mean(said) - np.mean(true)) <= bench.BOUND and 0.3 < np.mean(true) < 1.0
+        assert np.mean(np.array(said) != np.array(true)) <= 0.03
+    finally:
+        for worker in workers:
+            worker.process.communicate(timeout=60.0)  # the end of its input is its end
+        server.shutdown()
+        server.server_close()

@@ -92,24 +92,25 @@ def packed_requests(version: int, requests: Requests) -> bytes:
     )
 
 
-def read_requests(data: bytes, version: int, dim: int) -> Requests:
-    """Return what `packed_requests` was given.
+def read_requests(data: bytes, version: int, dim: int) -> tuple[int, Requests]:
+    """Return what `packed_requests` was given, of this version or of one that was written meanwhile.
 
     Raises
     ------
     SnapshotError
-        Torn, foreign, of another version or dimension, or not finite.
+        Torn, foreign, of an older version or another dimension, or not finite.
 
     Examples
     --------
     >>> sent = Requests(("a",), np.array([0]), np.ones((1, 2)), np.array([True]))
-    >>> read_requests(packed_requests(4, sent), 4, dim=2).hits
+    >>> read_requests(packed_requests(4, sent), 4, dim=2)[1].hits
     array([ True])
     """
     header, arrays = container.decode(data)
     try:
-        if (header["format"], header["kind"], header["version"]) != (FORMAT, REQUESTS, version):
-            raise ValueError(f"requests must be of version {version}, got {header.get('version')!r}")
+        found = int(header["version"])
+        if (header["format"], header["kind"]) != (FORMAT, REQUESTS) or found < version:
+            raise ValueError(f"requests must be of version {version}, got {found}")
         names = tuple(map(str, header["names"]))
         arms, contexts, hits = arrays["arms"], arrays["contexts"], arrays["hits"]
         count = len(arms)
@@ -117,6 +118,8 @@ def read_requests(data: bytes, version: int, dim: int) -> Requests:
             raise ValueError(f"contexts must have shape {(count, dim)}, got {contexts.shape}")
         if not np.isfinite(contexts).all() or (count and not 0 <= arms.min() <= arms.max() < len(names)):
             raise ValueError("contexts must be finite and arms have names")
-        return Requests(names, arms.astype(np.int64), contexts.astype(np.float64), hits.astype(np.bool_))
+        return found, Requests(
+            names, arms.astype(np.int64), contexts.astype(np.float64), hits.astype(np.bool_)
+        )
     except (TypeError, ValueError, LookupError) as error:
         raise SnapshotError(f"requests must fit: {error}") from None

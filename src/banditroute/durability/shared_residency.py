@@ -147,7 +147,7 @@ class SharedResidency:
         if self._holder(raw) == self.me:
             self._put(LEASE, order(raw), {"holder": ""})
 
-    def tell(self, told: SharedSet, rows: Rows | None = None) -> bool:
+    def tell(self, told: SharedSet) -> bool:
         """Have all workers believe this set, for the one that plans; False where another one plans by now.
 
         Raises
@@ -155,7 +155,7 @@ class SharedResidency:
         OSError
             The store is down.
         """
-        rows = self.rows() if rows is None else rows
+        rows = self.rows()
         if self._holder(rows.get(LEASE + self._end)) != self.me:
             return False
         plain = {

@@ -161,6 +161,8 @@ class Planner:
             self._residence.confirm(name, resident, self._own)
             if (wanted != self._residence.desired.mask).any():
                 self.wanted()
+        if self.shared is not None:
+            self.shared.changed()
 
     def _background(self) -> Background:
         period_s = None if self.reconciler is None else LOOK_S
@@ -340,6 +342,8 @@ class Planner:
         own: dict[str, Any] = {"plan_failures": self.failures, "load_failures": 0}
         if self.shared is not None:
             own |= self.shared.stats()
+        if self.reconciler is not None and self.reconciler.follows_requests:
+            own["passed_through"] = 0  # the server takes in what is asked for: a load, and counted as such
         return own if self.reconciler is None else {**own, **self.reconciler.stats()}
 
     def _plan(self) -> bool:

@@ -131,6 +131,7 @@ class Residence:
                 there = a in self.actual
                 row[a] = 0.0 if there else self.faults[a] + self.controller.surcharge
             self._table.live = False
+            self._books.inserted += 1
         return True
 
     def confirm(self, name: str, resident: bool, own: bool = True) -> bool:

@@ -35,8 +35,9 @@ __all__ = ["Plans", "SharedPlanning"]
 log = logging.getLogger("banditroute.router")
 
 LEASE_S = 10.0
-FAST_S = 0.05  # between rounds where requests change what the server holds
-CALM_S = 0.25  # and where only plans do
+FAST_S = 0.02  # between rounds where requests change what the server holds, and while plans do
+CALM_S = 0.25  # between rounds otherwise
+LIVELY_S = 10.0  # after a change, until another is not to be expected
 SAMPLE, SAMPLE_BYTES = 256, 1 << 18  # of requests told in a round: at most so many, of so many bytes together
 HOLD = 64  # requests taken in for one hold of the lock
 NEWS = 64  # things told from outside that are kept to be told on
@@ -102,13 +103,13 @@ class SharedPlanning:
         server: str = "",
         sync_s: float = 1.0,
         background: bool = True,
-        lease_s: float = LEASE_S,
+        lease_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._planner, self._parts, self._residence = planner, parts, residence
         self._name, self._server, self._clock = name, server, clock
         self._sync_s, self._background = sync_s, background
-        self.store = SharedResidency(store, name(), server=server, lease_s=lease_s, clock=clock)
+        self.store = SharedResidency(store, name(), server=server, lease_s=lease_s or LEASE_S, clock=clock)
         self.uses = Uses(clock)
         self._turn = threading.Lock()
         size = max(1, min(SAMPLE, SAMPLE_BYTES // (8 * max(1, parts.policy.dim))))
@@ -128,7 +129,7 @@ class SharedPlanning:
         self.errors = self.refused = 0
         self._next_word = -inf
         self._thread = Background("residency", self._round, period_s=FAST_S, log=log)
-        self._next_round = -inf
+        self._next_round = self._lively = -inf
         if planner.reconciler is not None:
             planner.reconciler.used = self.uses.mark
             planner.reconciler.allowed = self.leads
@@ -166,6 +167,8 @@ class SharedPlanning:
         self._requests.append((name, context, hit))
         if self.uses.on:
             self.uses.mark(name)
+            if not hit:  # it displaces another
+                self._hurry()
 
     def news(self, name: str, resident: bool) -> None:
         """Tell the others what this worker was told from outside; the lock is held."""
@@ -182,8 +185,18 @@ class SharedPlanning:
 
     def _round(self) -> None:
         if self._clock() >= self._next_round and self.exchange():
-            fast = self.uses.on or (self._known is not None and self._known.inserts)
-            self._next_round = self._clock() + (0.0 if fast else CALM_S)
+            now = self._clock()
+            fast = self.uses.on or now < self._lively or (self._known is not None and self._known.inserts)
+            self._next_round = now + (0.0 if fast else CALM_S)
+
+    def changed(self) -> None:
+        """Tell the others at once what this worker, which plans, has changed at the server."""
+        if self._leads and not self.uses.on:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        self._next_round = -inf
+        self._thread.wake()
 
     def exchange(self) -> bool:
         """Take or renew the lease, tell and take in what there is; False where the store is down, which is counted."""
@@ -218,7 +231,7 @@ class SharedPlanning:
             if not self._leads:
                 self._take_over(told)
             self._hear(rows)
-            self._tell(rows)
+            self._tell()
         else:
             self._leads = False
             self._follow(told)
@@ -289,6 +302,7 @@ class SharedPlanning:
         same = told is not None and self._known is not None and told.number == self._known.number
         if told is None or (same and (self._followed or not self.uses.on)):
             return
+        self._lively = self._clock() + LIVELY_S
         with parts.lock:
             names = parts.arms.names
             if self.uses.on and self._followed:
@@ -321,14 +335,14 @@ class SharedPlanning:
             word = read_word(raw)
             if word is None:
                 continue
-            fresh, seen = word.requests > self._versions.get(row, 0), row in self._versions
             moved |= self.uses.take_in(row, word.uses, count=not first)
             if plan:
                 self._take_news(row, word)
-                if fresh and (seen or not first):
-                    self._take_requests(row, word)
-            if plan or not seen:
+            if first or not plan:
+                self._versions.setdefault(row, word.requests)  # what lay there is old
+            elif word.requests > self._versions.get(row, 0):
                 self._versions[row] = word.requests
+                self._take_requests(row, word)
         if moved and self.uses.on:
             with self._parts.lock:
                 self._planner.followed(self.uses.since_news())
@@ -346,7 +360,7 @@ class SharedPlanning:
         if data is None:
             return
         try:
-            requests = read_requests(data, word.requests, self._parts.policy.dim)
+            self._versions[row], requests = read_requests(data, word.requests, self._parts.policy.dim)
         except SnapshotError as error:
             self.refused += 1
             if self.refused == 1:
@@ -385,7 +399,7 @@ class SharedPlanning:
 
     # What this one tells.
 
-    def _tell(self, rows: Rows) -> None:
+    def _tell(self) -> None:
         parts, reconciler, now = self._parts, self._planner.reconciler, self._clock()
         with parts.lock:
             names = parts.arms.names
@@ -402,7 +416,7 @@ class SharedPlanning:
             return
         self._next_told = now + CALM_S
         self._followed = True
-        if self.store.tell(told, rows):
+        if self.store.tell(told):
             self._known = told
         else:
             self._leads = False

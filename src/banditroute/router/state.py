@@ -22,7 +22,7 @@ __all__ = ["capture", "restore"]
 
 FORMAT = 2
 PER_ARM = ("pending", "plays", "answers", "reward_sums")
-OPTIONAL = ("foreign", "clock_errors", "spend", "heard")  # counters that older files do not have
+OPTIONAL = ("foreign", "clock_errors", "spend", "heard", "inserted")  # counters that older files do not have
 
 
 class Owner(Protocol):
