@@ -330,6 +330,7 @@ class Router(Changing):
         session: str | None = None,
         *,
         id: int | str | None = None,
+        candidates: Candidates | None = None,
     ) -> Explanation:
         """Say what every arm would be worth for a request, and what stands against it; nothing changes.
 
@@ -342,6 +343,8 @@ class Router(Changing):
             As in `select`; for a decision weights and session are those that were stored with it.
         id : int or str, optional
             The decision, in the place of x; a caller's own id where it is a string.
+        candidates : optional
+            As in `select`: the explanation is of these.
 
         Returns
         -------
@@ -376,14 +379,17 @@ class Router(Changing):
         if self._features is not None and id is None:
             x = self._features(x)
         with self._lock:
-            made = None
+            made, blocked = None, frozenset() if self._planner is None else self._planner.blocked()
+            if candidates is not None:
+                return self._candidates.explain(
+                    [] if x is None else x, candidates, eligible, prices, weights, session, blocked
+                )
             if id is None:
                 request = self._requests.asked(
                     [] if x is None else x, eligible, prices, protected, weights, session
                 )
             else:
                 request, made = stored(self.parts, id)
-            blocked = frozenset() if self._planner is None else self._planner.blocked()
             return explained(self.parts, request, blocked, made)
 
     def update(
