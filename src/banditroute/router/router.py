@@ -116,7 +116,7 @@ class Router(Changing):
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_candidates", "_clock", "_features", "_kept", "_lasting", "_ledger",
+        "__weakref__", "_arms", "_books", "_wide", "_clock", "_features", "_kept", "_lasting", "_ledger",
         "_limits", "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "backend",
         "maintenance", "paging", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
@@ -168,7 +168,7 @@ class Router(Changing):
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
-        self._candidates = CandidatePath(parts, self._requests)
+        self._wide = CandidatePath(parts, self._requests)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
         self._lasting = Lasting(host, self._planner)
@@ -258,7 +258,7 @@ class Router(Changing):
         if self._features is not None:
             x = self._features(x)
         if candidates is not None:
-            return self._candidates.select(
+            return self._wide.select(
                 x, candidates, eligible, prices, protected, weights, session, id, version
             )
         with self._lock:
@@ -300,18 +300,16 @@ class Router(Changing):
             if not -inf < now < inf:
                 now = books.now()
             arm, propensity = choice
-            rows = None  # the prices by which it was chosen: serving it may change them
+            rows, hit, forced = None, True, False  # the prices it was chosen by: serving it may change them
             if self._listeners.keeps_parts:
                 rows = self._requests.rows(context, at, extras)
-            hit, forced = True, False
             if self._residence is not None:
                 arm, propensity, hit, forced = self._requests.served(context, effective, choice, protected)
             kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
             books.index = index + 1
-            if hit:
-                books.hits += 1
+            books.hits += hit
             arms.pending[arm] += 1
             arms.plays[arm] += 1
             if self._requests.watched or key is not None:
@@ -381,7 +379,7 @@ class Router(Changing):
         with self._lock:
             made, blocked = None, frozenset() if self._planner is None else self._planner.blocked()
             if candidates is not None:
-                return self._candidates.explain(
+                return self._wide.explain(
                     [] if x is None else x, candidates, eligible, prices, weights, session, blocked
                 )
             if id is None:
