@@ -327,6 +327,7 @@ def _rules(arms: cell.Words, policies: cell.Words, also: Mapping[str, cell.Parse
         "version": _Rule(cell.counts),
         "hit": _Rule(cell.truths),
         "context": _Rule(lists.vectors, cell.present_numbers),
+        "candidate_features": _Rule(lists.vectors, cell.present_numbers),
         "eligible": _Rule(lists.by_arm, cell.truths),
         "prices": _Rule(lists.by_arm, cell.present_numbers),
         "fault_prices": _Rule(lists.by_arm, cell.present_numbers),

@@ -52,6 +52,8 @@ class CandidatePolicy(Protocol):
     (True, False)
     """
 
+    dim: int
+
     @property
     def candidate_size(self) -> int:
         """How many features each candidate brings."""
@@ -79,7 +81,10 @@ class CandidatePolicy(Protocol):
         """Return the position of each candidate among the arms, (m,), -1 for one that is none."""
 
     def kept_candidate(self, x: Floats, features: Floats) -> Floats:
-        """Return what a decision keeps: a new array from which `update` learns."""
+        """Return what a decision keeps: the context and then the features, a new array; `update` learns from it."""
+
+    def knows(self, name: str) -> bool:
+        """Whether it has features of this name without being given any."""
 
 
 class FeaturedPolicy(ArrayPolicy):
@@ -332,6 +337,10 @@ class FeaturedPolicy(ArrayPolicy):
     def kept_candidate(self, x: Floats, features: Floats) -> Floats:
         """Return what a decision keeps of the candidate that was chosen: context and features, a new array."""
         return np.concatenate([x, features])
+
+    def knows(self, name: str) -> bool:
+        """Whether this is an arm, and there is a function of features."""
+        return self.features is not None and name in self.positions
 
     def learns_of(self, name: str) -> bool:
         """Whether `update` takes a reward of this name: of any, for guests teach what is shared."""

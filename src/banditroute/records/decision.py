@@ -132,7 +132,7 @@ class Parts(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """What a listener that keeps decisions tells of one, for explanations: context and reward where it has them.
+    """What a listener that keeps decisions tells of one, for explanations: context, reward, candidates as it has them.
 
     Examples
     --------
@@ -144,3 +144,4 @@ class Recalled(NamedTuple):
     context: Floats | None = None
     parts: Parts | None = None
     reward: float | None = None
+    candidates: tuple[tuple[str, ...], Floats] | None = None

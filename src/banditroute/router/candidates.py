@@ -16,6 +16,7 @@ from banditroute.policies.featured import CandidatePolicy, Candidates
 from banditroute.records import Decision, Extras, Parts, Request
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.changes import check_name
+from banditroute.router.explain import Explanation, explained_candidates
 from banditroute.router.ledger import decision_key
 from banditroute.router.parts import RouterParts
 from banditroute.router.planner import Planner
@@ -121,6 +122,22 @@ class CandidatePath:
             arms.plays[arm] += 1
         entry = (name, kept, propensity, request.time, request.at, None, extras.weights, extras.session)
         return requests.told(entry, request.x, extras, rows, arm, hit, False, key)
+
+    def explain(
+        self,
+        x: ArrayLike,
+        candidates: Candidates,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+        blocked: frozenset[str],
+    ) -> Explanation:
+        """Say what every candidate of a request would be worth; the lock must be held, nothing changes."""
+        if self._parts.books.barred:
+            self._parts.books.refuse()
+        request, _, _, own = self.asked(x, candidates, eligible, prices, True, weights, session)
+        return explained_candidates(self._parts, request, own, blocked)
 
     def policy(self) -> CandidatePolicy:
         """Return the policy, which must take candidates."""

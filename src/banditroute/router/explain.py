@@ -10,13 +10,13 @@ import numpy as np
 from banditroute._core.kernels.loop import forced_share
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
-from banditroute.policies import Policy
-from banditroute.records import Parts, Request
+from banditroute.policies import CandidatePolicy, Policy
+from banditroute.records import Extras, Parts, Request
 from banditroute.router.feedback_path import asked
 from banditroute.router.ledger import decision_key
 from banditroute.router.parts import RouterParts
 
-__all__ = ["ArmExplained", "Explanation", "Made", "explained", "stored"]
+__all__ = ["ArmExplained", "Explanation", "Made", "explained", "explained_candidates", "stored"]
 
 SHOWN = 12  # arms in the table of a text
 
@@ -215,6 +215,8 @@ def explained(
     Explanation(best='a', propensity=0.5, arms=2)
     """
     policy, arms, extras = parts.policy, parts.arms, request.extras
+    if extras is not None and extras.candidates is not None:
+        return explained_candidates(parts, request, None, blocked, made)
     prices, mask, protected = None, None, False
     if extras is not None:
         prices, mask, protected = extras.prices, extras.eligible, extras.protected
@@ -249,6 +251,53 @@ def explained(
     return Explanation(tuple(found), policy.rule, table.passed_over, forced, made)
 
 
+def explained_candidates(
+    parts: RouterParts,
+    request: Request,
+    own: Floats | None = None,
+    blocked: frozenset[str] = frozenset(),
+    made: Made | None = None,
+) -> Explanation:
+    """Return what every candidate of a request would be worth, in their order; as `explained`.
+
+    ``own`` (m,) is what the caller charges each, infinite where it is masked.
+    """
+    policy = parts.policy
+    assert isinstance(policy, CandidatePolicy)
+    assert request.extras is not None
+    assert request.extras.candidates is not None
+    names, z = request.extras.candidates
+    own = np.zeros(len(names)) if own is None else own
+    places = policy.places(names)
+    table = parts.table.of_candidates(request, places, own, parts.arms.muted, count=False)
+    mean, bonus = policy.candidate_utilities(request.x, (names, z))
+    chances = policy.candidate_propensities(request.x, (names, z), table.total)
+    resident = None if parts.residence is None else parts.residence.actual.mask
+    reasons = {term.name: getattr(term, "reason", None) for term in parts.table.terms}
+    found = []
+    for i, name in enumerate(names):
+        charged = {row: float(values[i]) for row, values in table.rows.items()}
+        if charged["quarantine"] == 0.0:
+            del charged["quarantine"]
+        if charged["caller"] == inf:
+            charged["caller"], charged["mask"] = 0.0, inf
+        arm = int(places[i])
+        found.append(
+            ArmExplained(
+                name,
+                float(mean[i]),
+                float(bonus[i]),
+                charged,
+                float(mean[i]) + float(bonus[i]) - sum(charged.values()),
+                float(chances[i]),
+                resident is None or arm < 0 or bool(resident[arm]),
+                name in blocked,
+                tuple(_reason(row, name, reasons.get(row)) for row, price in charged.items() if price == inf),
+            )
+        )
+    return Explanation(tuple(found), parts.policy.rule, table.passed_over, 0.0, made)
+
+
 def stored(parts: RouterParts, decision_id: int | str) -> tuple[Request, Made]:
     """Return the request of a decision as far as it was kept, and what is stored of it; the lock must be held.
 
@@ -273,8 +322,13 @@ def stored(parts: RouterParts, decision_id: int | str) -> tuple[Request, Made]:
     prices = None if kept is None or kept.parts is None else recorded(kept.parts)
     reward = None if kept is None else kept.reward
     entry = parts.ledger.pending.get(key)
+    given = None if kept is None else kept.candidates
     if entry is not None:
-        request = asked(entry, parts.policy)
+        request, policy = asked(entry, parts.policy), parts.policy
+        if given is None and isinstance(policy, CandidatePolicy) and not policy.knows(entry[0]):
+            given = (entry[0],), entry[1][np.newaxis, policy.dim :]
+        if given is not None:
+            request = request._replace(extras=(request.extras or Extras())._replace(candidates=given))
         return request, Made(key, entry[0], entry[2], entry[3], entry[4], prices, reward)
     if kept is None or kept.context is None:
         raise UnknownDecision(
@@ -283,7 +337,8 @@ def stored(parts: RouterParts, decision_id: int | str) -> tuple[Request, Made]:
         )
     was = kept.decision
     books = parts.books
-    request = Request(kept.context, books.index + books.others, None, was.time)
+    extras = None if given is None else Extras(candidates=given)
+    request = Request(kept.context, books.index + books.others, extras, was.time)
     return request, Made(key, was.arm, was.propensity, was.time, None, prices, reward)
 
 

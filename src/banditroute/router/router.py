@@ -116,9 +116,29 @@ class Router(Changing):
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_candidates", "_clock", "_features", "_kept", "_lasting", "_ledger",
-        "_limits", "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "backend",
-        "maintenance", "paging", "policy", "recorder", "residency", "switching",
+        "__weakref__",
+        "_arms",
+        "_books",
+        "_clock",
+        "_features",
+        "_kept",
+        "_lasting",
+        "_ledger",
+        "_limits",
+        "_listeners",
+        "_planner",
+        "_residence",
+        "_select",
+        "_select_priced",
+        "_table",
+        "_wide",
+        "backend",
+        "maintenance",
+        "paging",
+        "policy",
+        "recorder",
+        "residency",
+        "switching",
     )  # fmt: skip
 
     def __init__(
@@ -168,7 +188,7 @@ class Router(Changing):
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
-        self._candidates = CandidatePath(parts, self._requests, self._planner)
+        self._wide = CandidatePath(parts, self._requests, self._planner)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
         self._lasting = Lasting(host, self._planner)
@@ -258,7 +278,7 @@ class Router(Changing):
         if self._features is not None:
             x = self._features(x)
         if candidates is not None:
-            return self._candidates.select(
+            return self._wide.select(
                 x, candidates, eligible, prices, protected, weights, session, id, version
             )
         with self._lock:
@@ -300,18 +320,16 @@ class Router(Changing):
             if not -inf < now < inf:
                 now = books.now()
             arm, propensity = choice
-            rows = None  # the prices by which it was chosen: serving it may change them
+            rows, hit, forced = None, True, False  # the prices it was chosen by: serving it may change them
             if self._listeners.keeps_parts:
                 rows = self._requests.rows(context, at, extras)
-            hit, forced = True, False
             if self._planner is not None:
                 arm, propensity, hit, forced = self._planner.served(context, effective, choice, protected)
             kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
             books.index = index + 1
-            if hit:
-                books.hits += 1
+            books.hits += hit
             arms.pending[arm] += 1
             arms.plays[arm] += 1
             if self._requests.watched or key is not None:
@@ -330,6 +348,7 @@ class Router(Changing):
         session: str | None = None,
         *,
         id: int | str | None = None,
+        candidates: Candidates | None = None,
     ) -> Explanation:
         """Say what every arm would be worth for a request, and what stands against it; nothing changes.
 
@@ -342,6 +361,8 @@ class Router(Changing):
             As in `select`; for a decision weights and session are those that were stored with it.
         id : int or str, optional
             The decision, in the place of x; a caller's own id where it is a string.
+        candidates : optional
+            As in `select`: the explanation is of these.
 
         Returns
         -------
@@ -376,14 +397,17 @@ class Router(Changing):
         if self._features is not None and id is None:
             x = self._features(x)
         with self._lock:
-            made = None
+            made, blocked = None, frozenset() if self._planner is None else self._planner.blocked()
+            if candidates is not None:
+                return self._wide.explain(
+                    [] if x is None else x, candidates, eligible, prices, weights, session, blocked
+                )
             if id is None:
                 request = self._requests.asked(
                     [] if x is None else x, eligible, prices, protected, weights, session
                 )
             else:
                 request, made = stored(self.parts, id)
-            blocked = frozenset() if self._planner is None else self._planner.blocked()
             return explained(self.parts, request, blocked, made)
 
     def update(
