@@ -1,6 +1,6 @@
 """What LinUCB, LinTS, Diag-LinUCB and epsilon-greedy share: one buffer and the kernels on it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from math import inf
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout, prepare
 from banditroute._core.kernels import linear as k
 from banditroute._core.kernels import rows as rows_kernels
-from banditroute._core.typing import Floats, Rng
+from banditroute._core.typing import Arrays, Floats, Header, Rng
 from banditroute.policies.base import (
     LARGEST,
     Choice,
@@ -21,6 +21,7 @@ from banditroute.policies.base import (
     check_settings,
 )
 from banditroute.policies.linear_evidence import LinearSums
+from banditroute.policies.linear_slices import StateCopy, changing, learning
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
@@ -65,6 +66,7 @@ def compile_kernels() -> None:
     prepare(derived.advance, s, 0.0)
     prepare(derived.refresh, s)
     prepare(derived.drain_all, s)
+    prepare(derived.drain, s, 0)
     prepare(derived.rebuild, s, 0)
 
 
@@ -261,6 +263,8 @@ class LinearPolicy(LinearSums):
             type(at) is not int or not 0 <= at < LATEST
         ):  # the kernel would take -3 for "next" and cut 2.7 down to 2
             at = check.integer("at", at, high=LATEST)
+        if self.state.copies:
+            learning(self.state, a, at)
         try:
             code = _learn(self.buffer, a, x, reward, weight, at)
         except (TypeError, AttributeError, ValueError, OverflowError):
@@ -384,6 +388,7 @@ class LinearPolicy(LinearSums):
         product; the statistics are those of the loop, and theta that of the loop followed by `refresh`.
         """
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
+        changing(self.state)
         if len(rows) <= 4 * self.dim or self.span or self._diagonal:
             rows_kernels.learn_rows(
                 self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
@@ -414,7 +419,10 @@ class LinearPolicy(LinearSums):
     def advance(self, at: int) -> None:
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
         if self.buffer[layout.H_DISCOUNT] < 1.0:
-            derived.advance(self.buffer, float(at // int(self.buffer[layout.H_SPAN])))
+            bucket = float(at // int(self.buffer[layout.H_SPAN]))
+            if bucket > self.buffer[layout.H_BUCKET]:
+                changing(self.state)
+            derived.advance(self.buffer, bucket)
 
     def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now."""
@@ -422,10 +430,12 @@ class LinearPolicy(LinearSums):
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
+        changing(self.state)
         derived.refresh(self.buffer)
 
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
+        changing(self.state)
         self.state.rebuild()
 
     @property
@@ -480,9 +490,25 @@ class LinearPolicy(LinearSums):
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays."""
+        return self._header(), self.state.to_arrays()
+
+    def _header(self) -> Header:
         header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
-        header |= {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
-        return header, self.state.to_arrays()
+        return header | {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy the state, a few arms for each ``next()``; what changes meanwhile is copied first."""
+        if type(self).to_state is not LinearPolicy.to_state:  # of a subclass that keeps more
+            yield from super().capture_slices()
+            return
+        header, copy = self._header(), StateCopy(self.state)
+        try:
+            yield None
+            for _ in copy.slices():
+                yield None
+            yield header, copy.arrays
+        finally:
+            copy.end()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"

@@ -13,6 +13,7 @@ from banditroute._core.kernels.tally import credit
 from banditroute._core.typing import Floats
 from banditroute.policies.base import Compiled, Policy, Utilities
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
+from banditroute.policies.linear_slices import changing
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearSums"]
@@ -153,7 +154,7 @@ class LinearSums(Policy):
         """Return a copy of the sums of one arm, aged to the current bucket."""
         a, state = self.index(arm), self.state
         sums: Sums = {
-            "gram": state.gram[a].copy(),
+            "gram": state.gram_of(a).copy(),
             "moment": state.moment[a].copy(),
             "sums": state.arm[a, SUMS],
         }
@@ -168,13 +169,15 @@ class LinearSums(Policy):
             self.advance(newest * self.span)
         sums = flat(self.aged(total, self.bucket), empty, self.bucket)
         state, s = self.state, self.buffer
-        state.gram[a], state.moment[a], state.arm[a, SUMS] = sums["gram"], sums["moment"], sums["sums"]
+        changing(state, a)
+        state.gram_of(a)[:], state.moment[a], state.arm[a, SUMS] = sums["gram"], sums["moment"], sums["sums"]
         state.arm[a, layout.A_TIGHTEN] = 0.0
         derived.loosen(s, a)
         derived.rebuild(s, a)
         self.set_generation(arm, total.generation)
         s[layout.H_LEARNED] = state.arm[:, layout.A_COUNT].sum()
         if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
+            changing(state)
             derived.refresh(s)
 
     def credit(

@@ -1,7 +1,7 @@
 """Sufficient statistics of the linear policies, as one buffer with named views."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -35,6 +35,16 @@ def _aligned(size: int) -> Floats:
     raw = np.zeros(size + 8)
     start = (-raw.ctypes.data // 8) % 8
     return raw[start : start + size]
+
+
+class Copying(Protocol):
+    """A copy of a state that is under way; see `StateCopy`."""
+
+    def keep(self, arm: int) -> None:
+        """Copy an arm that is about to change."""
+
+    def keep_all(self) -> None:
+        """Copy all that is left: everything is about to change."""
 
 
 class LinearState:
@@ -88,6 +98,7 @@ class LinearState:
         head[[layout.H_ARMS, layout.H_DIM, layout.H_PAD, layout.H_PACK]] = arms, dim, pad, pack
         head[[layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]] = rows, width, rows
         head[[layout.H_RIDGE, layout.H_DISCOUNT, layout.H_SPAN, layout.H_MAX2]] = ridge, 1.0, 1.0, 1e12
+        self.copies: list[Copying] = []  # under way: whoever writes into the buffer tells them before
         self.view()
         self.reset(range(arms))
 
@@ -118,6 +129,21 @@ class LinearState:
         """Weighted sum of x x' of every arm, packed, (N, L): a view, after folding in what is queued."""
         derived.drain_all(self.buffer)
         return self._gram
+
+    def rows(self) -> dict[str, Floats]:
+        """Return views of what each arm has, but for its numbers in ``arm``; ``gram`` is without what is queued."""
+        return {
+            "theta": self.theta,
+            "cov": self.cov,
+            "gram": self._gram,
+            "moment": self.moment,
+            "prior": self.prior,
+        }
+
+    def gram_of(self, arm: int) -> Floats:
+        """Return the row of ``gram`` of one arm, a view, after folding in what is queued."""
+        derived.drain(self.buffer, arm)
+        return self._gram[arm]
 
     def reset(self, arms: range) -> None:
         """Return the given arms to the cold start: no evidence, cov = I / ridge, theta = prior."""

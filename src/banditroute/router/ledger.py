@@ -3,8 +3,7 @@
 import hashlib
 import secrets
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -13,8 +12,9 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
 from banditroute.records import Pending
+from banditroute.router.order import Order
 
-__all__ = ["IDS", "Ledger", "decision_key"]
+__all__ = ["IDS", "Ledger", "LedgerCopy", "decision_key"]
 
 # A plain tuple with the fields of `Pending`: the garbage collector stops looking at plain tuples of numbers, strings
 # and arrays, and at 100,000 named tuples a full collection took 119 ms.
@@ -26,6 +26,7 @@ ANSWERED: Final = 1
 CANCELLED: Final = 2
 LONGEST_ID = 128  # bytes of a caller's own id
 IDS = 1 << 63
+PASSED = 8  # closed decisions that a sweep may pass over for each that it looks at
 
 
 def decision_key(given: int | str) -> int:
@@ -96,8 +97,8 @@ class Ledger:
     """
 
     __slots__ = (
-        "_ids", "cancelled", "closed", "duplicates", "expired", "late", "learning", "on_expire", "pending",
-        "size_limit", "time_limit",
+        "_ids", "cancelled", "closed", "copies", "duplicates", "ended", "expired", "late", "learning", "on_expire",
+        "opened", "pending", "size_limit", "time_limit",
     )  # fmt: skip
 
     def __init__(
@@ -109,10 +110,12 @@ class Ledger:
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
-        # In order of time. Not plain dictionaries: finding their oldest entry scans the gaps that older ones left,
-        # 300 us per decision at 100,000 pending (measured).
-        self.pending: OrderedDict[int, Entry] = OrderedDict()
-        self.closed: OrderedDict[int, int] = OrderedDict()  # EXPIRED, ANSWERED or CANCELLED
+        self.pending: dict[int, Entry] = {}
+        self.closed: dict[int, int] = {}  # EXPIRED, ANSWERED or CANCELLED
+        # In order of time. The dictionaries would tell it too, but finding their oldest entry scans the gaps that
+        # older ones left, 300 us per decision at 100,000 pending (measured).
+        self.opened, self.ended = Order(self.pending), Order()
+        self.copies: list[LedgerCopy] = []  # under way: told before a decision leaves or changes
         self.expired = self.duplicates = self.late = self.cancelled = 0
         self.learning = (
             -1
@@ -140,28 +143,48 @@ class Ledger:
             while key in self.pending or key in self.closed:
                 key = self.new_id()
         self.pending[key] = entry
+        self.opened.append(key, entry[4])
         if len(self.pending) > self.size_limit:
-            self.expire(next(iter(self.pending)))
+            while (oldest := self.opened.first()) is not None and not self._counts(*oldest):
+                self.opened.skip()
+            if oldest is not None:
+                self.expire(oldest[0])
         return key
 
-    def sweep(self, now: float, most: int = sys.maxsize) -> None:
-        """Expire what is older than the time limit at clock `now`, at most so many at once.
+    def _counts(self, key: int, mark: int) -> bool:
+        """Whether a place in the order of time is that of a decision that is still pending."""
+        entry = self.pending.get(key)
+        return entry is not None and entry[4] == mark
+
+    def sweep(self, now: float, most: int = sys.maxsize) -> bool:
+        """Expire what is older than the time limit at clock `now`, at most so many at once; False where more is left.
 
         A decision stamped in the future, by a clock that jumped and came back, is stamped anew.
         """
         limit = now - self.time_limit
-        pending = self.pending
-        while pending and most > 0:
+        pending, opened, steps = self.pending, self.opened, PASSED * most
+        while (first := opened.first()) is not None:
+            if most <= 0 or steps <= 0:
+                return False
+            steps -= 1
+            key = first[0]
+            entry = pending.get(key)
+            if entry is None or entry[4] != first[1]:
+                opened.skip()
+                continue
             most -= 1
-            key, entry = next(iter(pending.items()))
             time = entry[3]
             if time > now:
+                self._keep(key, entry)
+                opened.skip()
+                del pending[key]  # behind the others here too
                 pending[key] = (*entry[:3], now, *entry[4:])
-                pending.move_to_end(key)
+                opened.append(key, entry[4])
             elif time > limit:
-                return
+                return True
             else:
                 self.expire(key)
+        return True
 
     def find(self, key: int, *, now: float) -> Pending | None:
         """Return the decision that `key` answers, or None (and count) when it was answered before or has expired.
@@ -191,11 +214,10 @@ class Ledger:
 
     def answer(self, key: int) -> None:
         """Take a decision off the books: its feedback has been learned."""
+        if self.copies:
+            self._keep(key, self.pending[key])
         del self.pending[key]
-        closed = self.closed  # `close` without the call: this is the request path
-        closed[key] = ANSWERED
-        if len(closed) > self.size_limit:
-            closed.popitem(last=False)
+        self.close(key, ANSWERED)
 
     def settle_interrupted(self) -> None:
         """Close the decision whose learning a signal handler that raised has cut short: it may have been learned."""
@@ -206,6 +228,7 @@ class Ledger:
     def cancel(self, key: int) -> Entry:
         """Take a decision off the books that nothing will answer; returns it."""
         entry = self.pending.pop(key)
+        self._keep(key, entry)
         self.cancelled += 1
         self.close(key, CANCELLED)
         return entry
@@ -213,6 +236,7 @@ class Ledger:
     def expire(self, key: int) -> None:
         """Let one decision expire."""
         entry = self.pending.pop(key)
+        self._keep(key, entry)
         self.expired += 1
         self.close(key, EXPIRED)
         if self.on_expire is not None:
@@ -220,9 +244,31 @@ class Ledger:
 
     def close(self, key: int, status: Status = ANSWERED) -> None:
         """Remember that an id has been dealt with."""
-        self.closed[key] = status
-        if len(self.closed) > self.size_limit:
-            self.closed.popitem(last=False)
+        closed = self.closed
+        if key not in closed:
+            self.ended.append(key)
+        elif self.copies:
+            self._keep_closed(key)
+        closed[key] = status
+        if len(closed) > self.size_limit and (oldest := self.ended.first()) is not None:
+            self.ended.skip()
+            if self.copies:
+                self._keep_closed(oldest[0])
+            del closed[oldest[0]]
+
+    # A copy slice by slice.
+
+    def copy(self) -> "LedgerCopy":
+        """Begin a copy of what is here now; end it with `LedgerCopy.end`."""
+        return LedgerCopy(self)
+
+    def _keep(self, key: int, entry: Entry) -> None:
+        for one in self.copies:
+            one.entries.setdefault(key, entry)
+
+    def _keep_closed(self, key: int) -> None:
+        for one in self.copies:
+            one.statuses.setdefault(key, self.closed[key])
 
     def disown(self, arm: str) -> list[Entry]:
         """Leave the pending decisions of a removed arm without one, lest a later arm of that name learns from them.
@@ -233,19 +279,86 @@ class Ledger:
         for key, entry in self.pending.items():
             if entry[0] == arm:
                 found.append(entry)
+                self._keep(key, entry)
                 self.pending[key] = ("", *entry[1:5], None, None, None)  # no arm has that name
         return found
 
     def forget(self) -> list[Entry]:
         """Drop every pending decision and prefetched id, as a forked child does; returns the decisions."""
         held = list(self.pending.values())
-        self.pending.clear()
+        self.replace((), self.closed.items())
         self._ids.clear()
         return held
 
     def replace(self, pending: Iterable[tuple[int, Entry]], closed: Iterable[tuple[int, int]]) -> None:
         """Take up what a snapshot held; the limits are those of this ledger."""
-        self.pending = OrderedDict(pending)
-        self.closed = OrderedDict(closed)
-        while len(self.closed) > self.size_limit:
-            self.closed.popitem(last=False)
+        self.pending, self.closed = dict(pending), dict(list(closed)[-self.size_limit :])
+        self.opened, self.ended = Order(self.pending), Order()
+        for key, entry in self.pending.items():
+            self.opened.append(key, entry[4])
+        for key in self.closed:
+            self.ended.append(key)
+        self.copies = []  # what they copy stays as it is now
+
+
+class LedgerCopy:
+    """The decisions and closed ids of a ledger as they were when it began, for a reader that takes them bit by bit.
+
+    The order of both is a picture taken at the beginning; what left or changed since, the ledger has put aside here.
+
+    Examples
+    --------
+    >>> ledger = Ledger(time_limit=60.0, size_limit=10)
+    >>> key = ledger.open(tuple(Pending("math", np.zeros(2), 1.0, 0.0, 0)))
+    >>> copy = ledger.copy()
+    >>> ledger.answer(key)
+    >>> [[entry[0] for _, entry in rows] for rows in copy.pending(100)], list(copy.closed(100))
+    ([['math']], [])
+    >>> copy.end()
+    """
+
+    __slots__ = ("_closed", "_ended", "_ledger", "_opened", "_pending", "count", "entries", "statuses")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._pending, self._closed = ledger, ledger.pending, ledger.closed
+        self._opened, self._ended = ledger.opened.picture(), ledger.ended.picture()
+        self.count = len(ledger.pending), len(ledger.closed)
+        self.entries: dict[int, Entry] = {}
+        self.statuses: dict[int, int] = {}
+        ledger.copies.append(self)
+
+    def first(self) -> Entry | None:
+        """Return a decision that was pending when the copy began, None where there was none."""
+        if not self.count[0]:
+            return None
+        return next(iter(self.entries.values()), None) or next(reversed(self._pending.values()))
+
+    def pending(self, most: int) -> Iterator[list[tuple[int, Entry]]]:
+        """Yield the decisions in order of time, of at most so many places at once; the lock is held for each."""
+        put_aside, now = self.entries, self._pending
+        seen: set[int] = set()  # an id of the caller that came back with an equal index is no second decision
+        for (keys, marks), start, end in self._opened:
+            for at in range(start, end, most):
+                until = min(at + most, end)
+                rows = []
+                for key, mark in zip(keys[at:until], marks[at:until], strict=True):
+                    entry = put_aside.get(key) or now.get(key)
+                    if entry is not None and entry[4] == mark and key not in seen:
+                        seen.add(key)
+                        rows.append((key, entry))
+                yield rows
+
+    def closed(self, most: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield closed ids with their status, oldest first, at most so many at once; the lock is held for each."""
+        put_aside, now = self.statuses, self._closed
+        for (keys, _), start, end in self._ended:
+            for at in range(start, end, most):
+                yield [
+                    (key, put_aside[key] if key in put_aside else now[key])
+                    for key in keys[at : min(at + most, end)]
+                ]
+
+    def end(self) -> None:
+        """Have the ledger put nothing aside any more; the lock is held."""
+        if self in self._ledger.copies:
+            self._ledger.copies.remove(self)

@@ -1,0 +1,112 @@
+"""The pending decisions and closed ids of a Router as plain arrays, copied bit by bit."""
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from banditroute._core.typing import Arrays, Header
+from banditroute.router.ledger import Entry, LedgerCopy
+from banditroute.router.parts import RouterParts
+
+__all__ = ["ledger_slices"]
+
+HELD = 65_536  # numbers of contexts copied at once
+MOST = 512  # decisions, or closed ids, copied at once
+COUNTERS = ("expired", "duplicates", "late", "cancelled")
+
+
+def ledger_slices(parts: RouterParts) -> Generator[tuple[Header, Arrays] | None, None, None]:
+    """Copy the ledger as it is at the first ``next()``: None for each bit, and at last header and arrays.
+
+    The lock is held for each ``next()`` and for ``close()``.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> router = Router(LinUCB(["a", "b"], 2, rng=0))
+    >>> _ = router.select([1.0, 0.0])
+    >>> *_, (header, arrays) = ledger_slices(router.parts)
+    >>> arrays["pending.context"]
+    array([[1., 0.]])
+    """
+    ledger = parts.ledger
+    counters = {name: getattr(ledger, name) for name in COUNTERS}
+    terms = [term.name for term in parts.table.terms]
+    copy = ledger.copy()
+    try:
+        yield None
+        table = _Table(copy, parts.policy.dim)
+        for rows in copy.pending(max(16, min(MOST, HELD // table.width))):
+            table.add(rows)
+            yield None
+        for closed in copy.closed(2 * MOST):
+            table.add_closed(closed)
+            yield None
+        names, arrays = table.finished()
+        header: Header = {"pending_arms": names, "ledger": counters}
+        if table.extra:
+            header["pending_extra"] = {"terms": terms, "rows": table.extra}
+        yield header, arrays
+    finally:
+        copy.end()
+
+
+class _Table:
+    """The columns of a ledger, filled from above: all of their room is there from the beginning."""
+
+    def __init__(self, copy: LedgerCopy, dim: int) -> None:
+        pending, closed = copy.count
+        first = copy.first()
+        self.width = dim if first is None else first[1].size  # of what the policy keeps of a context
+        self.arrays: Arrays = {
+            "pending.id": np.empty(pending, dtype=np.uint64),
+            "pending.arm": np.empty(pending, dtype=np.int64),
+            "pending.context": np.empty((pending, self.width)),
+            "pending.propensity": np.empty(pending),
+            "pending.time": np.empty(pending),
+            "pending.at": np.empty(pending, dtype=np.int64),
+            "closed.id": np.empty(closed, dtype=np.uint64),
+            "closed.status": np.empty(closed, dtype=np.uint8),
+        }
+        self.extra: dict[str, list[Any]] = {}
+        self._arms: dict[str, int] = {}
+        self._pending = self._closed = 0
+
+    def add(self, rows: list[tuple[int, Entry]]) -> None:
+        """Fill in some decisions."""
+        if not rows:
+            return
+        start, arms = self._pending, self._arms
+        self._pending = end = start + len(rows)
+        columns: dict[str, list[Any]] = {
+            "id": [key for key, _ in rows],
+            "arm": [arms.setdefault(entry[0], len(arms)) for _, entry in rows],
+            "context": [entry[1] for _, entry in rows],
+            "propensity": [entry[2] for _, entry in rows],
+            "time": [entry[3] for _, entry in rows],
+            "at": [entry[4] for _, entry in rows],
+        }
+        for name, values in columns.items():
+            column = self.arrays[f"pending.{name}"]
+            column[start:end] = np.array(values, dtype=column.dtype)
+        for i, (_, entry) in enumerate(rows, start):
+            if entry[5] is not None or entry[6] is not None or entry[7] is not None:
+                held = None if entry[5] is None else list(entry[5])
+                self.extra[str(i)] = [held, entry[6] and dict(entry[6]), entry[7]]
+
+    def add_closed(self, rows: list[tuple[int, int]]) -> None:
+        """Fill in some closed ids."""
+        start = self._closed
+        self._closed = end = start + len(rows)
+        self.arrays["closed.id"][start:end] = np.array([key for key, _ in rows], dtype=np.uint64)
+        self.arrays["closed.status"][start:end] = [status for _, status in rows]
+
+    def finished(self) -> tuple[list[str], Arrays]:
+        """Return the names of the arms, sorted, and the columns."""
+        names = sorted(self._arms)
+        place = np.zeros(len(names), dtype=np.int64)
+        place[[self._arms[name] for name in names]] = range(len(names))
+        column = self.arrays["pending.arm"]
+        column[:] = place[column] if names else column
+        return names, self.arrays
