@@ -1,6 +1,6 @@
 """What LinUCB, LinTS, Diag-LinUCB and epsilon-greedy share: one buffer and the kernels on it."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from banditroute._core import validation as check
 from banditroute._core.kernels import derived, layout, prepare
 from banditroute._core.kernels import linear as k
 from banditroute._core.kernels import rows as rows_kernels
-from banditroute._core.typing import Arrays, Floats, Header, Rng
+from banditroute._core.typing import Floats, Rng
 from banditroute.policies.base import (
     LARGEST,
     Choice,
@@ -21,7 +21,7 @@ from banditroute.policies.base import (
     check_settings,
 )
 from banditroute.policies.linear_evidence import LinearSums
-from banditroute.policies.linear_slices import StateCopy, changing, learning
+from banditroute.policies.linear_slices import changing, learning
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
@@ -487,28 +487,6 @@ class LinearPolicy(LinearSums):
         super().rename(arms)
         if hasattr(self, "state"):
             self._bind()
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """Return a JSON-able header and copies of all arrays."""
-        return self._header(), self.state.to_arrays()
-
-    def _header(self) -> Header:
-        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
-        return header | {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
-
-    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
-        """Copy the state, a few arms for each ``next()``; what changes meanwhile is copied first."""
-        if type(self).to_state is not LinearPolicy.to_state:  # of a subclass that keeps more
-            yield from super().capture_slices()
-            return
-        header, copy = self._header(), StateCopy(self.state)
-        try:
-            yield None
-            for _ in copy.slices():
-                yield None
-            yield header, copy.arrays
-        finally:
-            copy.end()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"

@@ -1,7 +1,7 @@
 """What others may take from a linear policy and put into it: evidence, utilities, widths, statistics of another."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any, Self
 
@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.kernels import derived, layout, prepare
 from banditroute._core.kernels.tally import credit
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Compiled, Policy, Utilities
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
-from banditroute.policies.linear_slices import changing
+from banditroute.policies.linear_slices import StateCopy, changing
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearSums"]
@@ -111,6 +111,30 @@ class LinearSums(Policy):
         for source, factors in other.factors.items():
             for arm, factor in enumerate(factors):
                 self.widen(arm, source, factor)
+
+    # The whole state.
+
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return a JSON-able header and copies of all arrays."""
+        return self._header(), self.state.to_arrays()
+
+    def _header(self) -> Header:
+        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
+        return header | {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy the state, a few arms for each ``next()``; what changes meanwhile is copied first."""
+        if type(self).to_state is not LinearSums.to_state:  # of a subclass that keeps more
+            yield from super().capture_slices()
+            return
+        header, copy = self._header(), StateCopy(self.state)
+        try:
+            yield None
+            for _ in copy.slices():
+                yield None
+            yield header, copy.arrays
+        finally:
+            copy.end()
 
     # Evidence: see `EvidencePolicy`.
 

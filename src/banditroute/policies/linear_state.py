@@ -143,7 +143,8 @@ class LinearState:
     def gram_of(self, arm: int) -> Floats:
         """Return the row of ``gram`` of one arm, a view, after folding in what is queued."""
         derived.drain(self.buffer, arm)
-        return self._gram[arm]
+        row: Floats = self._gram[arm]
+        return row
 
     def reset(self, arms: range) -> None:
         """Return the given arms to the cold start: no evidence, cov = I / ridge, theta = prior."""

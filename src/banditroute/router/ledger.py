@@ -336,15 +336,13 @@ class LedgerCopy:
     def pending(self, most: int) -> Iterator[list[tuple[int, Entry]]]:
         """Yield the decisions in order of time, of at most so many places at once; the lock is held for each."""
         put_aside, now = self.entries, self._pending
-        seen: set[int] = set()  # an id of the caller that came back with an equal index is no second decision
         for (keys, marks), start, end in self._opened:
             for at in range(start, end, most):
                 until = min(at + most, end)
                 rows = []
                 for key, mark in zip(keys[at:until], marks[at:until], strict=True):
                     entry = put_aside.get(key) or now.get(key)
-                    if entry is not None and entry[4] == mark and key not in seen:
-                        seen.add(key)
+                    if entry is not None and entry[4] == mark:
                         rows.append((key, entry))
                 yield rows
 

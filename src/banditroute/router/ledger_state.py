@@ -11,7 +11,7 @@ from banditroute.router.parts import RouterParts
 
 __all__ = ["ledger_slices"]
 
-HELD = 65_536  # numbers of contexts copied at once
+HELD = 32_768  # numbers of contexts copied at once
 MOST = 512  # decisions, or closed ids, copied at once
 COUNTERS = ("expired", "duplicates", "late", "cancelled")
 
@@ -43,11 +43,10 @@ def ledger_slices(parts: RouterParts) -> Generator[tuple[Header, Arrays] | None,
         for closed in copy.closed(2 * MOST):
             table.add_closed(closed)
             yield None
-        names, arrays = table.finished()
-        header: Header = {"pending_arms": names, "ledger": counters}
+        header: Header = {"pending_arms": list(table.arms), "ledger": counters}
         if table.extra:
             header["pending_extra"] = {"terms": terms, "rows": table.extra}
-        yield header, arrays
+        yield header, table.arrays
     finally:
         copy.end()
 
@@ -70,14 +69,14 @@ class _Table:
             "closed.status": np.empty(closed, dtype=np.uint8),
         }
         self.extra: dict[str, list[Any]] = {}
-        self._arms: dict[str, int] = {}
+        self.arms: dict[str, int] = {}
         self._pending = self._closed = 0
 
     def add(self, rows: list[tuple[int, Entry]]) -> None:
         """Fill in some decisions."""
         if not rows:
             return
-        start, arms = self._pending, self._arms
+        start, arms = self._pending, self.arms
         self._pending = end = start + len(rows)
         columns: dict[str, list[Any]] = {
             "id": [key for key, _ in rows],
@@ -101,12 +100,3 @@ class _Table:
         self._closed = end = start + len(rows)
         self.arrays["closed.id"][start:end] = np.array([key for key, _ in rows], dtype=np.uint64)
         self.arrays["closed.status"][start:end] = [status for _, status in rows]
-
-    def finished(self) -> tuple[list[str], Arrays]:
-        """Return the names of the arms, sorted, and the columns."""
-        names = sorted(self._arms)
-        place = np.zeros(len(names), dtype=np.int64)
-        place[[self._arms[name] for name in names]] = range(len(names))
-        column = self.arrays["pending.arm"]
-        column[:] = place[column] if names else column
-        return names, self.arrays

@@ -60,8 +60,8 @@ def capture(owner: Owner) -> tuple[Header, Arrays]:
 def slices(owner: Owner) -> Generator[tuple[Header, Arrays] | None, None, None]:
     """Copy the state as it is at the first ``next()``, bit by bit: None, and at last what `capture` returned then.
 
-    The caller holds the lock for each ``next()`` and for ``close()``. What is small is copied at once. The policy copies
-    its arms, and the ledger puts aside what leaves it or changes, before it is copied.
+    The caller holds the lock for each ``next()`` and for ``close()``. What is small is copied at once. The policy
+    copies arms before they change, and the ledger puts aside what leaves it.
     """
     parts = owner.parts
     policy, ledger = parts.policy.capture_slices(), ledger_slices(parts)

@@ -1,0 +1,185 @@
+"""A state that is copied slice by slice is that of the cut, bit for bit, whatever happens in between."""
+
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from banditroute import LRU, LinUCB, Polar, Router
+from banditroute.durability import snapshots
+from banditroute.policies import linear, linear_evidence, linear_slices
+from banditroute.policies.linear_state import LinearState
+from banditroute.router import Ledger, ledger_state, order
+from storms import Storm, same, terms
+from test_evidence import ALONE, SHARING
+
+POLICIES = {**SHARING, **ALONE}
+LINEAR = ("LinUCB", "LinUCB-textbook", "LinUCB-forgetting", "LinTS", "DiagLinUCB", "EpsilonGreedy")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Slices of one arm and of a few decisions, so that small routers take many."""
+    monkeypatch.setattr(linear_slices, "MOST", 1)
+    monkeypatch.setattr(ledger_state, "HELD", 1)
+    monkeypatch.setattr(ledger_state, "MOST", 3)
+    monkeypatch.setattr(order, "SIZE", 8)
+
+
+def weathered(name, seed, **options):
+    storm = Storm(POLICIES[name](seed), seed, **options)
+    for _ in range(150):
+        storm.step()
+    return storm
+
+
+def check(storm, rounds=4, between=3):
+    """Copy again and again; returns the number of slices."""
+    total = 0
+    for _ in range(rounds):
+        want, found, slices = storm.copied(between)
+        assert same(want, found)
+        total += slices
+        for _ in range(20):
+            storm.step()
+    assert not storm.router.parts.ledger.copies
+    return total
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_slices_are_the_state_at_the_cut(name):
+    storm = weathered(name, 1)
+    assert check(storm) > 4
+    assert {"select", "update", "cancel", "expire", "forget", "named"} <= set(storm.kinds)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("seed", range(4))
+def test_linear_policies_are_copied_arm_by_arm(name, seed):
+    storm = weathered(name, seed)
+    assert check(storm, rounds=8, between=8) > 8 * 8
+    assert {"add", "remove", "again"} <= set(storm.kinds)
+
+
+@pytest.mark.parametrize("name", ["LinUCB", "LinUCB-forgetting", "LinTS", "DiagLinUCB", "SlidingWindow"])
+def test_with_terms(name):
+    storm = weathered(name, 2, terms=terms(), expired_reward=0.0)
+    check(storm)
+    assert storm.kinds["mark"] > 3
+
+
+@pytest.mark.parametrize("name", ["LinUCB", "LinUCB-forgetting", "LinTS", "Restarting-Stale"])
+@pytest.mark.parametrize("controller", [lambda: LRU(2), lambda: Polar(2, epoch=7)], ids=["lru", "polar"])
+def test_with_residency(name, controller):
+    check(weathered(name, 3, residency=controller()))
+
+
+@pytest.mark.parametrize(
+    "name", ["LinUCB", "LinUCB-textbook", "DiagLinUCB-forgetting", "Stale", "GraphDiagLinUCB"]
+)
+def test_joined_to_others(name, tmp_path):
+    storm = weathered(name, 4, home=tmp_path)
+    check(storm)
+    assert storm.kinds["sync"] > 5
+
+
+def test_the_storm_can_fail(monkeypatch):
+    """A policy that does not copy an arm before it changes is caught, and so is a ledger that puts nothing aside."""
+    with monkeypatch.context() as broken:
+        for module in (linear, linear_evidence):
+            broken.setattr(module, "changing", lambda *_: None)
+        broken.setattr(linear, "learning", lambda *_: None)
+        for name in LINEAR:
+            storm = weathered(name, 0)
+            assert not all(same(*storm.copied(8)[:2]) for _ in range(8)), name
+    for broken_part in ("_keep", "_keep_closed"):
+        with monkeypatch.context() as broken:
+            broken.setattr(Ledger, broken_part, lambda *_: None)
+            storms = [weathered("LinUCB", seed) for seed in range(4)]
+            with pytest.raises((AssertionError, KeyError, ValueError)):
+                check_all(storms)
+
+
+def check_all(storms):
+    for storm in storms:
+        check(storm)
+
+
+def test_only_what_learns_ahead_of_its_turn_is_copied_ahead():
+    policy = LinUCB(5, 2, alpha=0.3, ridge=1.0, prior=None, rng=0)
+    slices = policy.capture_slices()
+    assert next(slices) is None
+    copy = policy.state.copies[0]
+    policy.update(3, [1.0, 0.0], 1.0)
+    assert copy._left.tolist() == [True, True, True, False, True]
+    policy.update(3, [1.0, 0.0], 1.0)
+    next(slices)
+    assert copy._left.tolist() == [False, True, True, False, True]
+    slices.close()
+    assert policy.state.copies == []
+
+
+@pytest.mark.parametrize("queued", [0, 3, 7])
+def test_what_is_queued_of_an_arm_goes_into_its_copy(queued):
+    """Neither copy drains before the cut: the twin is made of the raw buffer."""
+    rng = np.random.default_rng(queued)
+    policy = LinUCB(2, 9, alpha=0.3, ridge=1.0, prior=None, rng=0)
+    for i in range(16 + 2 * queued):
+        policy.update(i % 2, rng.standard_normal(9), float(rng.random()))
+    twin = LinearState(2, 9, ridge=1.0, rows=policy.state.noise.size)
+    twin.buffer[:] = policy.buffer
+    slices = policy.capture_slices()
+    next(slices)
+    policy.update(1, rng.standard_normal(9), 0.5)
+    *_, (_, found) = slices
+    want = twin.to_arrays()
+    assert list(found) == list(want)
+    assert all(np.array_equal(found[name], want[name], equal_nan=True) for name in want)
+
+
+def test_a_copy_that_is_given_up_leaves_nothing_behind():
+    storm = weathered("LinUCB", 0)
+    slices = storm.host.capture_slices()
+    next(slices)
+    ledger, state = storm.router.parts.ledger, storm.router.policy.state
+    assert len(ledger.copies) == len(state.copies) == 1
+    slices.close()
+    assert ledger.copies == state.copies == []
+
+
+def test_requests_are_served_between_slices():
+    """No slice waits for a request, and a request that waits gets the lock before the next slice."""
+    router = Router(LinUCB(50, 4, rng=0))
+    host, served, done = router._lasting._host, [], threading.Event()
+
+    def serve():
+        while not done.is_set():
+            served.append(router.select(np.ones(4)).id)
+
+    threads = [threading.Thread(target=serve) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(served) < 20:
+        time.sleep(0.001)
+    before = len(served)
+    snapshots.captured(host)
+    after = len(served)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert after > before + 10
+
+
+def test_pending_decisions_are_no_work_for_the_collector():
+    """Not in a full collection: 20,000 of them cost it less than 20,000 tuples in a list."""
+    router = Router(LinUCB(3, 8, rng=0), pending_limit=50_000)
+    tuples = [tuple([i]) for i in range(20_000)]  # noqa: C409 - what is compared with
+    gc.collect()
+    found = sum(gc.is_tracked(one) for one in tuples)
+    for _ in range(20_000):
+        router.select(np.ones(8))
+    gc.collect()
+    entries = router.parts.ledger.pending.values()
+    assert found == 0 and not any(gc.is_tracked(entry) for entry in entries)
