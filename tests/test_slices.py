@@ -1,6 +1,8 @@
 """A state that is copied slice by slice is that of the cut, bit for bit, whatever happens in between."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ from banditroute.policies.linear_state import LinearState
 from banditroute.router import Ledger, ledger_state, order
 from storms import Storm, same, terms
 from test_evidence import ALONE, SHARING
+from test_journal import compared, crash, journal_of, made, serve
 
 POLICIES = {**SHARING, **ALONE}
 LINEAR = ("LinUCB", "LinUCB-textbook", "LinUCB-forgetting", "LinTS", "DiagLinUCB", "EpsilonGreedy")
@@ -137,6 +140,97 @@ def test_what_is_queued_of_an_arm_goes_into_its_copy(queued):
     want = twin.to_arrays()
     assert list(found) == list(want)
     assert all(np.array_equal(found[name], want[name], equal_nan=True) for name in want)
+
+
+@pytest.mark.parametrize("controller", ["none", "lru"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_checkpoint_in_slices_and_the_records_since_are_the_live_router(
+    tmp_path, monkeypatch, controller, seed
+):
+    router, ids = made(controller), []
+    router.recover(tmp_path, flush_s=60.0, checkpoint_s=60.0)
+    steps = iter(range(10_000))
+
+    def between(_):
+        step = next(steps)
+        ids[:] = serve(router, step % 3, 100 * seed + step, ids)
+        if step % 7 == 3:
+            router.add_arm(f"new {step}", fault=0.3 if controller == "lru" else None)
+        if step % 7 == 5:
+            router.forget_arm(router.arms[step % len(router.arms)])
+        if step % 7 == 6 and len(router.arms) > 2:
+            router.remove_arm(router.arms[step % len(router.arms)])
+        if step % 5 == 2 and ids:
+            router.cancel(ids.pop())
+
+    monkeypatch.setattr(snapshots, "sleep", between)
+    for _ in range(3):
+        ids[:] = serve(router, 40, seed, ids)
+        router.checkpoint()
+    assert next(steps) > 40
+    journal_of(router).flush()
+    wanted = compared(router)
+    crash(router)
+    again = made(controller, rng=9)
+    report = again.recover(tmp_path, arms="file")
+    assert report["generation"] == 4 and report["replayed"] > 0
+    assert report["skipped"] == report["missing"] == report["torn_bytes"] == 0
+    assert compared(again) == wanted
+    again.close()
+
+
+WORKER = """
+import os, sys, threading
+import numpy as np
+from banditroute import LinUCB, Router
+from banditroute.durability import snapshots
+from banditroute.policies import linear_slices
+from banditroute.router import ledger_state
+linear_slices.MOST = ledger_state.HELD = 1
+ledger_state.MOST = 8
+snapshots.PAUSE_S = 0.002
+router = Router(LinUCB(40, 4, mix=0.2, rng=0), pending_limit=500)
+router.recover(sys.argv[1], checkpoint_s=0.05, flush_s=0.005)
+journal, eye, waiting = router._lasting.journal, np.eye(4), []
+def flusher():
+    while True:
+        sure = router.stats()["learned"]
+        journal.flush()
+        checkpoints, copying = journal.checkpoints, len(router.parts.ledger.copies)
+        os.write(1, b"%d %d %d\\n" % (sure, checkpoints, copying))
+threading.Thread(target=flusher, daemon=True).start()
+rng = np.random.default_rng()
+while True:
+    waiting.append(router.select(eye[int(rng.integers(4))]).id)
+    if len(waiting) > 20:
+        router.update(waiting.pop(int(rng.integers(20))), 1.0)
+"""
+
+
+def test_a_process_that_is_killed_while_it_copies_loses_nothing_that_was_flushed(tmp_path):
+    """Each reward is 1 and each context a unit vector: sums must count every answer once."""
+    copied = 0
+    for _ in range(4):
+        command = [sys.executable, "-c", WORKER, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+            told = []
+            for line in worker.stdout:
+                told.append([int(number) for number in line.split()])
+                if told[-1][1] > 2 and told[-1][2]:  # a later checkpoint is under way
+                    break
+            worker.kill()
+            told += [
+                [int(number) for number in line.split()] for line in worker.stdout if line.endswith(b"\n")
+            ]
+        copied += told[-1][2]
+        router = Router(LinUCB(40, 4, mix=0.2, rng=0), pending_limit=500)
+        report = router.recover(tmp_path, checkpoint_s=60.0)
+        learned = router.stats()["learned"]
+        assert learned >= told[-1][0] and not report["refused"]
+        assert router.policy.counts.sum() == learned
+        assert router.policy.moment.sum() == learned
+        router.close()
+    assert copied > 0
 
 
 def test_a_copy_that_is_given_up_leaves_nothing_behind():

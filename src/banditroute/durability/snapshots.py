@@ -1,7 +1,7 @@
 """Snapshots: the whole state of a Router in one file, `container` being the form of the file."""
 
 import os
-import time
+from time import sleep
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ def captured(host: Host, cut: Callable[[], object] | None = None) -> tuple[Heade
             cut()
     try:
         while given is None:
-            time.sleep(PAUSE_S)  # a lock that is taken again at once is never had by those who wait for it
+            sleep(PAUSE_S)  # a lock that is taken again at once is never had by those who wait for it
             with sliced.held():
                 given = next(slices)
     finally:
