@@ -1,8 +1,8 @@
 """Snapshots: the whole state of a Router in one file, `container` being the form of the file."""
 
 import os
-from time import sleep
 from collections.abc import Callable
+from time import sleep
 from typing import Any, Literal
 
 from banditroute._core import container

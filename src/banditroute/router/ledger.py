@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -12,11 +12,11 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
 from banditroute.records import Pending
-from banditroute.router.order import Order
+from banditroute.router.shelf import BITS, LAST, Shelf
 
-__all__ = ["IDS", "Ledger", "LedgerCopy", "decision_key"]
+__all__ = ["IDS", "Ledger", "decision_key"]
 
-# A plain tuple with the fields of `Pending`: the garbage collector stops looking at plain tuples of numbers, strings
+# A plain tuple with the fields of `Pending`: the collector of garbage stops looking at plain tuples of numbers, strings
 # and arrays, and at 100,000 named tuples a full collection took 119 ms.
 Entry = tuple[str, Floats, float, float, int, tuple[Any, ...] | None, Mapping[str, float] | None, str | None]
 
@@ -26,7 +26,7 @@ ANSWERED: Final = 1
 CANCELLED: Final = 2
 LONGEST_ID = 128  # bytes of a caller's own id
 IDS = 1 << 63
-PASSED = 8  # closed decisions that a sweep may pass over for each that it looks at
+PASSED = 8  # places of closed decisions that a sweep may pass over for each step
 
 
 def decision_key(given: int | str) -> int:
@@ -97,8 +97,8 @@ class Ledger:
     """
 
     __slots__ = (
-        "_ids", "cancelled", "closed", "copies", "duplicates", "ended", "expired", "late", "learning", "on_expire",
-        "opened", "pending", "size_limit", "time_limit",
+        "_ids", "cancelled", "closed", "duplicates", "expired", "late", "learning", "on_expire", "pending",
+        "size_limit", "time_limit",
     )  # fmt: skip
 
     def __init__(
@@ -110,12 +110,8 @@ class Ledger:
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
-        self.pending: dict[int, Entry] = {}
-        self.closed: dict[int, int] = {}  # EXPIRED, ANSWERED or CANCELLED
-        # In order of time. The dictionaries would tell it too, but finding their oldest entry scans the gaps that
-        # older ones left, 300 us per decision at 100,000 pending (measured).
-        self.opened, self.ended = Order(self.pending), Order()
-        self.copies: list[LedgerCopy] = []  # under way: told before a decision leaves or changes
+        self.pending = Shelf()  # in order of time
+        self.closed = Shelf()  # EXPIRED, ANSWERED or CANCELLED, in the order of that
         self.expired = self.duplicates = self.late = self.cancelled = 0
         self.learning = (
             -1
@@ -140,51 +136,45 @@ class Ledger:
         """Keep a decision, under an id of its own where it has one; returns its id."""
         if key is None:
             key = self._ids.pop() if self._ids else self.new_id()
-            while key in self.pending or key in self.closed:
+            while key in self.pending.places or key in self.closed.places:
                 key = self.new_id()
-        self.pending[key] = entry
-        self.opened.append(key, entry[4])
-        if len(self.pending) > self.size_limit:
-            while (oldest := self.opened.first()) is not None and not self._counts(*oldest):
-                self.opened.skip()
-            if oldest is not None:
-                self.expire(oldest[0])
+        pending = self.pending  # `put` without the call: this is the request path
+        ids = pending.ids
+        at = len(ids)
+        ids.append(key)
+        pending.here[at] = entry
+        pending.places[key] = pending.base + at
+        if at == LAST:
+            pending.turn()
+        if len(pending.places) > self.size_limit:
+            oldest = self.pending.oldest()
+            assert oldest is not None
+            self.expire(oldest)
         return key
-
-    def _counts(self, key: int, mark: int) -> bool:
-        """Whether a place in the order of time is that of a decision that is still pending."""
-        entry = self.pending.get(key)
-        return entry is not None and entry[4] == mark
 
     def sweep(self, now: float, most: int = sys.maxsize) -> bool:
         """Expire what is older than the time limit at clock `now`, at most so many at once; False where more is left.
 
         A decision stamped in the future, by a clock that jumped and came back, is stamped anew.
         """
-        limit = now - self.time_limit
-        pending, opened, steps = self.pending, self.opened, PASSED * most
-        while (first := opened.first()) is not None:
-            if most <= 0 or steps <= 0:
-                return False
-            steps -= 1
-            key = first[0]
-            entry = pending.get(key)
-            if entry is None or entry[4] != first[1]:
-                opened.skip()
-                continue
+        limit, pending = now - self.time_limit, self.pending
+        while most > 0:
             most -= 1
+            key = pending.oldest(PASSED)
+            if key is None:
+                if not pending:
+                    return True
+                continue
+            entry = pending[key]
             time = entry[3]
             if time > now:
-                self._keep(key, entry)
-                opened.skip()
-                del pending[key]  # behind the others here too
-                pending[key] = (*entry[:3], now, *entry[4:])
-                opened.append(key, entry[4])
+                pending.pop(key)
+                pending.put(key, (*entry[:3], now, *entry[4:]))
             elif time > limit:
                 return True
             else:
                 self.expire(key)
-        return True
+        return not pending
 
     def find(self, key: int, *, now: float) -> Pending | None:
         """Return the decision that `key` answers, or None (and count) when it was answered before or has expired.
@@ -214,10 +204,21 @@ class Ledger:
 
     def answer(self, key: int) -> None:
         """Take a decision off the books: its feedback has been learned."""
-        if self.copies:
-            self._keep(key, self.pending[key])
-        del self.pending[key]
-        self.close(key, ANSWERED)
+        pending, closed = self.pending, self.closed  # `pop` and `close` without the calls
+        at = pending.places.pop(key)
+        if pending.pictures:
+            pending.keep(at >> BITS)
+        pending.pages[at >> BITS][at & LAST] = None
+        if key in closed.places or len(closed.places) >= self.size_limit:
+            self.close(key, ANSWERED)
+            return
+        ids = closed.ids
+        at = len(ids)
+        ids.append(key)
+        closed.here[at] = ANSWERED
+        closed.places[key] = closed.base + at
+        if at == LAST:
+            closed.turn()
 
     def settle_interrupted(self) -> None:
         """Close the decision whose learning a signal handler that raised has cut short: it may have been learned."""
@@ -227,8 +228,7 @@ class Ledger:
 
     def cancel(self, key: int) -> Entry:
         """Take a decision off the books that nothing will answer; returns it."""
-        entry = self.pending.pop(key)
-        self._keep(key, entry)
+        entry: Entry = self.pending.pop(key)
         self.cancelled += 1
         self.close(key, CANCELLED)
         return entry
@@ -236,7 +236,6 @@ class Ledger:
     def expire(self, key: int) -> None:
         """Let one decision expire."""
         entry = self.pending.pop(key)
-        self._keep(key, entry)
         self.expired += 1
         self.close(key, EXPIRED)
         if self.on_expire is not None:
@@ -245,30 +244,14 @@ class Ledger:
     def close(self, key: int, status: Status = ANSWERED) -> None:
         """Remember that an id has been dealt with."""
         closed = self.closed
-        if key not in closed:
-            self.ended.append(key)
-        elif self.copies:
-            self._keep_closed(key)
-        closed[key] = status
-        if len(closed) > self.size_limit and (oldest := self.ended.first()) is not None:
-            self.ended.skip()
-            if self.copies:
-                self._keep_closed(oldest[0])
-            del closed[oldest[0]]
-
-    # A copy slice by slice.
-
-    def copy(self) -> "LedgerCopy":
-        """Begin a copy of what is here now; end it with `LedgerCopy.end`."""
-        return LedgerCopy(self)
-
-    def _keep(self, key: int, entry: Entry) -> None:
-        for one in self.copies:
-            one.entries.setdefault(key, entry)
-
-    def _keep_closed(self, key: int) -> None:
-        for one in self.copies:
-            one.statuses.setdefault(key, self.closed[key])
+        if key in closed.places:
+            closed.change(key, status)
+        else:
+            closed.put(key, status)
+        if len(closed.places) > self.size_limit:
+            oldest = closed.oldest()
+            assert oldest is not None
+            closed.pop(oldest)
 
     def disown(self, arm: str) -> list[Entry]:
         """Leave the pending decisions of a removed arm without one, lest a later arm of that name learns from them.
@@ -279,8 +262,7 @@ class Ledger:
         for key, entry in self.pending.items():
             if entry[0] == arm:
                 found.append(entry)
-                self._keep(key, entry)
-                self.pending[key] = ("", *entry[1:5], None, None, None)  # no arm has that name
+                self.pending.change(key, ("", *entry[1:5], None, None, None))  # no arm has that name
         return found
 
     def forget(self) -> list[Entry]:
@@ -292,71 +274,8 @@ class Ledger:
 
     def replace(self, pending: Iterable[tuple[int, Entry]], closed: Iterable[tuple[int, int]]) -> None:
         """Take up what a snapshot held; the limits are those of this ledger."""
-        self.pending, self.closed = dict(pending), dict(list(closed)[-self.size_limit :])
-        self.opened, self.ended = Order(self.pending), Order()
-        for key, entry in self.pending.items():
-            self.opened.append(key, entry[4])
-        for key in self.closed:
-            self.ended.append(key)
-        self.copies = []  # what they copy stays as it is now
-
-
-class LedgerCopy:
-    """The decisions and closed ids of a ledger as they were when it began, for a reader that takes them bit by bit.
-
-    The order of both is a picture taken at the beginning; what left or changed since, the ledger has put aside here.
-
-    Examples
-    --------
-    >>> ledger = Ledger(time_limit=60.0, size_limit=10)
-    >>> key = ledger.open(tuple(Pending("math", np.zeros(2), 1.0, 0.0, 0)))
-    >>> copy = ledger.copy()
-    >>> ledger.answer(key)
-    >>> [[entry[0] for _, entry in rows] for rows in copy.pending(100)], list(copy.closed(100))
-    ([['math']], [])
-    >>> copy.end()
-    """
-
-    __slots__ = ("_closed", "_ended", "_ledger", "_opened", "_pending", "count", "entries", "statuses")
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger, self._pending, self._closed = ledger, ledger.pending, ledger.closed
-        self._opened, self._ended = ledger.opened.picture(), ledger.ended.picture()
-        self.count = len(ledger.pending), len(ledger.closed)
-        self.entries: dict[int, Entry] = {}
-        self.statuses: dict[int, int] = {}
-        ledger.copies.append(self)
-
-    def first(self) -> Entry | None:
-        """Return a decision that was pending when the copy began, None where there was none."""
-        if not self.count[0]:
-            return None
-        return next(iter(self.entries.values()), None) or next(reversed(self._pending.values()))
-
-    def pending(self, most: int) -> Iterator[list[tuple[int, Entry]]]:
-        """Yield the decisions in order of time, of at most so many places at once; the lock is held for each."""
-        put_aside, now = self.entries, self._pending
-        for (keys, marks), start, end in self._opened:
-            for at in range(start, end, most):
-                until = min(at + most, end)
-                rows = []
-                for key, mark in zip(keys[at:until], marks[at:until], strict=True):
-                    entry = put_aside.get(key) or now.get(key)
-                    if entry is not None and entry[4] == mark:
-                        rows.append((key, entry))
-                yield rows
-
-    def closed(self, most: int) -> Iterator[list[tuple[int, int]]]:
-        """Yield closed ids with their status, oldest first, at most so many at once; the lock is held for each."""
-        put_aside, now = self.statuses, self._closed
-        for (keys, _), start, end in self._ended:
-            for at in range(start, end, most):
-                yield [
-                    (key, put_aside[key] if key in put_aside else now[key])
-                    for key in keys[at : min(at + most, end)]
-                ]
-
-    def end(self) -> None:
-        """Have the ledger put nothing aside any more; the lock is held."""
-        if self in self._ledger.copies:
-            self._ledger.copies.remove(self)
+        self.pending, self.closed = Shelf(), Shelf()
+        for key, entry in pending:
+            self.pending.put(key, entry)
+        for key, status in list(closed)[-self.size_limit :]:
+            self.closed.put(key, status)

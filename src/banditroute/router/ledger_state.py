@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from banditroute._core.typing import Arrays, Header
-from banditroute.router.ledger import Entry, LedgerCopy
+from banditroute.router.ledger import Entry
 from banditroute.router.parts import RouterParts
 
 __all__ = ["ledger_slices"]
@@ -33,35 +33,37 @@ def ledger_slices(parts: RouterParts) -> Generator[tuple[Header, Arrays] | None,
     ledger = parts.ledger
     counters = {name: getattr(ledger, name) for name in COUNTERS}
     terms = [term.name for term in parts.table.terms]
-    copy = ledger.copy()
+    pending, closed = ledger.pending, ledger.closed
+    pictures = pending.picture(), closed.picture()
+    width = parts.policy.dim  # of what the policy keeps of a context
+    if pending:
+        width = pending[next(reversed(pending))][1].size
+    table = _Table(pictures[0].count, width, pictures[1].count)
     try:
         yield None
-        table = _Table(copy, parts.policy.dim)
-        for rows in copy.pending(max(16, min(MOST, HELD // table.width))):
+        for rows in pictures[0].rows(max(1, min(MOST, HELD // width))):
             table.add(rows)
             yield None
-        for closed in copy.closed(2 * MOST):
-            table.add_closed(closed)
+        for ended in pictures[1].rows(2 * MOST):
+            table.add_closed(ended)
             yield None
         header: Header = {"pending_arms": list(table.arms), "ledger": counters}
         if table.extra:
             header["pending_extra"] = {"terms": terms, "rows": table.extra}
         yield header, table.arrays
     finally:
-        copy.end()
+        pending.end(pictures[0])
+        closed.end(pictures[1])
 
 
 class _Table:
     """The columns of a ledger, filled from above: all of their room is there from the beginning."""
 
-    def __init__(self, copy: LedgerCopy, dim: int) -> None:
-        pending, closed = copy.count
-        first = copy.first()
-        self.width = dim if first is None else first[1].size  # of what the policy keeps of a context
+    def __init__(self, pending: int, width: int, closed: int) -> None:
         self.arrays: Arrays = {
             "pending.id": np.empty(pending, dtype=np.uint64),
             "pending.arm": np.empty(pending, dtype=np.int64),
-            "pending.context": np.empty((pending, self.width)),
+            "pending.context": np.empty((pending, width)),
             "pending.propensity": np.empty(pending),
             "pending.time": np.empty(pending),
             "pending.at": np.empty(pending, dtype=np.int64),
