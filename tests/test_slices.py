@@ -13,7 +13,7 @@ from banditroute import LRU, LinUCB, Polar, Router
 from banditroute.durability import snapshots
 from banditroute.policies import linear, linear_evidence, linear_slices
 from banditroute.policies.linear_state import LinearState
-from banditroute.router import ledger, ledger_state, shelf
+from banditroute.router import ledger, ledger_state
 from storms import Storm, same, terms
 from test_evidence import ALONE, SHARING
 from test_journal import compared, crash, journal_of, made, serve
@@ -28,10 +28,7 @@ def small(monkeypatch):
     monkeypatch.setattr(linear_slices, "MOST", 1)
     monkeypatch.setattr(ledger_state, "HELD", 1)
     monkeypatch.setattr(ledger_state, "MOST", 3)
-    monkeypatch.setattr(shelf, "SIZE", 8)
-    for module in (shelf, ledger):
-        monkeypatch.setattr(module, "BITS", 3)
-        monkeypatch.setattr(module, "LAST", 7)
+    monkeypatch.setattr(ledger, "FRONT", 4)
 
 
 def weathered(name, seed, **options):
@@ -99,11 +96,12 @@ def test_the_storm_can_fail(monkeypatch):
         for name in LINEAR:
             storm = weathered(name, 0)
             assert not all(same(*storm.copied(8)[:2]) for _ in range(8)), name
-    with monkeypatch.context() as broken:
-        broken.setattr(shelf.Picture, "keep", lambda *_: None)
-        storms = [weathered("LinUCB", seed) for seed in range(4)]
-        with pytest.raises(AssertionError):
-            check_all(storms)
+    for part in ("_keep", "_keep_closed"):
+        with monkeypatch.context() as broken:
+            broken.setattr(ledger.Ledger, part, lambda *_: None)
+            storms = [weathered("LinUCB", seed) for seed in range(4)]
+            with pytest.raises((AssertionError, KeyError)):
+                check_all(storms)
 
 
 def check_all(storms):
@@ -197,7 +195,7 @@ def flusher():
     while True:
         sure = router.stats()["learned"]
         journal.flush()
-        checkpoints, copying = journal.checkpoints, len(router.parts.ledger.pending.pictures)
+        checkpoints, copying = journal.checkpoints, len(router.parts.ledger.copies)
         os.write(1, b"%d %d %d\\n" % (sure, checkpoints, copying))
 threading.Thread(target=flusher, daemon=True).start()
 rng = np.random.default_rng()
@@ -239,10 +237,10 @@ def test_a_copy_that_is_given_up_leaves_nothing_behind():
     slices = storm.host.capture_slices()
     next(slices)
     books, state = storm.router.parts.ledger, storm.router.policy.state
-    held = [books.pending.pictures, books.closed.pictures, state.copies]
-    assert [len(one) for one in held] == [1, 1, 1]
+    held = [books.copies, state.copies]
+    assert [len(one) for one in held] == [1, 1]
     slices.close()
-    assert held == [[], [], []]
+    assert held == [[], []]
 
 
 def test_requests_are_served_between_slices():

@@ -33,33 +33,31 @@ def ledger_slices(parts: RouterParts) -> Generator[tuple[Header, Arrays] | None,
     ledger = parts.ledger
     counters = {name: getattr(ledger, name) for name in COUNTERS}
     terms = [term.name for term in parts.table.terms]
-    pending, closed = ledger.pending, ledger.closed
-    pictures = pending.picture(), closed.picture()
     width = parts.policy.dim  # of what the policy keeps of a context
-    if pending:
-        width = pending[next(reversed(pending))][1].size
-    table = _Table(pictures[0].count, width, pictures[1].count)
+    if ledger.pending:
+        width = next(reversed(ledger.pending.values()))[1].size
+    copy = ledger.copy()
+    table = _Table(*copy.count, width)
     try:
         yield None
-        for rows in pictures[0].rows(max(1, min(MOST, HELD // width))):
+        for rows in copy.pending(max(1, min(MOST, HELD // width))):
             table.add(rows)
             yield None
-        for ended in pictures[1].rows(2 * MOST):
-            table.add_closed(ended)
+        for closed in copy.closed(2 * MOST):
+            table.add_closed(closed)
             yield None
         header: Header = {"pending_arms": list(table.arms), "ledger": counters}
         if table.extra:
             header["pending_extra"] = {"terms": terms, "rows": table.extra}
         yield header, table.arrays
     finally:
-        pending.end(pictures[0])
-        closed.end(pictures[1])
+        copy.end()
 
 
 class _Table:
     """The columns of a ledger, filled from above: all of their room is there from the beginning."""
 
-    def __init__(self, pending: int, width: int, closed: int) -> None:
+    def __init__(self, pending: int, closed: int, width: int) -> None:
         self.arrays: Arrays = {
             "pending.id": np.empty(pending, dtype=np.uint64),
             "pending.arm": np.empty(pending, dtype=np.int64),
