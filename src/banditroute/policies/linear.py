@@ -22,6 +22,7 @@ from banditroute.policies.base import (
     mixed,
 )
 from banditroute.policies.linear_evidence import LinearSums
+from banditroute.policies.linear_slices import changing, learning, upkeeping
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
@@ -268,6 +269,8 @@ class LinearPolicy(LinearSums):
             type(at) is not int or not 0 <= at < LATEST
         ):  # the kernel would take -3 for "next" and cut 2.7 down to 2
             at = check.integer("at", at, high=LATEST)
+        if self.state.copies:
+            learning(self.state, a, at)
         try:
             code = _learn(self.buffer, a, x, reward, weight, at)
         except (TypeError, AttributeError, ValueError, OverflowError):
@@ -283,6 +286,8 @@ class LinearPolicy(LinearSums):
             refresh.advance(self.buffer, float(when // self.span))
             code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
         if code == layout.DUE:
+            if self.state.copies:
+                upkeeping(self.state)
             refresh.upkeep(self.buffer)
         elif code:
             self.index(a)
@@ -407,6 +412,7 @@ class LinearPolicy(LinearSums):
         product; the statistics are those of the loop, and theta that of the loop followed by `refresh`.
         """
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
+        changing(self.state)
         if len(rows) <= 4 * self.dim or self.span or self._diagonal:
             loop.learn_rows(
                 self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
@@ -439,7 +445,10 @@ class LinearPolicy(LinearSums):
     def advance(self, at: int) -> None:
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
         if self.buffer[layout.H_DISCOUNT] < 1.0:
-            refresh.advance(self.buffer, float(at // int(self.buffer[layout.H_SPAN])))
+            bucket = float(at // int(self.buffer[layout.H_SPAN]))
+            if bucket > self.buffer[layout.H_BUCKET]:
+                changing(self.state)
+            refresh.advance(self.buffer, bucket)
 
     def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now."""
@@ -447,10 +456,12 @@ class LinearPolicy(LinearSums):
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
+        changing(self.state)
         refresh.refresh(self.buffer)
 
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
+        changing(self.state)
         self.state.rebuild()
 
     def rename(self, arms: tuple[str, ...]) -> None:
@@ -458,12 +469,6 @@ class LinearPolicy(LinearSums):
         super().rename(arms)
         if hasattr(self, "state"):
             self._bind()
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """Return a JSON-able header and copies of all arrays."""
-        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
-        header |= {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
-        return header, self.state.to_arrays()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"

@@ -1,7 +1,7 @@
 """What others may take from a linear policy and put into it: evidence, utilities, widths, statistics of another."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any, Self
 
@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core.kernels import derived, layout, prepare, refresh
 from banditroute._core.kernels.tally import credit
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Compiled, Policy, Utilities
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
+from banditroute.policies.linear_slices import StateCopy, changing
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearSums"]
@@ -216,6 +217,30 @@ class LinearSums(Policy):
             for arm, factor in enumerate(factors):
                 self.widen(arm, source, factor)
 
+    # The whole state.
+
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return a JSON-able header and copies of all arrays."""
+        return self._header(), self.state.to_arrays()
+
+    def _header(self) -> Header:
+        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
+        return header | {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy the state, a few arms for each ``next()``; what changes meanwhile is copied first."""
+        if type(self).to_state is not LinearSums.to_state:  # of a subclass that keeps more
+            yield from super().capture_slices()
+            return
+        header, copy = self._header(), StateCopy(self.state)
+        try:
+            yield None
+            for _ in copy.slices():
+                yield None
+            yield header, copy.arrays
+        finally:
+            copy.end()
+
     # Evidence: see `EvidencePolicy`.
 
     def fingerprint(self) -> dict[str, Any]:
@@ -273,8 +298,10 @@ class LinearSums(Policy):
             self.advance(newest * self.span)
         sums = flat(self.aged(total, self.bucket), empty, self.bucket)
         state, s = self.state, self.buffer
+        changing(state, a)
         state.give_up()
-        state.gram[a], state.moment[a], state.arm[a, SUMS] = sums["gram"], sums["moment"], sums["sums"]
+        state.put(a, sums["gram"])
+        state.moment[a], state.arm[a, SUMS] = sums["moment"], sums["sums"]
         state.doubt_levels(a)
         state.arm[a, layout.A_TIGHTEN] = 0.0
         derived.loosen(s, a)
@@ -282,6 +309,7 @@ class LinearSums(Policy):
         self.set_generation(arm, total.generation)
         s[layout.H_LEARNED] = state.arm[:, layout.A_COUNT].sum()
         if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
+            changing(state)
             refresh.refresh(s)
 
     def credit(

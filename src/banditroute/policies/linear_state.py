@@ -1,7 +1,7 @@
 """Sufficient statistics of the linear policies, as one buffer with named views."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -50,6 +50,19 @@ def _effort(arms: int, pad: int, diagonal: bool) -> tuple[float, int]:
     """Return the work of a slice of a refresh, and how many contexts may come while one arm is inverted in slices."""
     budget = min(50_000.0 + arms * float(pad) ** 3 / 64, 2.5e6 + 1.5 * pad * pad)
     return budget, 0 if diagonal else 16 + int(3 * pad**3 / budget)
+
+
+class Copying(Protocol):
+    """A copy of a state that is under way; see `StateCopy`."""
+
+    def keep(self, arm: int) -> None:
+        """Copy an arm that is about to change."""
+
+    def keep_vectors(self, arm: int) -> None:
+        """Copy the vectors of an arm, which are about to change."""
+
+    def keep_all(self) -> None:
+        """Copy all that is left: everything is about to change."""
 
 
 class LinearState:
@@ -122,6 +135,7 @@ class LinearState:
         start = int(head[layout.H_JOB])
         head[layout.H_FIRST] = start + layout.SUMS + layout.FIRST * pad
         head[layout.H_LATE_AT] = start + job
+        self.copies: list[Copying] = []  # under way: whoever writes into the buffer tells them before
         self.view()
         self.target[:], self.first[:] = ridge, 1.0 / ridge
         self.reset(range(arms))
@@ -159,6 +173,8 @@ class LinearState:
     @property
     def gram(self) -> Floats:
         """Weighted sum of x x' of every arm, packed, (N, L): a view, after folding in what is queued."""
+        for copy in self.copies:
+            copy.keep_all()
         derived.drain_all(self.buffer)
         return self._gram
 
@@ -170,6 +186,15 @@ class LinearState:
             rows = self.queue[arm, : queued * self.pad].reshape(queued, self.pad)[:, : self.dim]
             total += self.packed(rows.T @ rows)
         return total
+
+    def put(self, arm: int, gram: Floats) -> None:
+        """Set the weighted sum of x x' of one arm, packed, (L,); nothing is queued then."""
+        self._gram[arm], self.arm[arm, layout.A_QUEUED] = gram, 0.0
+
+    def rows(self) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Return views of what each arm has, beside its numbers in ``arm``: vectors, and matrices with the queue."""
+        vectors = {"theta": self.theta, "moment": self.moment, "prior": self.prior, "ridges": self.ridges}
+        return vectors, {"cov": self.cov, "gram": self._gram, "queue": self.queue}
 
     def reset(self, arms: range) -> None:
         """Return the given arms to the cold start: no evidence, cov = diag(1 / target), theta = prior."""
@@ -286,7 +311,7 @@ class LinearState:
         """Take for changing what was not the same in contexts that were learned elsewhere, by their mean square."""
         weight = self.arm[arm, layout.A_WEIGHT]
         squares = weight * self.level[: self.dim] ** 2
-        own = np.diag(self.full(self.gram[arm]))
+        own = np.diag(self.full(self.whole(arm)))
         self.level[: self.dim][np.abs(own - squares) > 1e-6 * squares] = 0.0
 
     def to_arrays(self) -> dict[str, Floats]:
@@ -294,13 +319,24 @@ class LinearState:
 
         Contexts that wait in the queue stay there: folded in now, later sums would be grouped in another way.
         """
-        arrays = {n: getattr(self, n).copy() for n in (*BLOCKS, "ridges", "level") if n != "gram"}
-        arrays["gram"], arrays["queue"] = self._gram.copy(), self.queue.copy()
+        arrays = self.small()
+        for name, block in {k: v for part in self.rows() for k, v in part.items()}.items():
+            arrays[name] = block.copy()
         for rows, queued in zip(arrays["queue"], self.arm[:, layout.A_QUEUED], strict=True):
             rows[int(queued) * self.pad :] = 0.0
+        return arrays
+
+    def small(self) -> dict[str, Floats]:
+        """Return copies of what `to_arrays` has beside `rows`."""
         used = layout.SUMS + layout.VECTORS * self.pad
         job = self.job if self.buffer[layout.H_PHASE] > 0.0 else self.job[:used]
-        return {"header": self.buffer[: layout.HEADER].copy(), **arrays, "job": job.copy()}
+        small = {
+            "header": self.buffer[: layout.HEADER],
+            "arm": self.arm,
+            "noise": self.noise,
+            "level": self.level,
+        }
+        return {name: block.copy() for name, block in small.items()} | {"job": job.copy()}
 
     def __reduce__(self) -> "tuple[Callable[..., LinearState], tuple[dict[str, Floats]]]":
         """Copies and process borders go through the arrays: views cannot be copied one by one."""

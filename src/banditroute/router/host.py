@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 from banditroute._core.typing import Arrays, Header
@@ -83,6 +83,14 @@ class RouterHost:
     def capture(self) -> tuple[Header, Arrays]:
         """Return the whole state; the lock must be held."""
         return state.capture(self)
+
+    def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
+        """Copy the whole state bit by bit, as it is at the first ``next()``; the lock must be held for each."""
+        return state.slices(self)
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Hold the lock, whatever plan is under way."""
+        return self.parts.lock
 
     def restore(
         self, header: Header, arrays: Arrays, *, arms: Literal["file", "code"] = "file"
