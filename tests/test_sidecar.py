@@ -263,6 +263,31 @@ def test_another_worker_knows_how_a_decision_stands(tmp_path):
         assert one.stats()["learned"] + two.stats()["learned"] == 1
 
 
+def test_an_event_loop_goes_on_while_the_store_is_slow(tmp_path):
+    class Slow(FileStore):
+        def take(self, *args):
+            time.sleep(0.5)
+            return super().take(*args)
+
+    with made() as one, made() as two:
+        one.join(FileStore(tmp_path), sync_s=0.05, share_decisions=True)
+        two.join(Slow(tmp_path), sync_s=0.05, share_decisions=True)
+        id_ = one.select([1.0, 0.5]).id
+        end = time.monotonic() + 20.0
+        while standing(two, id_) != "pending" and time.monotonic() < end:
+            time.sleep(0.02)
+
+        async def main():
+            learning, turns = asyncio.create_task(aupdate(two, id_, 1.0)), 0
+            while not learning.done():
+                await asyncio.sleep(0.01)
+                turns += 1
+            return await learning, turns
+
+        learned, turns = asyncio.run(main())
+        assert learned and turns >= 5  # one or two, if the loop had waited
+
+
 def test_an_id_whose_decision_ended_before_a_restart_is_told(tmp_path):
     def recovered():
         router = made()
