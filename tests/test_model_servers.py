@@ -358,6 +358,11 @@ def test_llama_adapters_are_found_by_their_file_and_read_back():
         fake.files.reverse()  # restarted with another order
         backend.observe()
         assert backend.field("code")[2] == {"id": 2, "scale": 1.0}
+        fake.files.reverse()
+        fake.lies = ["drop"]  # a request that fails tells of a restart
+        with pytest.raises(OSError):
+            backend.ask("POST", "/completion", {"lora": backend.field("code")})
+        assert backend.field("code")[0] == {"id": 0, "scale": 1.0}
         for lie in ("500", "nonsense", "drop", "cut"):
             fake.lies = [lie]
             with pytest.raises((ServerError, OSError)):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,17 +13,16 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from gateway import likelihood
+from vllm_process import VLLMProcess
 
 from banditroute.servers import ServerError, VLLMBackend
 from small_llama import NAMES
+from test_examples import EXAMPLES, gateway
 
 pytestmark = pytest.mark.timeout(3000)
 SLOTS, GROUPS = 4, 6
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from gateway import likelihood  # noqa: E402
-from vllm_process import VLLMProcess  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +224,30 @@ def test_500_requests_while_server_and_router_are_killed(server, task, tmp_path)
     assert all(171 <= number < 340 for number in false) and len(false) <= SLOTS
     assert not [number for number in unlisted if number not in false]
     assert lost <= 10 and reward.mean() > fixed
+
+
+def test_the_gateway_of_the_page_serves_and_learns(server, model_folder, tmp_path):
+    text = (
+        (EXAMPLES / "vllm_gateway.toml")
+        .read_text(encoding="utf-8")
+        .replace("http://127.0.0.1:8000", server.url)
+    )
+    arms = re.findall(r'"/adapters/(\w+)"', text)
+    for arm, name in zip(arms, NAMES, strict=False):
+        text = text.replace(f"/adapters/{arm}", str(model_folder / name))
+    (tmp_path / "vllm_gateway.toml").write_text(text, encoding="utf-8")
+    prompts, right = (
+        {"law": "What is a tort, and who pays for it?", "code": "def f(x): return sorted(x)[::-1]"},
+        [],
+    )
+    with gateway(tmp_path) as client:
+        for i in range(160):
+            kind = ("law", "code")[i % 2]
+            said = client.post("/complete", json={"prompt": prompts[kind], "max_tokens": 4}).json()
+            right.append(said["adapter"] == kind)
+            client.post("/feedback", json={"id": said["id"], "reward": float(right[-1])})
+        stats = client.get("/stats").json()
+    print(
+        f"\nthe gateway of the page: {sum(right[-60:])} of the last 60 by the right adapter; resident {stats['resident']}"
+    )
+    assert stats["learned"] == 160 and stats["load_failures"] == 0 and sum(right[-60:]) > 45

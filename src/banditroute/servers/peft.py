@@ -140,7 +140,7 @@ class PeftBackend:
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[Borrowed]:
-        """Put an adapter into force for the body of a ``with``; one that is not resident is loaded into the scratch place.
+        """Put an adapter into force for the body of a ``with``; one that is not resident takes the scratch place.
 
         ``wait_s`` is what the load, and putting it into force, took: what the request waited for memory.
         """
