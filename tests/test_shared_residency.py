@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -479,7 +480,21 @@ def test_what_is_told_is_bounded(tmp_path):
     assert 0 < group.leaders()[0].stats()["heard"] <= 512
     wide = Router(LinUCB(2, 4096, rng=0), Static(["0"]), 0.1)
     wide.join(FileStore(tmp_path / "wide"), background=False)
-    assert wide._planner.shared._requests.maxlen == 8
+    assert wide._planner.shared._outbox.requests.maxlen == 8
+
+
+def test_a_store_that_was_flushed_is_told_everything_again(tmp_path):
+    server = Server(2)
+    group = Group(tmp_path, server, lambda: LRU(2), count=2)
+    group.turn(times=2)
+    shutil.rmtree(tmp_path / "replicas")
+    group.turn(times=2)
+    assert len(group.leaders()) == 1 and {"~lease", "~resident"} <= set(FileStore(tmp_path).index())
+    follower = next(router for router in group.workers if router not in group.leaders())
+    for arm in ("e", "f"):
+        serve(follower, arm)
+        group.turn(1.1, times=2)
+        assert arm in server.loaded and group.agree()
 
 
 def test_arms_that_come_and_go(tmp_path):
@@ -622,3 +637,23 @@ def test_hits_of_three_processes_are_those_of_the_server(tmp_path, kind):
             worker.process.communicate(timeout=60.0)  # the end of its input is its end
         server.shutdown()
         server.server_close()
+
+
+def test_compaction_takes_what_a_worker_told_of_its_residency_along(tmp_path):
+    server = Server(2)
+    group = Group(tmp_path, server, lambda: LRU(2))
+    group.turn(times=2)
+    follower = next(router for router in group.workers if router not in group.leaders())
+    at = group.workers.index(follower)
+    serve(follower, "d")
+    group.turn(1.1, times=2)
+    gone = group.replicas[at].id
+    store = FileStore(tmp_path)
+    assert f"~worker:{gone}" in store.index()
+    del group.workers[at], group.replicas[at]
+    follower.close()
+    group.turn(1.1, times=2)
+    assert group.replicas[0].compact([gone])
+    assert not [name for name in store.index() if name.endswith(gone)]
+    group.turn(1.1, times=2)
+    assert group.agree()

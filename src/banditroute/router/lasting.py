@@ -86,10 +86,10 @@ class Lasting:
     def join(
         self,
         store: StateStore,
-        *,
-        sync_s: float,
         share_decisions: bool,
         share_residency: bool | str,
+        *,
+        sync_s: float,
         background: bool,
     ) -> Replica:
         """Take a place among the replicas of a store; after a failure everything is as it was."""

@@ -136,7 +136,7 @@ class Planner:
         if self.reconciler is not None:
             self._own = False
             try:
-                self.reconciler.followed(names)
+                self.reconciler.picture.followed(names)
             finally:
                 self._own = True
 
@@ -157,9 +157,10 @@ class Planner:
 
     def _confirmed(self, name: str, resident: bool) -> None:
         with self._parts.lock:
-            wanted = self._residence.desired.mask.copy()
+            desired = self._residence.desired
+            changes = desired.page_ins + desired.evictions
             self._residence.confirm(name, resident, self._own)
-            if (wanted != self._residence.desired.mask).any():
+            if desired.page_ins + desired.evictions != changes:
                 self.wanted()
         if self.shared is not None:
             self.shared.changed()

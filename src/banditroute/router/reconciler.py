@@ -17,6 +17,7 @@ from banditroute.records import AdapterBackend, Capabilities
 from banditroute.router.adapters import Action, Adapters, Pause, Progress
 from banditroute.router.backends import CarryOut, as_backend
 from banditroute.router.conversation import Conversation
+from banditroute.router.picture import Picture
 
 __all__ = ["Reconciler"]
 
@@ -97,14 +98,13 @@ class Reconciler:
         self.call_timeout_s = call_timeout_s
         self.period_s = check.finite("period_s", period_s, low=0.0, open_low=True)
         self.retry_s = check.finite("retry_s", retry_s, low=0.0, open_low=True)
-        self._confirm, self._clock = confirm, clock
-        self._adapters = Adapters()
+        self._clock, self._adapters = clock, Adapters()
         self._away = Pause()  # of the server as a whole
         self._counts = self._server.counts
+        self.picture = Picture(self.backend, self._adapters, confirm, self._server)
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
-        self._due, self._news, self._closed = -inf, False, False
-        self._acts = True  # whether the last step could do more than ask
+        self._due, self._news, self._closed, self._acts = -inf, False, False, True
         self.used: Callable[[str], object] = lambda name: (
             None
         )  # told of each load and touch: a use at the server
@@ -116,7 +116,7 @@ class Reconciler:
     def _fresh_locks(self) -> None:
         self._server.begin()
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # of the state; never held while the backend or `confirm` is called
+        self._lock = self.picture.lock = threading.Lock()  # of the state; not held while others are called
         self._turn = threading.Lock()
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class Reconciler:
             self._away = Pause()
             self._wake()
         for name in self.actual:
-            self._set(name, False)
+            self.picture.change(name, False)
 
     def _wake(self) -> None:
         """Have the next step do something, unless the server is away; the lock is held."""
@@ -190,37 +190,15 @@ class Reconciler:
 
     def served(self, name: str) -> None:
         """See a request sent to an adapter at a server that displaces: what it changed there is confirmed."""
-        follow = getattr(self.backend, "served", None)
-        if follow is None:
-            return
-        try:
-            for other, resident in follow(name):
-                if self._set(other, resident) and resident:
-                    self._counts["loads"] += 1
-        except (Exception, SystemExit) as error:
-            self._server.note("served", error)
+        self.picture.served(name)
 
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
-        news = self._set(name, resident)
+        news = self.picture.change(name, resident)
         if news:
             with self._lock:
                 self._wake()
         return news
-
-    def followed(self, names: Iterable[str]) -> None:
-        """See requests that others sent, in this order, at a server that displaces: what is left of it is confirmed."""
-        follow = getattr(self.backend, "served", None)
-        if follow is None:
-            return
-        net: dict[str, bool] = {}
-        try:
-            for name in names:
-                net.update(follow(name))
-        except (Exception, SystemExit) as error:
-            self._server.note("served", error)
-        for name, resident in net.items():
-            self._set(name, resident)
 
     def take_over(self, blocked: Mapping[str, tuple[int, float]]) -> None:
         """Go on where another worker stopped: with its pauses, and after a look at what the server holds."""
@@ -231,13 +209,8 @@ class Reconciler:
 
     def pauses(self) -> dict[str, tuple[int, float]]:
         """Return the failures of each adapter that will not load now, and the seconds until it is tried again."""
-        blocked, now = self.blocked(), self._clock()
         with self._lock:
-            found = {name: self._adapters.pauses.get(Action("ensure", name)) for name in blocked}
-        return {
-            name: (0, 0.0) if pause is None else (pause.failures, max(0.0, pause.until - now))
-            for name, pause in found.items()
-        }
+            return self._adapters.left(self._clock())
 
     @property
     def call_timeout_s(self) -> float:
@@ -386,13 +359,13 @@ class Reconciler:
             self._counts["loads"] += 1
             self.used(name)
             if victim is not None:
-                self._set(victim, False)
-            self._set(name, True)
+                self.picture.change(victim, False)
+            self.picture.change(name, True)
         elif what in ("evict", "forget"):
             self._counts["evictions"] += 1
             if what == "evict":
                 did.evicted.append(name)
-            self._set(name, False)
+            self.picture.change(name, False)
 
     def _failed(self, action: Action, outcome: Outcome, did: Progress, able: Capabilities) -> None:
         """Find out what a failure means: the server is away, the answer got lost, or the adapter is to blame."""
@@ -416,18 +389,17 @@ class Reconciler:
                 self._counts["loads"] += what == "ensure"
                 return
         if what in ("ensure", "evict") and not able.observe:
-            self._set(name, False)  # it may be there or not, and is not counted on
+            self.picture.change(name, False)  # it may be there or not, and is not counted on
         if what == "ensure":
-            self._tell(name, False)
+            self.picture.tell(name, False)
 
     def _stay_away(self, did: Progress) -> None:
         """Leave the server alone for a while: nothing that is wanted will load."""
         did.stop = True
         with self._lock:
             own = self._adapters
-            missing = (
-                own.desired.keys() - own.actual.keys() - {a.name for a in did.tried if a.what == "ensure"}
-            )
+            tried = {action.name for action in did.tried if action.what == "ensure"}
+            missing = own.desired.keys() - own.actual.keys() - tried
             self._counts["load_failures"] += len(missing)
             self._away.failed(self._clock(), self.retry_s, self.period_s)
 
@@ -478,7 +450,7 @@ class Reconciler:
             if able.observe:
                 self._asked_s = -inf
             elif outcome.value is True and what in ("ensure", "evict"):
-                self._set(name, what == "ensure")
+                self.picture.change(name, what == "ensure")
 
     # What is true.
 
@@ -500,31 +472,10 @@ class Reconciler:
             for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
                 own.dropped(name)
         for name, resident in changes:
-            self._set(name, resident)
+            self.picture.change(name, resident)
         return True
 
     def _verify(self, did: Progress) -> None:
         """Blame loads that the server denies, and what own loads displaced: there is no room for all that is wanted."""
         with self._lock:
-            own = self._adapters
-            lost = [n for n in {*did.loaded, *did.before} if n in own.desired and n not in own.actual]
-            for name in lost:
-                self._counts["load_failures"] += 1
-                own.failed(Action("ensure", name), self._clock(), self.retry_s)
-            if not lost:  # otherwise adapters that displace each other would each time seem to load well
-                for name in did.loaded:
-                    own.pauses.pop(Action("ensure", name), None)
-
-    def _set(self, name: str, resident: bool) -> bool:
-        with self._lock:
-            changed = self._adapters.follow(name, resident)
-            self._counts["changes"] += changed
-        if changed:
-            self._tell(name, resident)
-        return changed
-
-    def _tell(self, name: str, resident: bool) -> None:
-        try:
-            self._confirm(name, resident)
-        except (Exception, SystemExit) as error:
-            self._server.note("confirm", error)
+            self._counts["load_failures"] += self._adapters.verify(did, self._clock(), self.retry_s)

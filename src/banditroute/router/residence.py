@@ -150,7 +150,10 @@ class Residence:
         if changed:
             if resident and own:
                 self._books.load_price += float(self.loads[arm])
-            self.reprice()
+            # This one price alone: at a server that displaces, requests come this way.
+            there = self.actual.mask[arm]
+            self._table.fault.values[arm] = 0.0 if there else self.faults[arm] + self.controller.surcharge
+            self._table.live = False
         return changed
 
     def want(self, names: Iterable[str]) -> bool:

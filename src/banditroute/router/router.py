@@ -796,10 +796,8 @@ class Router(Changing):
         >>> int(two.policy.counts.sum())
         1
         """
-        return self._lasting.join(
-            store, sync_s=sync_s, share_decisions=share_decisions, share_residency=share_residency,
-            background=background,
-        )  # fmt: skip
+        share = share_decisions, share_residency
+        return self._lasting.join(store, *share, sync_s=sync_s, background=background)
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.

@@ -3,28 +3,17 @@
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Protocol
 
-import numpy as np
-
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
-from banditroute.durability.demand import (
-    REQUESTS,
-    Requests,
-    Word,
-    packed_requests,
-    read_requests,
-    read_word,
-    word_row,
-)
+from banditroute.durability.demand import REQUESTS, Word, read_requests, read_word
 from banditroute.durability.shared_residency import Rows, SharedResidency, SharedSet
-from banditroute.durability.stores import order
 from banditroute.errors import SnapshotError
 from banditroute.records import StateStore
+from banditroute.router.outbox import Outbox
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
 from banditroute.router.residence import Residence
@@ -38,12 +27,9 @@ LEASE_S = 10.0
 FAST_S = 0.02  # between rounds where requests change what the server holds, and while plans do
 CALM_S = 0.25  # between rounds otherwise
 LIVELY_S = 10.0  # after a change, until another is not to be expected
-SAMPLE, SAMPLE_BYTES = 256, 1 << 18  # of requests told in a round: at most so many, of so many bytes together
 HOLD = 64  # requests taken in for one hold of the lock
-NEWS = 64  # things told from outside that are kept to be told on
 PATIENCE = 3.0  # leases that a worker of other settings leaves the place to those that agree with each other
 SLACK = 2.0  # times the time limit of a call that a step may take before another worker takes over
-LEAP = 1 << 20  # beyond the numbers of the uses that an earlier life may have told last
 QUIET_S = 60.0  # between words of that in the log
 
 
@@ -70,7 +56,7 @@ class SharedPlanning:
     """One worker among those of a server: it plans for all of them while it has the lease, and follows otherwise.
 
     All calls of the store are made by `exchange`, on a thread. The worker that plans shows its controller the requests
-    of the others, as far as they are told (the last `SAMPLE` of a round), and tells the sets, what will not load, and
+    of the others, as far as they are told (the last 256 of a round), and tells the sets, what will not load, and
     its settings. The others take over what it tells. Where the server displaces by requests, all tell when they used
     which adapter last and follow the common order of uses.
 
@@ -112,19 +98,14 @@ class SharedPlanning:
         self.store = SharedResidency(store, name(), server=server, lease_s=lease_s or LEASE_S, clock=clock)
         self.uses = Uses(clock)
         self._turn = threading.Lock()
-        size = max(1, min(SAMPLE, SAMPLE_BYTES // (8 * max(1, parts.policy.dim))))
-        self._requests: deque[tuple[str, Floats, bool]] = deque(maxlen=size)
-        self._news: deque[tuple[int, str, bool]] = deque(maxlen=NEWS)
-        self._told = 0  # number of the last news
+        self._outbox = Outbox(parts, self.uses, sync_s, clock)
         self._signs = (clock(), True)  # when the planner was last seen, and whether it was idle then
         self._leads = self._followed = self._begun = False
         self._known: SharedSet | None = None  # what was told last, by this worker or to it
         self._heard: dict[str, int] = {}  # the last news of each other worker that is in the picture
         self._versions: dict[str, int] = {}  # of the requests of the others as last seen
         self._eligible: set[str] | None = set()  # elsewhere, since the last plan; None for all
-        self._seq = self._version = 0
-        self._next_requests = self._next_told = -inf
-        self._last: Word | None = None
+        self._next_told = -inf
         self._disagrees = False
         self.errors = self.refused = 0
         self._next_word = -inf
@@ -164,7 +145,7 @@ class SharedPlanning:
 
     def sent(self, name: str, context: Floats, hit: bool) -> None:
         """See a request sent here; the lock is held."""
-        self._requests.append((name, context, hit))
+        self._outbox.requests.append((name, context, hit))
         if self.uses.on:
             self.uses.mark(name)
             if not hit:  # it displaces another
@@ -173,8 +154,7 @@ class SharedPlanning:
     def news(self, name: str, resident: bool) -> None:
         """Tell the others what this worker was told from outside; the lock is held."""
         if not self._leads:  # otherwise they learn it from what this one tells
-            self._told += 1
-            self._news.append((self._told, name, resident))
+            self._outbox.tell_on(name, resident)
 
     def eligible(self) -> list[str] | None:
         """Return which arms were allowed elsewhere since the last call, None for all; the lock is held."""
@@ -218,7 +198,7 @@ class SharedPlanning:
         store.me = self._name()
         rows = store.rows()
         if not self._begun:
-            self._begin(rows)
+            self._outbox.begin(store.row, rows.get(store.row))
         reconciler = self._planner.reconciler
         self.uses.on = reconciler is not None and reconciler.follows_requests
         told = store.believed(rows)
@@ -230,6 +210,8 @@ class SharedPlanning:
         if alive and store.plans(rows, patience=patience):
             if not self._leads:
                 self._take_over(told)
+            if told is None:  # the store was flushed
+                self._known = None
             self._hear(rows)
             self._tell()
         else:
@@ -237,17 +219,8 @@ class SharedPlanning:
             self._follow(told)
             self._hear(rows, plan=False)
         self._begun = True
-        self._publish()
-
-    def _begin(self, rows: Rows) -> None:
-        """Go on with the numbers of an earlier life under this name."""
-        raw = rows.get(self.store.row)
-        self._seq = max(self._seq, order(raw)[0])
-        before = read_word(raw)
-        if before is not None:
-            self._version = before.requests
-            self._told = max((number for number, _, _ in before.news), default=0)
-            self.uses.begin(max((number for number, _ in before.uses.values()), default=0) + LEAP)
+        inserts = self._known is not None and self._known.inserts
+        self._outbox.publish(store.store, store.row, listened=not self._leads, now=inserts)
 
     def _alive(self) -> bool:
         """Whether the planner here does its work: it was seen within the length of a lease, or of a long call."""
@@ -291,7 +264,7 @@ class SharedPlanning:
             if planner.reconciler is not None:
                 planner.reconciler.take_over({} if told is None else told.blocked)
             self._heard = {} if told is None else dict(told.heard)
-            self._news.clear()
+            self._outbox.news.clear()
             self._known, self._leads = None, True
             planner.wanted()
             self._parts.books.due = 0.0
@@ -312,7 +285,7 @@ class SharedPlanning:
                 self._followed = True
             else:
                 known = told.heard.get(self.store.me, 0)
-                ahead = {name for number, name, _ in self._news if number > known}
+                ahead = {name for number, name, _ in self._outbox.news if number > known}
                 changes = [(n, n in told.actual) for n in names if n not in ahead]
                 for name, resident in sorted(
                     changes, key=lambda change: change[1]
@@ -421,36 +394,6 @@ class SharedPlanning:
         else:
             self._leads = False
 
-    def _publish(self) -> None:
-        parts, now = self._parts, self._clock()
-        requests = None
-        inserts = self._known is not None and self._known.inserts
-        with parts.lock:
-            books = parts.books
-            if self._requests and not self._leads and (inserts or now >= self._next_requests):
-                taken = list(self._requests)
-                requests = _requests(taken)
-                self._next_requests = now + self._sync_s
-            if requests is not None or self._leads:
-                self._requests.clear()
-            eligible = None
-            if books.masked and books.masked == books.index - books.planned:
-                eligible = [
-                    n for n, allowed in zip(parts.arms.names, parts.arms.offered, strict=True) if allowed
-                ]
-            news, uses = tuple(self._news), self.uses.told() if self.uses.on else {}
-        version = self._version + (requests is not None)
-        word = Word(uses, news, eligible, version)
-        if self._last is not None and _alike(word, self._last):
-            return
-        self._seq += 1
-        given = {} if requests is None else {REQUESTS: packed_requests(version, requests)}
-        lacking = self.store.store.put(self.store.row, word_row(self._seq, word), given)
-        self._version, self._last = version, word
-        if lacking:  # the store was flushed: those requests are gone
-            self._version += 1
-            self._last = None
-
     # The end.
 
     def close(self, timeout_s: float = 5.0) -> bool:
@@ -478,17 +421,3 @@ class SharedPlanning:
             "residency_disagrees": int(self._disagrees),
             "heard": self._parts.books.heard,
         }
-
-
-def _requests(taken: list[tuple[str, Floats, bool]]) -> Requests:
-    names = tuple(dict.fromkeys(name for name, _, _ in taken))
-    place = {name: i for i, name in enumerate(names)}
-    arms = np.array([place[name] for name, _, _ in taken], dtype=np.int64)
-    contexts = np.array([x for _, x, _ in taken], dtype=np.float64)
-    return Requests(names, arms, contexts, np.array([hit for _, _, hit in taken], dtype=np.bool_))
-
-
-def _alike(word: Word, last: Word) -> bool:
-    """Whether nothing is new: ages go on by themselves."""
-    numbers = [{name: number for name, (number, _) in one.uses.items()} for one in (word, last)]
-    return numbers[0] == numbers[1] and word._replace(uses={}) == last._replace(uses={})

@@ -39,6 +39,7 @@ METRICS: dict[str, Metric] = {
             dropped: Answers that taught nothing: their arm is gone or in quarantine.
             forced: Decisions whose arm the residency controller chose, to explore it.
             page_ins: Arms that were made resident.
+            passed_through: Requests whose arm was loaded for them alone.
             load_price: Price of making arms resident, reward units.
             spend: Cost of the calls whose rewards were learned, as it was told with them.
             plan_failures: Residency plans that raised; the old set served on.
@@ -66,6 +67,9 @@ METRICS: dict[str, Metric] = {
             parts_refused: Evidence of other replicas that disagrees or is damaged, and was not taken.
             fenced: Times another process was found under the name of this replica.
             replica_lost: Evidence of other replicas that is gone from the store.
+            heard: Requests of other workers that the residency controller was shown.
+            residency_errors: Rounds in which residency could not be shared because the store failed.
+            residency_refused: Requests of other workers that were damaged or of another shape.
             bases_dropped: Sums in the store that could not be reconciled after it was flushed.
             arm_decisions: Decisions for the arm.
             arm_learned: Rewards learned of the arm.
@@ -85,6 +89,8 @@ METRICS: dict[str, Metric] = {
             pending: Decisions that await feedback.
             epoch: Residency plans so far.
             hit_rate: Share of decisions whose arm was resident.
+            plans_residency: 1 for the worker that plans for all of its server.
+            residency_disagrees: 1 where the worker that plans has another capacity, other sizes or pins.
             desired: Adapters that should be loaded.
             actual: Adapters that the server confirmed.
             blocked: Adapters whose loading is put off because it failed.
