@@ -297,6 +297,11 @@ class Policy(Border, ABC):
         """How many features each candidate of a request brings; None where requests bring none (`CandidatePolicy`)."""
         return None
 
+    @property
+    def scales(self) -> bool:
+        """Whether a reward seen with chance p is learned by what was kept times p: means are linear in that."""
+        return False
+
     def learns_of(self, name: str) -> bool:
         """Whether `update` takes a reward of a name that is no arm, with what was kept of a candidate."""
         return False

@@ -342,6 +342,11 @@ class FeaturedPolicy(ArrayPolicy):
         """Whether this is an arm, and there is a function of features."""
         return self.features is not None and name in self.positions
 
+    @property
+    def scales(self) -> bool:
+        """Whether means are linear in context and features together: not in their products."""
+        return not self.interactions
+
     def learns_of(self, name: str) -> bool:
         """Whether `update` takes a reward of this name: of any, for guests teach what is shared."""
         return bool(name)

@@ -351,6 +351,11 @@ class LinearPolicy(LinearSums):
         """How a choice follows from the index."""
         return mixed("plays the largest index, ties split evenly", float(self.buffer[layout.H_MIX]))
 
+    @property
+    def scales(self) -> bool:
+        """True: means are linear in the context."""
+        return True
+
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
         mix = self.buffer[layout.H_MIX]

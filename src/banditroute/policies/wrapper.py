@@ -104,6 +104,11 @@ class Wrapper(Policy):
         """How a choice of the base follows."""
         return self.base.rule
 
+    @property
+    def scales(self) -> bool:
+        """Whether the base does."""
+        return self.base.scales
+
     def playable(self, x: ArrayLike) -> NDArray[np.bool_] | None:
         """Return which arms the base can play."""
         return self.base.playable(x)

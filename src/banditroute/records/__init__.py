@@ -7,6 +7,7 @@ from banditroute.records.decision import (
     Origin,
     Parts,
     Pending,
+    Ranking,
     Recalled,
     Request,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Parts",
     "Pending",
     "PriceRow",
+    "Ranking",
     "Recalled",
     "Request",
     "SlicedHost",

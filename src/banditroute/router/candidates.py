@@ -95,26 +95,26 @@ class CandidatePath:
                 offers, rows = shown.total, Parts(names, shown.rows)
             place, propensity = policy.choose_candidate(request.x, names, z, offers)
             check_name(names[place])
-            return self._booked(request, names[place], int(places[place]), z[place], propensity, rows, key)
+            kept = policy.kept_candidate(request.x, z[place])
+            return self.booked(request, names[place], int(places[place]), kept, propensity, rows, key)
 
-    def _booked(
+    def booked(
         self,
         request: Request,
         name: str,
         arm: int,
-        features: Floats,
+        kept: Floats,
         propensity: float,
         rows: Parts | None,
         key: int | None,
     ) -> Decision:
-        """Book a choice of one candidate, an arm or, where that is -1, a guest."""
+        """Book a choice of one candidate, an arm or, where that is -1, a guest; the lock must be held."""
         parts, requests = self._parts, self._requests
         books, arms, extras = parts.books, parts.arms, request.extras
         assert extras is not None
         hit = True
         if self._planner is not None and arm >= 0:
             _, _, hit, _ = self._planner.served(request.x, None, Choice(arm, propensity), True)
-        kept = self.policy().kept_candidate(request.x, features)
         books.index += 1
         books.hits += hit
         if arm >= 0:

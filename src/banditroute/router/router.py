@@ -32,6 +32,7 @@ from banditroute.router.host import RouterHost
 from banditroute.router.lasting import Lasting
 from banditroute.router.ledger import decision_key
 from banditroute.router.limits import RewardLimits
+from banditroute.router.lists import ListPath, Rewards
 from banditroute.router.ownership import give_back, take_over
 from banditroute.router.planner import Planner, Where
 from banditroute.router.request_path import RequestPath
@@ -116,29 +117,9 @@ class Router(Changing):
     """
 
     __slots__ = (
-        "__weakref__",
-        "_arms",
-        "_books",
-        "_clock",
-        "_features",
-        "_kept",
-        "_lasting",
-        "_ledger",
-        "_limits",
-        "_listeners",
-        "_planner",
-        "_residence",
-        "_select",
-        "_select_priced",
-        "_table",
-        "_wide",
-        "backend",
-        "maintenance",
-        "paging",
-        "policy",
-        "recorder",
-        "residency",
-        "switching",
+        "__weakref__", "_arms", "_books", "_clock", "_features", "_kept", "_lasting", "_ledger",
+        "_limits", "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "_wide", "backend",
+        "maintenance", "paging", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
 
     def __init__(
@@ -188,7 +169,8 @@ class Router(Changing):
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
-        self._wide = CandidatePath(parts, self._requests, self._planner)
+        wide = CandidatePath(parts, self._requests, self._planner)
+        self._wide = ListPath(parts, self._requests, wide, self._feedback.cancel)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
         self._lasting = Lasting(host, self._planner)
@@ -232,6 +214,7 @@ class Router(Changing):
         id: int | str | None = None,
         version: int | None = None,
         candidates: Candidates | None = None,
+        k: int | Sequence[float] | None = None,
     ) -> Decision:
         """Choose the arm that serves a request.
 
@@ -258,11 +241,15 @@ class Router(Changing):
             What may serve this request, with its features now; another set each time, and names that are no arms. Needs
             a `CandidatePolicy`. Names that are arms pay what the arms pay and have their own statistics; masks and
             prices by position then mean places among the candidates. Nothing is forced.
+        k : int or sequence of float, optional
+            A list of so many arms, best first, as one `Ranking`; fewer where fewer are open. One place, each with the
+            same probability, is chosen as one arm would be, all others by mean less price. Numbers in (0, 1] say how
+            likely each place is looked at: the position model of clicks. Each place counts as a decision.
 
         Returns
         -------
         Decision
-            Keep its ``id``: `update` answers it.
+            Keep its ``id``: `update` answers it. With `k` it is a `Ranking`.
 
         Raises
         ------
@@ -277,10 +264,9 @@ class Router(Changing):
         """
         if self._features is not None:
             x = self._features(x)
-        if candidates is not None:
-            return self._wide.select(
-                x, candidates, eligible, prices, protected, weights, session, id, version
-            )
+        if candidates is not k:  # one test for both: on the plain path they are None
+            said = (eligible, prices, protected, weights, session, id, version)
+            return self._wide.select(x, candidates, k, *said)
         with self._lock:
             books = self._books
             index = books.index
@@ -304,11 +290,8 @@ class Router(Changing):
                     self._select(context) if effective is None else self._select_priced(context, effective)
                 )
             else:
-                if id is not None:
-                    key = decision_key(id)
-                    first = self._requests.repeated(key)
-                    if first is not None:
-                        return first
+                if id is not None and (first := self._requests.repeated(key := decision_key(id))) is not None:
+                    return first
                 extras, effective = self._requests.priced(
                     context, at, eligible, prices, protected, weights, session, version
                 )
@@ -399,7 +382,7 @@ class Router(Changing):
         with self._lock:
             made, blocked = None, frozenset() if self._planner is None else self._planner.blocked()
             if candidates is not None:
-                return self._wide.explain(
+                return self._wide.candidates.explain(
                     [] if x is None else x, candidates, eligible, prices, weights, session, blocked
                 )
             if id is None:
@@ -413,7 +396,7 @@ class Router(Changing):
     def update(
         self,
         decision_id: int | str,
-        reward: float,
+        reward: float | Rewards,
         cost: float | None = None,
         seconds: float | None = None,
         failed: bool = False,
@@ -425,8 +408,9 @@ class Router(Changing):
         ----------
         decision_id : int or str
             ``Decision.id``, its decimal digits, or the caller's own id.
-        reward : float
-            Finite; the higher the better.
+        reward : float, or for a list a mapping of str to float or a sequence
+            Finite; the higher the better. Of a list: by arm, or one for each place; None withdraws a place, and one
+            that is left out still awaits its reward. A list of one place takes a number, or a mapping.
         cost, seconds : float, optional
             What the call did cost and how long it took, >= 0, for the terms that ask.
         failed : bool
@@ -452,6 +436,9 @@ class Router(Changing):
         -----
         Waits for the lock; with shared decisions, for the store where another worker made the decision.
         """
+        if type(reward) is not float and isinstance(reward, Mapping | list | tuple):
+            told = {"cost": cost, "seconds": seconds, "failed": failed, "source": source}
+            return self._wide.update(self.update, decision_id, reward, **told)
         with self._lock:
             books, ledger = self._books, self._ledger
             if books.barred:
@@ -521,13 +508,15 @@ class Router(Changing):
             if self._books.barred:
                 self._books.refuse()
             key = decision_key(decision_id)
-            if key not in self._ledger.pending:
+            waiting = [one for one in self._wide.places(key) if one in self._ledger.pending]
+            if not waiting:
                 if key not in self._ledger.closed:
                     raise UnknownDecision(
                         f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
                     )
                 return False
-            self._feedback.cancel(key)
+            for one in waiting:  # of a list all places
+                self._feedback.cancel(one)
             return True
 
     def after_fork(self) -> None:

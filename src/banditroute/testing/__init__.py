@@ -35,6 +35,7 @@ from banditroute.testing.learning import (
     online_equals_batch,
 )
 from banditroute.testing.material import Factory
+from banditroute.testing.ranking import lists_explore_one_place
 from banditroute.testing.sharing import (
     evidence_adds_up,
     forgotten_arms_start_cold,
@@ -72,6 +73,7 @@ __all__ = [
     "feedback_order_does_not_matter",
     "forgotten_arms_start_cold",
     "free_residency_changes_nothing",
+    "lists_explore_one_place",
     "online_equals_batch",
     "propensities_are_a_distribution",
     "propensity_is_the_frequency",
@@ -106,6 +108,7 @@ CHECKS: tuple[Callable[[Factory], bool], ...] = (
     forgotten_arms_start_cold,
     reseeded_policies_draw_apart,
     explanations_add_up,
+    lists_explore_one_place,
 )
 
 
