@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from banditroute import LRU, LinUCB, Polar, Router
+from banditroute import LRU, FileStore, LinUCB, Polar, Router
 from banditroute._core.kernels import layout
 from banditroute.durability import snapshots
 from banditroute.policies import linear, linear_evidence, linear_slices
+from banditroute.policies.linear_evidence import EvidenceDraft
 from banditroute.policies.linear_state import LinearState
 from banditroute.router import ledger, ledger_state
 from storms import Storm, same, terms
@@ -319,3 +320,63 @@ def test_pending_decisions_are_no_work_for_the_collector():
     gc.collect()
     entries = router.parts.ledger.pending.values()
     assert found == 0 and not any(gc.is_tracked(entry) for entry in entries)
+
+
+@pytest.mark.parametrize("name", ["LinUCB", "LinUCB-textbook", "LinUCB-forgetting", "LinTS", "DiagLinUCB"])
+def test_evidence_that_was_drafted_is_evidence_that_was_set(name):
+    """To the last bit, also while a copy is under way, which it leaves as it was."""
+    rng = np.random.default_rng(5)
+    source, one = POLICIES[name](0), POLICIES[name](1)
+    for i in range(37):
+        source.update(i % 4, np.abs(rng.standard_normal(3)), float(rng.random()), at=i)
+        one.update(i % 3, np.abs(rng.standard_normal(3)), float(rng.random()), at=i)
+    one.state.buffer[layout.H_REFRESH] = source.state.buffer[layout.H_REFRESH] = 1e6
+    other, total = one.copy(), source.evidence("1")
+    want = other.to_state()
+    slices = one.capture_slices()
+    next(slices)
+    draft = one.draft_evidence("1", total)
+    draft.derive()
+    assert draft.apply()
+    *_, found = slices
+    assert same(found, want)
+    other.set_evidence("1", total)
+    assert same(one.to_state(), other.to_state())
+
+
+def test_a_draft_is_refused_where_what_it_was_derived_from_has_changed():
+    def drafted(change):
+        policy = LinUCB(["a", "b", "c"], 2, alpha=0.3, ridge=1.0, prior="pooled", rng=0)
+        policy.update("a", [1.0, 0.5], 1.0)
+        draft = policy.draft_evidence("b", policy.evidence("a"))
+        draft.derive()
+        change(policy)
+        before = policy.to_state()
+        return draft.apply(), same(policy.to_state(), before)
+
+    def refresh(policy):
+        policy.refresh()
+
+    assert drafted(lambda policy: None) == (True, False)
+    assert drafted(refresh) == (False, True)
+    assert drafted(lambda policy: policy.add_arm("d")) == (True, False)  # moves no other arm
+    assert drafted(lambda policy: policy.remove_arm("a")) == (False, True)
+
+
+def test_rewards_that_come_while_a_total_is_derived_are_in_it(tmp_path, monkeypatch):
+    """A total that is out of date is formed anew, and in one go when rewards keep coming."""
+    router = Router(LinUCB(2, 2, alpha=0.3, ridge=1.0, prior=None, rng=0))
+    replica = router.join(FileStore(tmp_path), background=False)
+    derive, came = EvidenceDraft.derive, []
+
+    def late(draft):
+        derive(draft)
+        came.append(router.update(router.select([1.0, 0.0], eligible=["0"]).id, 1.0))
+
+    router.update(router.select([1.0, 0.0], eligible=["0"]).id, 1.0)
+    monkeypatch.setattr(EvidenceDraft, "derive", late)
+    replica.sync()
+    assert came == [True] * 3
+    assert router.policy.counts.tolist() == [4, 0]
+    assert router.policy.moment[0].tolist() == [4.0, 0.0]
+    assert same(({}, router.policy.evidence("0").buckets[0]), ({}, replica.me.evidence.own["0"].buckets[0]))

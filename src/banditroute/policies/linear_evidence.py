@@ -13,14 +13,29 @@ from banditroute._core.kernels.tally import credit
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Compiled, Policy, Utilities
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
+from banditroute.policies.linear_draft import SUMS, ArmDraft
 from banditroute.policies.linear_slices import StateCopy, changing
 from banditroute.policies.linear_state import LinearState
 
-__all__ = ["LinearSums"]
+__all__ = ["EvidenceDraft", "LinearSums"]
 
 HELD = 32_768  # numbers copied while the lock is held: some 20 microseconds
-SUMS = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
 AGES = np.array([0.0, 1.0, 1.0])  # a count does not age
+
+
+class EvidenceDraft:
+    """Evidence on an arm of a linear policy on its way in; see `DraftingPolicy`."""
+
+    def __init__(self, policy: "LinearSums", arm: str, generation: int, draft: ArmDraft) -> None:
+        self._policy, self._arm, self._generation, self._draft = policy, arm, generation, draft
+
+    def derive(self) -> None:
+        """Derive what follows from the evidence, without the lock."""
+        self._draft.derive()
+
+    def apply(self) -> bool:
+        """Put it in place, with the lock held; False where too much has changed."""
+        return self._policy.take_draft(self._arm, self._generation, self._draft)
 
 
 class LinearSums(Policy):
@@ -311,6 +326,31 @@ class LinearSums(Policy):
         if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
             changing(state)
             refresh.refresh(s)
+
+    def draft_evidence(self, arm: str, total: ArmEvidence) -> EvidenceDraft | None:
+        """Begin what `set_evidence` does, so that the rebuild needs no lock; None where other arms would change too."""
+        a, empty = self.index(arm), self.empty_evidence()
+        newest = max(total.buckets, default=0)
+        flat(total, empty, newest)
+        s = self.buffer
+        if type(self).set_evidence is not LinearSums.set_evidence or (self.span and newest > self.bucket):
+            return None
+        sums = flat(self.aged(total, self.bucket), empty, self.bucket)
+        learned = s[layout.H_LEARNED] - self.state.arm[a, layout.A_COUNT] + sums["sums"][0]
+        if learned >= s[layout.H_REFRESH]:
+            return None
+        return EvidenceDraft(self, arm, total.generation, ArmDraft(self.state, a, sums))
+
+    def take_draft(self, arm: str, generation: int, draft: ArmDraft) -> bool:
+        """Put the derived numbers of an arm in place; False where they do not hold any more."""
+        state, s = self.state, self.buffer
+        counts = state.arm[:, layout.A_COUNT]
+        learned = counts.sum() - counts[draft.arm] + draft.count
+        if self.positions.get(arm) != draft.arm or learned >= s[layout.H_REFRESH] or not draft.apply(state):
+            return False
+        s[layout.H_LEARNED] = counts.sum()
+        self.set_generation(arm, generation)
+        return True
 
     def credit(
         self, evidence: ArmEvidence, x: Floats, reward: float, weight: float = 1.0, at: int = 0

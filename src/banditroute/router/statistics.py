@@ -7,7 +7,7 @@ from banditroute.router.parts import RouterParts
 
 __all__ = ["arm_stats", "router_stats"]
 
-STALE = 512  # decisions that may expire in one call: about a millisecond
+STALE = 128  # decisions that may expire in one call: about a millisecond with a journal
 
 
 def router_stats(parts: RouterParts) -> dict[str, Any]:
