@@ -131,6 +131,15 @@ def test_rows_in_a_loop_are_the_kernel_over_rows(rng):
     assert np.array_equal(one.state.cov, many.state.cov)
 
 
+def test_rows_at_once_leave_the_first_alpha_of_the_loop():
+    one, many = LinUCB(3, 1, rng=0), LinUCB(3, 1, rng=0)
+    rewards = [20.0, 30.0, -10.0, 5.0, 7.0]
+    for reward in rewards:
+        one.update(1, [1.0], reward)
+    many.update_batch(np.ones((5, 1)), [1] * 5, rewards)
+    assert one.alpha == many.alpha == 20.0
+
+
 def test_an_arm_that_rounding_has_worn_is_inverted_anew(rng):
     policy = LinUCB(2, 16, alpha=0.3, ridge=1.0, prior=None, rng=0)
     policy.buffer[layout.H_BUDGET] = 1000.0

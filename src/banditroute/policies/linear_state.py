@@ -298,7 +298,7 @@ class LinearState:
             self.buffer[[layout.H_STAGE, layout.H_ROW, layout.H_SHIFT]] = 0.0, 0.0, -1.0
 
     def notice(self, rows: Floats, rewards: Floats) -> None:
-        """Remember the range of the rewards and which components never change, as the kernel does row by row."""
+        """Remember the range of rewards, the first alpha and what never changes, as the kernel does row by row."""
         s, level = self.buffer, self.level[: self.dim]
         if s[layout.H_SEEN] == 0.0:
             s[[layout.H_SEEN, layout.H_LOW, layout.H_HIGH]] = 1.0, rewards[0], rewards[0]
@@ -306,6 +306,9 @@ class LinearState:
         s[layout.H_LOW] = min(s[layout.H_LOW], rewards.min())
         s[layout.H_HIGH] = max(s[layout.H_HIGH], rewards.max())
         level[(rows != level).any(axis=0)] = 0.0
+        reach = max(s[layout.H_HIGH], 0.0) - min(s[layout.H_LOW], 0.0)
+        if s[layout.H_AUTO] > 0.0 and s[layout.H_LEARNED] < layout.FIRST_REFRESH and reach > 0.0:
+            s[layout.H_ALPHA] = layout.FIRST_ALPHA * reach
 
     def doubt_levels(self, arm: int) -> None:
         """Take for changing what was not the same in contexts that were learned elsewhere, by their mean square."""
