@@ -7,9 +7,9 @@ loads in 5 ms, loses adapters, refuses, raises and stalls at random; with that a
 worker over files; and with a server that displaces by requests, so that every request is told to its model. Blocks
 alternate, so that all meet the same machine, and each call is timed by `perf_counter_ns` with the garbage collector
 off. Sharing is measured against a Router that has joined a store and has no server: what a store costs is another
-matter. With a `rate` the loop asks so many times a second instead of as fast as it can. The figure is the lower
-quartile over blocks of their p99: on a shared machine the rest tells of other processes. The exit status is 1 where
-that of a server, shared or not, is more than 1.2 times that without one. The server that displaces has no such bound: half of these
+matter. With a `rate` the loop asks so many times a second, not as fast as it can. The figure is the lower quartile
+over blocks of their p99: on a shared machine the rest tells of other processes. The exit is 1 where that of a server,
+shared or not, is more than 1.2 times that without one. The server that displaces has no such bound: half of these
 requests make it load, and each of those changes the picture and the prices before it is answered.
 """
 

@@ -107,6 +107,8 @@ class Lasting:
             self._host, policy, store,
             sync_s=sync_s, share_decisions=share_decisions, background=background, member=before,
         )  # fmt: skip
+        if self._planner is not None and share_residency is not False:
+            self._planner.hold()
         with parts.lock:
             self._host.follow(None)
             parts.listeners.add(new)
@@ -151,8 +153,9 @@ class Lasting:
         with parts.lock:
             parts.listeners.remove(replica)
             parts.claims = self.replica = None
-            if self._planner is not None and self._planner.shared is not None:
-                self._planner.shared.close(1.0)
+            if self._planner is not None:
+                if self._planner.shared is not None:
+                    self._planner.shared.close(1.0)
                 self._planner.share(None)
             self._host.follow(before)
             parts.rearm()

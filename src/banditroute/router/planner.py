@@ -95,7 +95,7 @@ class Planner:
                 self._begin_soon(self.reconciler)
         self._thread = self._background()
 
-    def _begin_soon(self, reconciler: Reconciler, delay_s: float = LOOK_S) -> None:
+    def _begin_soon(self, reconciler: Reconciler, delay_s: float = 0.02) -> None:
         """Make the first step on a thread of its own, unless a request has by then: adapters load before any comes."""
 
         def begin() -> None:
@@ -116,6 +116,10 @@ class Planner:
         if shared is None and self.reconciler is not None:
             self.reconciler.used, self.reconciler.allowed = lambda name: None, lambda: True
         self._parts.books.due = 0.0
+
+    def hold(self) -> None:
+        """Leave the server alone for a while: this worker is about to `share` it."""
+        self._free_s = time.monotonic() + JOIN_S
 
     def leads(self) -> bool:
         """Whether this worker plans, and brings the server to its plan."""
@@ -303,7 +307,8 @@ class Planner:
     def recovered(self, alone: bool = True) -> None:
         """Assert a recovered set at the server, whatever it holds; one worker of several waits for its `share`."""
         if self.reconciler is not None:
-            self._free_s = -inf if alone else time.monotonic() + JOIN_S
+            if not alone:
+                self.hold()
             self.reconciler.invalidate()
             self.wanted()
             if alone:
