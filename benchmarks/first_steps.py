@@ -84,17 +84,13 @@ def walk(home):
         rows.append([name, lines, f"{wall:.0f}", f"{cpu:.0f}"])
         print(*rows[-1], sep="  ", flush=True)
 
-    step(
-        "an environment and `pip install .`",
-        2,
-        [sys.executable, "-m", "venv", str(home / "env")],
-        [*pip, str(ROOT)],
-    )
+    new = [sys.executable, "-m", "venv", str(home / "env")]
+    step("an environment and `pip install .`", 2, new, [*pip, str(ROOT)])
     step("a routed request, compilation included", count(request), [str(python), "request.py"])
+    step("`pip install '.[demo]'` and a notebook", 1, [*pip, f"{ROOT}[demo]", "ipykernel", "nbclient"])
     report = [str(python.parent / "banditroute"), *shell.split()[1:]]
     step("a report on a CSV of one's own", count(shell), report)
     assert (folder / "report.html").exists()
-    step("`pip install '.[demo]'` and a notebook", 1, [*pip, f"{ROOT}[demo]", "ipykernel", "nbclient"])
     step("a picture in a notebook", count(picture), [str(python), "book.py", "picture.py"])
     step("the same request once more", count(request), [str(python), "request.py"])
     return rows
