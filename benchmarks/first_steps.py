@@ -68,7 +68,7 @@ def busy():
 
 
 def walk(home):
-    """Take the steps in a fresh environment under `home`; return rows of step, lines, seconds and CPU seconds."""
+    """Take the steps in a fresh environment under `home`, and write down after each what it took."""
     request, shell, picture = blocks()
     folder, python = home / "work", home / "env" / "bin" / "python"
     folder.mkdir()
@@ -83,38 +83,36 @@ def walk(home):
         wall, cpu = sum(timed(command, folder, home) for command in commands)
         rows.append([name, lines, f"{wall:.0f}", f"{cpu:.0f}"])
         print(*rows[-1], sep="  ", flush=True)
+        save(rows)
 
-    step(
-        "an environment and `pip install .`",
-        2,
-        [sys.executable, "-m", "venv", str(home / "env")],
-        [*pip, str(ROOT)],
-    )
+    new = [sys.executable, "-m", "venv", str(home / "env")]
+    step("an environment and `pip install .`", 2, new, [*pip, str(ROOT)])
     step("a routed request, compilation included", count(request), [str(python), "request.py"])
+    step("`pip install '.[demo]'` and a notebook", 1, [*pip, f"{ROOT}[demo]", "ipykernel", "nbclient"])
     report = [str(python.parent / "banditroute"), *shell.split()[1:]]
     step("a report on a CSV of one's own", count(shell), report)
     assert (folder / "report.html").exists()
-    step("`pip install '.[demo]'` and a notebook", 1, [*pip, f"{ROOT}[demo]", "ipykernel", "nbclient"])
     step("a picture in a notebook", count(picture), [str(python), "book.py", "picture.py"])
     step("the same request once more", count(request), [str(python), "request.py"])
-    return rows
 
 
 def count(code):
     return len([line for line in code.splitlines() if line.strip()])
 
 
-def main():
-    with tempfile.TemporaryDirectory() as home:
-        rows = walk(Path(home))
+def save(rows):
+    """Write the result, for `report.py`."""
     where = machine()
     load = f"load average {where['load_average']} at the end"
     note = f"{where['processor']}, {where['cores']} cores, {where['date']}, {load}."
     table = {"columns": ["step", "lines", "seconds", "CPU seconds"], "rows": rows, "note": note}
-    out = ROOT / "benchmarks" / "results" / "first-steps.json"
-    out.write_text(
-        json.dumps({"machine": where, "tables": {"first-steps": table}}, indent=1) + "\n", encoding="utf-8"
-    )
+    result = json.dumps({"machine": where, "tables": {"first-steps": table}}, indent=1)
+    (ROOT / "benchmarks" / "results" / "first-steps.json").write_text(result + "\n", encoding="utf-8")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as home:
+        walk(Path(home))
     return 0
 
 
