@@ -7,7 +7,7 @@ from banditroute.router.parts import RouterParts
 
 __all__ = ["arm_stats", "router_stats"]
 
-STALE = 128  # decisions that may expire in one call: about a millisecond with a journal
+STALE = 512  # decisions that may expire in one call: about a millisecond
 
 
 def router_stats(parts: RouterParts) -> dict[str, Any]:
