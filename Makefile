@@ -8,7 +8,7 @@ TORCH  ?= torch==2.13.0
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-compare study study-lora servers soak docs linkcheck clean
+.PHONY: help demo test lint bench bench-compare readme study study-lora servers soak docs notebooks linkcheck clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
@@ -32,12 +32,12 @@ lint: $(STAMP) ## Style, format and types.
 	$(BIN)/mypy
 
 # Measure everything the documents quote, then write it there. The other libraries get environments of their own.
-bench: demo ## Measure again what the documents quote, and write it there.
-	mkdir -p out
+bench: $(STAMP) ## Measure again what the documents quote, and write it there; prints its plan first.
+	$(BIN)/python benchmarks/run_all.py
+
+# The tables and pictures of residency in the README, measured anew by one command.
+readme: demo ## Measure the README's table of residency again, and write it there.
 	$(BIN)/python benchmarks/demo_page.py
-	$(BIN)/python benchmarks/run_peers.py
-	$(BIN)/python benchmarks/bars_engine.py
-	$(BIN)/python -m pytest benchmarks/test_bench_*.py --benchmark-enable --benchmark-only --benchmark-json=out/bench.json
 	$(BIN)/python benchmarks/report.py
 
 # Process pairs in alternating order with an A/A control: make bench-compare BASE=879b346
@@ -55,8 +55,8 @@ $(VLLM)/.installed:
 	touch $@
 
 servers: $(STAMP) $(VLLM)/.installed ## Against real model servers and gateways; installs them first.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[dev,llamacpp,peft,litellm]'
-	$(BIN)/python -m pytest -s -rs tests/servers_real tests/test_model_servers.py tests/test_llamacpp_server.py $(wildcard tests/test_litellm*.py)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[dev,llamacpp,peft,litellm]' 'litellm[proxy]'
+	$(BIN)/python -m pytest -s -rs tests/servers_real tests/test_model_servers.py tests/test_llamacpp_server.py $(wildcard tests/test_litellm*.py) tests/test_walks.py
 
 # Trains 16 adapters on texts of this machine the first time and keeps them in out/lora.
 study-lora: $(STAMP) ## Residency control over real LoRA adapters, into docs/studies/real-lora.md.
@@ -79,6 +79,12 @@ $(VENV)/.docs: $(STAMP)
 # The site, notebooks executed, into out/docs/html; any warning is an error. Links to other sites: make linkcheck.
 docs: $(VENV)/.docs ## The site with its notebooks executed, into out/docs/html.
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d out/docs/doctrees docs out/docs/html
+
+notebooks: $(VENV)/.docs ## The notebooks of the documentation, opened in Jupyter.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab
+	mkdir -p out/notebooks
+	for page in docs/notebooks/*.md; do $(BIN)/jupytext --quiet --to ipynb --output out/notebooks/$$(basename $$page .md).ipynb $$page; done
+	$(BIN)/jupyter lab out/notebooks
 
 linkcheck: $(VENV)/.docs ## Follow the links of the site to other sites.
 	$(BIN)/sphinx-build -q -b linkcheck -d out/docs/doctrees docs out/docs/links

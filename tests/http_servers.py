@@ -93,6 +93,11 @@ class FakeVLLM(Fake):
             }
         if path == "/v1/completions":
             return self.complete(body)
+        if path == "/v1/chat/completions":
+            status, said = self.complete(body)
+            message = {"role": "assistant", "content": f"from {body['model']}"}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            return status, said if status != 200 else {**said, "id": "1", "created": 1, "choices": [choice]}
         if path == "/metrics":
             return 200, "\n".join([*self.metrics()])
         return 404, {"detail": "Not Found"}
@@ -231,6 +236,7 @@ def serving(fake):
                     status, said = fake.answer(method, self.path, body)
             data = (said if isinstance(said, str) else json.dumps(said)).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "text/plain" if isinstance(said, str) else "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if lie == "cut" else data)
