@@ -470,7 +470,7 @@ def test_peft_a_miss_is_loaded_once_whether_it_stays_or_not(controller):
                 misses += not decision.hit
             router.update(decision.id, float(rng.random()))
             assert len(model.loaded) <= 3
-        assert misses > 10 and len(model.log) <= planned + misses
+        assert misses >= 5 and len(model.log) <= planned + misses
         if controller.inserts:
             assert planned <= 2 + 2  # the first set, and what a fault brought in twice in a row
 
