@@ -326,8 +326,11 @@ def main() -> None:
         for k in range(args.live)
         for row in live(args.folder, data, args.live_requests, 200 + k, args.prompts)
     ]
+    path = ROOT / "benchmarks" / "results" / "real_lora.json"
     each = f"{args.seeds} streams of {args.requests:,} requests, 95 % intervals."
-    tables = {
+    # What is left out this time stays as it was.
+    tables = json.loads(path.read_text(encoding="utf-8"))["tables"] if path.exists() else {}
+    tables |= {
         "lora-replay": replay_table(
             by_price[LIVE_PRICE], args.requests, f"{each} A load takes {load_ms:.0f} ms."
         ),
@@ -350,7 +353,6 @@ def main() -> None:
         "own": float(np.mean([row[data["arms"] == d] for d, row in mean.items()])),
         "oracle": float(data["rewards"].max(axis=1).mean()),
     }
-    path = ROOT / "benchmarks" / "results" / "real_lora.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{path}: {time.process_time():.0f} s of CPU in all")
 
