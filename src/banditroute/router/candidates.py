@@ -19,7 +19,7 @@ from banditroute.router.changes import check_name
 from banditroute.router.explain import Explanation, explained_candidates
 from banditroute.router.ledger import decision_key
 from banditroute.router.parts import RouterParts
-from banditroute.router.request_path import RequestPath
+from banditroute.router.request_path import RequestPath, check_said
 
 __all__ = ["CandidatePath", "Candidates"]
 
@@ -161,6 +161,7 @@ class CandidatePath:
         books = parts.books
         names, z = self.policy().check_candidates(candidates)
         context = np.array(parts.policy.check_context(x))
+        check_said(weights, session)
         if version is not None and version != parts.arms.version:
             raise ValueError(
                 f"version must be that of the arms, {parts.arms.version}, got {version}: they changed"
