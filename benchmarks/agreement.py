@@ -1,6 +1,8 @@
 """Estimate the same targets on the same rows with Open Bandit Pipeline and Vowpal Wabbit, and compare.
 
-Usage: ``python benchmarks/agreement.py [--json]``. Traces are exported with `to_obp` and `to_dsjson`; the others run in
+Usage: ``python benchmarks/agreement.py [--json]``, or ``--freeze`` to write anew what the tests hold of them
+(``tests/data/peers-1``: a log of obp in the columns of the Open Bandit Dataset, one of vw as decision-service JSON, and
+the values that they compute of these). Traces are exported with `to_obp` and `to_dsjson`; the others run in
 an environment of their own (``peers/agreement.txt``), where this file is started again as their worker.
 
 * IPS, SNIPS, DM and DR of obp are the same formulas as ours and get the same predicted rewards, those of our cross-fit:
@@ -116,6 +118,99 @@ def worker(folder):
     print(json.dumps(answer))
 
 
+def frozen(folder):
+    """Let both draw a log and value every arm on it; write files and values."""
+    values = {"obp": frozen_obp(folder / "open-bandit.csv"), "vw": frozen_vw(folder / "decisions.dsjson")}
+    (folder / "values.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def frozen_obp(path, rows=400, items=4):
+    """A synthetic log of obp in the columns of the Open Bandit Dataset, and IPS and SNIPS of every item by obp."""
+    absent_torch()
+    import pandas
+    from obp import dataset, ope
+
+    drawn = dataset.SyntheticBanditDataset(
+        n_actions=items,
+        dim_context=2,
+        reward_function=dataset.logistic_reward_function,
+        behavior_policy_function=dataset.linear_behavior_policy,
+        random_state=7,
+    ).obtain_batch_bandit_feedback(n_rounds=rows)
+    frame = pandas.DataFrame({
+        "timestamp": pandas.date_range("2019-11-24", periods=rows, freq="7s", tz="UTC").astype(str),
+        "item_id": drawn["action"], "position": 1, "click": drawn["reward"].astype(int),
+        "propensity_score": drawn["pscore"],
+    })  # fmt: skip
+    for i, column in enumerate(drawn["context"].T):  # features of users are categories there
+        frame[f"user_feature_{i}"] = pandas.qcut(column, 3, labels=["4ae385", "81ce12", "cef3390"]).astype(
+            str
+        )
+    frame.to_csv(path)
+    again = pandas.read_csv(path)
+    found = {}
+    for item in range(items):
+        known = {
+            "reward": again["click"].to_numpy(), "action": again["item_id"].to_numpy(),
+            "pscore": again["propensity_score"].to_numpy(), "position": np.zeros(rows, dtype=int),
+            "action_dist": np.broadcast_to(np.eye(items)[item][None, :, None], (rows, items, 1)),
+        }  # fmt: skip
+        found[str(item)] = {
+            "ips": float(ope.InverseProbabilityWeighting().estimate_policy_value(**known)),
+            "snips": float(ope.SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(**known)),
+        }
+    return found
+
+
+def frozen_vw(path, rows=240, actions=3):
+    """Decisions with the probabilities that an exploring vw gives while it learns, and IPS of every action by vw."""
+    from vowpalwabbit import Workspace
+
+    rng = np.random.default_rng(3)
+    explorer = Workspace("--cb_explore_adf --epsilon 0.4 --dsjson --quiet --random_seed 5")
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(rows):
+            x = rng.standard_normal(2).round(4)
+            event = {
+                "Timestamp": f"2024-05-31T12:{i // 60:02d}:{i % 60:02d}.0000000Z",
+                "EventId": f"{rng.integers(1 << 60):016x}",
+                "c": {
+                    "User": {"load": float(x[0]), "zone": ["eu", "us"][int(rng.integers(2))]},
+                    "_multi": [{"_tag": f"arm{a}", "Model": {"id": f"m{a}"}} for a in range(actions)],
+                },
+                "a": list(range(1, actions + 1)), "p": [1.0 / actions] * actions, "VWState": {"m": "v1"},
+            }  # fmt: skip
+            shares = np.array(explorer.predict(json.dumps(event)))
+            shares /= shares.sum()
+            chosen = int(rng.choice(actions, p=shares))
+            cost = -float(rng.random() < 0.4 + 0.15 * chosen + 0.1 * np.tanh(x[0]))
+            order = [chosen, *(a for a in range(actions) if a != chosen)]
+            own = {
+                "_label_cost": cost, "_label_probability": float(shares[chosen]), "_label_Action": chosen + 1,
+                "_labelIndex": chosen, "a": [a + 1 for a in order], "p": [float(shares[a]) for a in order],
+            }  # fmt: skip
+            line = json.dumps({**{k: v for k, v in own.items() if k.startswith("_")}, **event,
+                               **{k: v for k, v in own.items() if k in "ap"}})  # fmt: skip
+            explorer.learn(line)
+            file.write(line + "\n")
+    explorer.finish()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    reader = Workspace(f"--cb_explore_adf --dsjson --quiet -d {path}")
+    if reader.get_weighted_examples() != rows:
+        raise RuntimeError(f"vw must read its {rows} events, got {reader.get_weighted_examples()}")
+    reader.finish()
+    found = {}
+    for action in range(actions):
+        judge = Workspace(f"--cb {actions} --cb_type ips --eval --quiet")
+        for line in lines:
+            event = json.loads(line)
+            label = f"{event['_label_Action']}:{event['_label_cost']}:{event['_label_probability']}"
+            judge.learn(f"{action + 1} {label} | load:{event['c']['User']['load']}")
+        found[str(action)] = -judge.get_sum_loss() / rows
+        judge.finish()
+    return found
+
+
 # Here.
 
 
@@ -210,12 +305,18 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print the differences as JSON")
+    parser.add_argument("--freeze", action="store_true", help="write what the tests hold of them anew")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--writer", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker is not None:
-        worker(args.worker)
+    if args.worker is not None or args.writer is not None:
+        (worker if args.writer is None else frozen)(args.worker or args.writer)
         return 0
     python = others()
+    if args.freeze:
+        folder = Path(__file__).resolve().parents[1] / "tests" / "data" / "peers-1"
+        folder.mkdir(exist_ok=True)
+        return subprocess.run([python, "-W", "ignore", __file__, "--writer", folder], check=False).returncode
     rows = [(kind, *row) for kind in ("uniform", "soft", "skewed") for row in compared(python, kind)]
     if args.json:
         print(json.dumps(rows))

@@ -16,7 +16,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/performance.md", "docs/choosing-a-policy.md", "docs/studies/polar.md")
+PAGES = (
+    "README.md",
+    "docs/first-steps.md",
+    "docs/performance.md",
+    "docs/choosing-a-policy.md",
+    "docs/studies/polar.md",
+    "docs/gateways.md",
+    "docs/studies/real-lora.md",
+)
 DOCUMENTS = tuple(ROOT / page for page in PAGES)
 MARKED = re.compile(r"(<!-- bench:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /bench:(?P=name) -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- /?bench:[\w-]+ -->")

@@ -1,6 +1,7 @@
 """Settings of the documentation site: ``make docs`` builds it into out/docs/html."""
 
 import os
+import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -15,8 +16,9 @@ copyright = author
 version = release = installed("banditroute")
 language = "en_GB"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "images"]
+sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "site_pages"]
+exclude_patterns = ["_build", "_extensions", "images"]
 
 # Pages are plain Markdown that also reads well on a code forge.
 myst_enable_extensions = ["dollarmath"]

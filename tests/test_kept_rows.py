@@ -7,7 +7,7 @@ import pytest
 
 from banditroute import Router, SnapshotError
 from banditroute.policies import ClusterGraph, GraphDiagLinUCB
-from banditroute.router.kept_rows import packed, unpacked
+from banditroute.router.kept_rows import unpacked
 from banditroute.router.state import capture, restore
 
 D = 12
@@ -76,7 +76,12 @@ def test_damaged_lengths_are_refused_and_nothing_changes():
 
 def test_rows_come_back_as_they_were():
     rng = np.random.default_rng(1)
-    for sizes in ([], [3], [3, 3], [3, 5, 1], [3, 0, 2]):
+    for sizes in ([], [3], [3, 5, 1], [3, 0, 2]):
         rows = [rng.standard_normal(size) for size in sizes]
-        again = unpacked(packed(rows, 3), len(rows))
+        flat = np.concatenate([np.zeros(0), *rows])
+        again = unpacked(
+            {"pending.context": flat, "pending.length": np.array(sizes, dtype=np.int64)}, len(rows)
+        )
         assert len(again) == len(rows) and all(np.array_equal(a, b) for a, b in zip(rows, again, strict=True))
+    table = rng.standard_normal((4, 3))
+    assert np.array_equal(np.array(unpacked({"pending.context": table}, 4)), table)

@@ -1,15 +1,19 @@
 """Pictures: what is drawn is the tidy table, everything stays on the sheet, and nothing hides anything."""
 
 import re
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from PIL import Image
 
 from banditroute import Trace, plots
 from banditroute.plots import canvas
 from banditroute.simulation import Frontier, Run
 
+TOOLS = {"COLOURS", "DASHES", "REST", "STYLE", "data", "page", "svg"}
 TIMES = np.array([100, 200, 400, 800, 1600])
 NAMES = ["a long name of an adapter", "b", "c", "d", "e", "f", "g", "h"]
 
@@ -86,8 +90,7 @@ def sheet(tmp_path):
 
 
 def test_every_public_drawing_is_tested():
-    tools = {"COLOURS", "DASHES", "REST", "STYLE", "data", "page", "svg"}
-    assert {name for name in plots.__all__ if name not in tools} <= set(DRAWINGS)
+    assert {name for name in plots.__all__ if name not in TOOLS} <= set(DRAWINGS)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -338,3 +341,26 @@ def test_an_svg_takes_the_colour_of_the_text_and_shares_no_names_with_another():
         and "<metadata" not in first
         and "http" not in first.replace("http://www.w3.org/", "")
     )
+
+
+CELL = re.compile(
+    r"^```\{code-cell\} ipython3\n(?:---\n(?P<options>.*?)^---\n)?(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "api" / "plots.md"
+
+
+def test_the_reference_shows_every_drawing_with_a_text_for_those_who_cannot_see_it(monkeypatch, tmp_path):
+    """Its cells run, each draws one picture by one function, and all functions are there."""
+    monkeypatch.chdir(tmp_path)
+    names, shown = {}, set()
+    with matplotlib.rc_context():
+        for cell in CELL.finditer(REFERENCE.read_text(encoding="utf-8")):
+            exec(compile(cell["code"], "plots.md", "exec"), names)
+            drawn = set(re.findall(r"^plots\.(\w+)\(", cell["code"], re.MULTILINE))
+            assert len(pyplot.get_fignums()) == len(drawn) == bool(cell["options"])
+            assert not drawn or re.search(r"alt: \w.{20,}", cell["options"])
+            shown |= drawn
+            pyplot.close("all")
+    assert shown == {name for name in plots.__all__ if name not in TOOLS}
+    assert not list(tmp_path.iterdir())

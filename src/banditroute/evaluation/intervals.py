@@ -12,6 +12,7 @@ __all__ = ["Ends", "grouped", "studentised"]
 
 GROUPS = 4096  # rows of a longer trace are resampled in so many groups of neighbours
 _AT_ONCE = 128  # resamples
+_WARY = 200.0  # degrees of freedom at which half of the caution against rows that never came is left
 
 
 class Ends(NamedTuple):
@@ -75,9 +76,10 @@ def studentised(sums: Floats, level: float, draws: int, rng: np.random.Generator
     Each resample is measured in standard errors of its own (Efron 1979; Hall 1988): ``t = (v* - v) / se*``, and the
     interval is ``v - t_high se .. v - t_low se``. Under heavy weights a sample that missed the heavy rows has a low
     value and a small error at once, which is what plain percentiles cannot see. It leans on the skewness of the sample,
-    which heavy rows that never came would have turned; so the interval also holds Student's, with the degrees of
-    freedom that the kurtosis k of the groups leaves the variance, ``2 n / (k - 1)`` (Satterthwaite). Chosen by
-    simulation (benchmarks/doubt.py).
+    which heavy rows that never came would have turned. Student's interval does not, with the degrees of freedom f that
+    the kurtosis k of the groups leaves the variance, ``f = 2 n / (k - 1)`` (Satterthwaite). With many both estimate
+    the same ends, and their mean has less noise; with few the wider one is taken. In between an end is ``w wider +
+    (1 - w) mean`` with ``w = 1 / (1 + f / 200)``. Chosen by simulation (benchmarks/doubt.py).
 
     Examples
     --------
@@ -100,6 +102,7 @@ def studentised(sums: Floats, level: float, draws: int, rng: np.random.Generator
     carrying = squares.sum(axis=0) ** 2 / np.maximum((squares**2).sum(axis=0), np.finfo(np.float64).tiny)
     freedom = 2.0 * carrying / np.maximum(1.0 - carrying / groups, 1e-9)
     plain = stats.t.ppf((1.0 + level) / 2.0, np.maximum(freedom, 1.0))
+    wary = 1.0 / (1.0 + freedom / _WARY)
     t = np.empty((draws, width))
     for start in range(0, draws, _AT_ONCE):
         size = min(_AT_ONCE, draws - start)
@@ -110,9 +113,11 @@ def studentised(sums: Floats, level: float, draws: int, rng: np.random.Generator
     low, high = np.empty(width), np.empty(width)
     for i in range(width):
         own = t[:, i][np.isfinite(t[:, i])]
-        ends = np.quantile(own, [(1.0 - level) / 2.0, (1.0 + level) / 2.0]) if len(own) else np.zeros(2)
-        low[i] = -max(ends[1], plain[i]) * errors[i] * scale[i]
-        high[i] = -min(ends[0], -plain[i]) * errors[i] * scale[i]
+        tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+        ends = np.quantile(own, tails) if len(own) else np.array([-plain[i], plain[i]])
+        wider = np.array([min(ends[0], -plain[i]), max(ends[1], plain[i])])
+        both = 0.5 * (ends + np.array([-plain[i], plain[i]]))
+        high[i], low[i] = -(wary[i] * wider + (1.0 - wary[i]) * both) * errors[i] * scale[i]
     return Ends(value, errors * scale, value + low, value + high)
 
 

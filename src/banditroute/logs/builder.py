@@ -145,7 +145,6 @@ class Builder:
         if unknown is not None:
             raise ValueError(f"a column must be given for one of {', '.join(self._rules)}, got {unknown!r}")
         self._fields: dict[str, list[_Slot]] = {}
-        self._by_title: dict[str, list[_Slot]] = {}
         self._seen: dict[str, bool] = {}  # titles, and whether they are used
         self.rows = 0
 

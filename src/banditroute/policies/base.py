@@ -1,7 +1,7 @@
 """The abstract policy: contexts and rewards in, an arm and its propensity out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
@@ -488,6 +488,14 @@ class Policy(Border, ABC):
             "dim": self.dim,
             "members": kept,
         }, arrays
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy the state, a slice for each ``next()``: None, and at last what `to_state` gave at the first ``next()``.
+
+        For snapshots off the request path: ``next()`` and ``close()`` come with the lock held, which is free in
+        between. What changes before it was copied must be copied first. By default the whole state is one slice.
+        """
+        yield self.to_state()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"

@@ -50,10 +50,11 @@ class HybridLinUCB(FeaturedPolicy):
     -----
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation"
     (WWW 2010), Eq. 6 and Algorithm 2: coefficients as its lines 5 and 12, width as line 13, updates as lines 17 to 23,
-    with a ridge that need not be 1. A new arm starts from the shared part. The paper gives no regret bound for the
-    hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and independent rewards. A reward is learned
-    with the features that the arm had when it was chosen. Removing an arm keeps what it taught the shared part;
-    `forget` does not.
+    with a ridge that need not be 1. A new arm starts from the shared part; until its first reward it is taken, for the
+    choice alone, to be no worse than the best arm known, so that it is tried where rewards carry no noise (ours). The
+    paper gives no regret bound for the hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and
+    independent rewards. A reward is learned with the features that the arm had when it was chosen. Removing an arm
+    keeps what it taught the shared part; `forget` does not.
 
     A candidate that is no arm has a part of its own too, of which nothing is known and nothing kept: its reward teaches
     the shared part with the weight ``1 / (1 + x'x / ridge)``, as that of an arm would which is played once.
@@ -177,6 +178,10 @@ class HybridLinUCB(FeaturedPolicy):
 
     def _utility(self, x: Floats) -> tuple[Floats, Floats]:
         mean, width = self.scores(x)
+        new = self._own["count"] == 0.0
+        if self._size and new.any() and not new.all():
+            # The shared part knows nothing of them apart from the others: taken to be as good as the best, at least.
+            mean = np.where(new, np.maximum(mean, mean[~new].max()), mean)
         return mean, self.alpha * width
 
     @property

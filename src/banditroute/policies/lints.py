@@ -117,8 +117,8 @@ class LinTS(LinearPolicy):
 
         mean, std = self.scores(x)
         allowed = np.flatnonzero(np.isfinite(offers))
-        m = mean[allowed] - (offers[allowed] - offers.min())
-        s = self.buffer[layout.H_ALPHA] * self.state.arm[allowed, layout.A_SPREAD] * std[allowed]
+        m = (mean + self.lift(mean))[allowed] - (offers[allowed] - offers.min())
+        s = self.bonus(x, std)[allowed]
         pure = np.zeros(self._count)
         if s.max() <= 1e-12 * max(1.0, float(np.abs(m).max())):
             pure[allowed] = m == m.max()

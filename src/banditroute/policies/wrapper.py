@@ -1,6 +1,6 @@
 """A policy around another policy: everything is passed on, until a subclass says otherwise."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Choice, Policy, Scores, Settings, Utilities, check_settings
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy
 
@@ -235,16 +235,31 @@ class Wrapper(Policy):
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays, those of the base under ``base.``."""
-        header, arrays = self.base.to_state()
-        own = {name: np.array(getattr(self, name), dtype=np.float64) for name in self._kept}
-        mine = {
+        return _around(self._own_state(), self.base.to_state())
+
+    def _own_state(self) -> tuple[Header, Arrays]:
+        """Return what `to_state` adds to that of the base."""
+        own: Arrays = {name: np.array(getattr(self, name), dtype=np.float64) for name in self._kept}
+        mine: Header = {
             "policy": type(self).__name__,
             "arms": list(self.arms),
             "clock": self.clock,
             "settings": {name: getattr(self, name) for name in self._settings},
-            "base": header,
         }
-        return mine, {**{f"base.{name}": array for name, array in arrays.items()}, **own}
+        return mine, own
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy what the wrapper itself keeps in one slice, and the state of the base as the base does."""
+        if type(self).to_state is not Wrapper.to_state:  # of a subclass that keeps more
+            yield from super().capture_slices()
+            return
+        own, base = self._own_state(), self.base.capture_slices()
+        try:
+            while (state := next(base)) is None:
+                yield None
+            yield _around(own, state)
+        finally:
+            base.close()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
@@ -300,6 +315,12 @@ class Wrapper(Policy):
         """Return per-arm numbers (k, ...) after a change of arms."""
         blank = np.full(array.shape[1:], cold)
         return np.array([blank if a is None else array[a] for a in keep])
+
+
+def _around(own: tuple[Header, Arrays], base: tuple[Header, Arrays]) -> tuple[Header, Arrays]:
+    """Return the state of a wrapper from what is its own and that of its base."""
+    arrays = {f"base.{name}": array for name, array in base[1].items()}
+    return {**own[0], "base": base[0]}, {**arrays, **own[1]}
 
 
 def moved(rows: Floats, keep: list[int | None], column: int = 0) -> Floats:

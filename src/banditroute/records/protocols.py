@@ -257,10 +257,13 @@ class SlicedHost(Protocol):
 
     Examples
     --------
+    >>> import threading
     >>> class Sliced:
     ...     def capture_slices(self):
     ...         yield None
     ...         yield {"format": 2}, {}
+    ...     def held(self):
+    ...         return threading.Lock()
     >>> isinstance(Sliced(), SlicedHost)
     True
     """
@@ -270,6 +273,9 @@ class SlicedHost(Protocol):
 
         What changes in between must have been copied before it changes. Closing the iterator ends that.
         """
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Hold the lock alone, for every slice but the first: none of them waits for a plan."""
 
 
 class Claims(Protocol):

@@ -12,13 +12,13 @@ from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
 from banditroute.policies import Choice
 from banditroute.policies.base import LARGEST
-from banditroute.policies.featured import CandidatePolicy, Candidates
+from banditroute.policies.candidates import CandidatePolicy, Candidates
 from banditroute.records import Decision, Extras, Parts, Request
 from banditroute.router.arms import Eligible, Priced
-from banditroute.router.changes import check_name
 from banditroute.router.explain import Explanation, explained_candidates
 from banditroute.router.ledger import decision_key
 from banditroute.router.parts import RouterParts
+from banditroute.router.planner import Planner
 from banditroute.router.request_path import RequestPath, check_said
 
 __all__ = ["CandidatePath", "Candidates"]
@@ -32,6 +32,8 @@ class CandidatePath:
     parts : RouterParts
     requests : RequestPath
         What all requests have in common.
+    planner : Planner, optional
+        With residency.
 
     Examples
     --------
@@ -42,10 +44,10 @@ class CandidatePath:
     0.5
     """
 
-    __slots__ = ("_parts", "_policy", "_requests")
+    __slots__ = ("_parts", "_planner", "_policy", "_requests")
 
-    def __init__(self, parts: RouterParts, requests: RequestPath) -> None:
-        self._parts, self._requests = parts, requests
+    def __init__(self, parts: RouterParts, requests: RequestPath, planner: Planner | None = None) -> None:
+        self._parts, self._requests, self._planner = parts, requests, planner
         policy = parts.policy
         self._policy = policy if isinstance(policy, CandidatePolicy) else None  # asking takes 30 microseconds
 
@@ -91,7 +93,6 @@ class CandidatePath:
                 shown = table.of_candidates(request, places, own, parts.arms.muted)
                 offers, rows = shown.total, Parts(names, shown.rows)
             place, propensity = policy.choose_candidate(request.x, names, z, offers)
-            check_name(names[place])
             kept = policy.kept_candidate(request.x, z[place])
             return self.booked(request, names[place], int(places[place]), kept, propensity, rows, key)
 
@@ -110,8 +111,8 @@ class CandidatePath:
         books, arms, extras = parts.books, parts.arms, request.extras
         assert extras is not None
         hit = True
-        if parts.residence is not None and arm >= 0:
-            _, _, hit, _ = requests.served(request.x, None, Choice(arm, propensity), True)
+        if self._planner is not None and arm >= 0:
+            _, _, hit, _ = self._planner.served(request.x, None, Choice(arm, propensity), True)
         books.index += 1
         books.hits += hit
         if arm >= 0:

@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 from banditroute._core.typing import Arrays, Header
@@ -25,7 +25,7 @@ from banditroute.records import (
     Why,
 )
 from banditroute.router import changes, feature_maps, state
-from banditroute.router.feedback_path import FeedbackPath, asked, spread
+from banditroute.router.feedback_path import FeedbackPath, asked
 from banditroute.router.ledger import ANSWERED, EXPIRED
 from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
@@ -83,6 +83,14 @@ class RouterHost:
     def capture(self) -> tuple[Header, Arrays]:
         """Return the whole state; the lock must be held."""
         return state.capture(self)
+
+    def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
+        """Copy the whole state bit by bit, as it is at the first ``next()``; the lock must be held for each."""
+        return state.slices(self)
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Hold the lock, whatever plan is under way."""
+        return self.parts.lock
 
     def restore(
         self, header: Header, arrays: Arrays, *, arms: Literal["file", "code"] = "file"
@@ -373,11 +381,6 @@ class RouterHost:
     def size_limit(self) -> int:
         """Decisions that may be pending."""
         return self.parts.ledger.size_limit
-
-    def respread(self, arm: int) -> None:
-        """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
-        if self.parts.spread_pending:
-            spread(self.parts, arm)
 
 
 def _member(policy: Policy, header: Header, arrays: Arrays) -> Membership | None:

@@ -1,31 +1,14 @@
 """What decisions keep, as arrays of a state: rows of one length in a matrix, others one after the other."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from banditroute._core.typing import Arrays, Floats
 
-__all__ = ["packed", "unpacked"]
-
-
-def packed(rows: Sequence[Floats], width: int) -> Arrays:
-    """Return rows as arrays: ``pending.context`` (n, width) where all have that length, else flat, with lengths.
-
-    Examples
-    --------
-    >>> sorted(packed([np.ones(2), np.ones(3)], 2))
-    ['pending.context', 'pending.length']
-    """
-    lengths = [row.size for row in rows]
-    if all(length == width for length in lengths):
-        return {"pending.context": np.array(rows, dtype=np.float64).reshape(len(rows), width)}
-    flat = np.concatenate([np.ravel(row) for row in rows])
-    return {"pending.context": flat.astype(np.float64), "pending.length": np.array(lengths, dtype=np.int64)}
+__all__ = ["unpacked"]
 
 
 def unpacked(arrays: Arrays, count: int) -> list[Floats]:
-    """Return the rows again, each an array of its own.
+    """Return the rows, each an array of its own: of a matrix, or of numbers and ``pending.length``.
 
     Raises
     ------
@@ -34,7 +17,7 @@ def unpacked(arrays: Arrays, count: int) -> list[Floats]:
 
     Examples
     --------
-    >>> unpacked(packed([np.ones(2), np.ones(3)], 2), 2)
+    >>> unpacked({"pending.context": np.ones(5), "pending.length": np.array([2, 3])}, 2)
     [array([1., 1.]), array([1., 1., 1.])]
     """
     given = np.ascontiguousarray(arrays["pending.context"], dtype=np.float64)

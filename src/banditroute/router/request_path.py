@@ -9,9 +9,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
-from banditroute.policies import Choice
 from banditroute.records import Decision, Extras, Parts, Pending, Request
-from banditroute.router import forcing
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.feedback_path import FeedbackPath, spread
 from banditroute.router.ledger import IDS, Entry, decision_key
@@ -35,11 +33,10 @@ class RequestPath:
         With residency.
     """
 
-    __slots__ = ("_books", "_feedback", "_parts", "_planner", "_residence", "named", "watched")
+    __slots__ = ("_feedback", "_parts", "_planner", "named", "watched")
 
     def __init__(self, parts: RouterParts, feedback: FeedbackPath, planner: Planner | None) -> None:
         self._parts, self._feedback, self._planner = parts, feedback, planner
-        self._books, self._residence = parts.books, parts.residence
         self.named: OrderedDict[int, Decision] = OrderedDict()  # decisions under ids of the caller
         self.watched = False  # whether terms or listeners are told of each decision
         self.collect()
@@ -65,8 +62,7 @@ class RequestPath:
         if span:
             due = min(due, parts.boundary - books.others)
         if self._planner is not None and parts.residence is not None:
-            next_plan = 0.0 if self._planner.every_request else parts.residence.controller.next_plan
-            due = min(due, max(next_plan, index + 1.0))
+            due = min(due, max(self._planner.due_at(), index + 1.0))
         books.due = due
 
     def check(
@@ -148,34 +144,6 @@ class RequestPath:
         extras = self._said(eligible, prices, protected, weights, session, version)
         request = Request(context, at, extras, parts.books.now())
         return extras, parts.table.of_request(parts.policy, request, extras.prices, extras.eligible)
-
-    def served(
-        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
-    ) -> tuple[int, float, bool, bool]:
-        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced."""
-        residence, planner = self._residence, self._planner
-        assert residence is not None and planner is not None
-        arm, propensity = choice
-        controller, forced = residence.controller, False
-        if planner.waiting is not None:  # the controller is busy with a plan
-            hit = residence.actual.mask.item(arm)
-            planner.waiting.append((arm, context, hit))
-            planner.sent(arm)
-            return arm, propensity, hit, False
-        if controller.rate > 0.0 and not protected:
-            parts = self._parts
-            offers = np.zeros(len(parts.arms)) if effective is None else effective
-            arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
-            parts.books.forced += forced
-        hit = residence.actual.mask.item(arm)
-        controller.observe(arm, context, hit)
-        if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
-            planner.wanted()
-        if planner.reconciler is not None:
-            planner.sent(arm)
-        if controller.next_plan < self._books.due:
-            self._books.due = controller.next_plan
-        return arm, propensity, hit, forced
 
     def told(
         self,

@@ -169,7 +169,7 @@ class Router(Changing):
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
-        wide = CandidatePath(parts, self._requests)
+        wide = CandidatePath(parts, self._requests, self._planner)
         self._wide = ListPath(parts, self._requests, wide, self._feedback.cancel)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
@@ -306,8 +306,8 @@ class Router(Changing):
             rows, hit, forced = None, True, False  # the prices it was chosen by: serving it may change them
             if self._listeners.keeps_parts:
                 rows = self._requests.rows(context, at, extras)
-            if self._residence is not None:
-                arm, propensity, hit, forced = self._requests.served(context, effective, choice, protected)
+            if self._planner is not None:
+                arm, propensity, hit, forced = self._planner.served(context, effective, choice, protected)
             kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
@@ -732,6 +732,7 @@ class Router(Changing):
         *,
         sync_s: float = 1.0,
         share_decisions: bool = False,
+        share_residency: bool | str = True,
         background: bool = True,
     ) -> Replica:
         """Share this bandit with every other Router that joins the same store.
@@ -746,8 +747,12 @@ class Router(Changing):
             Let any replica answer a decision; the first answer wins. Answers to decisions that the store holds are
             learned a moment later, in the thread, once it has said that no other replica was first: `update` returns
             True when it has taken them.
+        share_residency : bool or str
+            With residency, whose adapters this worker uses: True, those of one server for all that join; a name, those
+            of a server of that name; False, those of a server of its own. Of the workers of one server one plans, and
+            all believe the same of it.
         background : bool
-            Run a thread; otherwise call ``sync()`` and ``exchange()`` of the answer.
+            Run threads; otherwise call ``sync()`` and ``exchange()`` of the answer.
 
         Returns
         -------
@@ -759,7 +764,7 @@ class Router(Changing):
         TypeError
             The policy cannot share its evidence, and says why; or not a store.
         ValueError
-            Joined already.
+            Joined already, or `share_residency` is an empty name.
 
         Notes
         -----
@@ -780,9 +785,8 @@ class Router(Changing):
         >>> int(two.policy.counts.sum())
         1
         """
-        return self._lasting.join(
-            store, sync_s=sync_s, share_decisions=share_decisions, background=background
-        )
+        share = share_decisions, share_residency
+        return self._lasting.join(store, *share, sync_s=sync_s, background=background)
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.

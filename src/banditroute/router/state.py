@@ -1,6 +1,6 @@
 """The state of a Router as plain data, and back: what of it is saved, and how it is put back whole or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from copy import deepcopy
 from typing import Any, Literal, Protocol
 
@@ -15,14 +15,15 @@ from banditroute.residency import Controller, ResidentSet
 from banditroute.router import feature_maps, kept_rows
 from banditroute.router.books import Books
 from banditroute.router.ledger import Entry
+from banditroute.router.ledger_state import ledger_slices
 from banditroute.router.parts import RouterParts
 from banditroute.router.residence import Residence
 
-__all__ = ["capture", "restore"]
+__all__ = ["capture", "restore", "slices"]
 
 FORMAT = 2
 PER_ARM = ("pending", "plays", "answers", "reward_sums")
-OPTIONAL = ("foreign", "clock_errors", "spend")  # counters that older files do not have
+OPTIONAL = ("foreign", "clock_errors", "spend", "heard", "inserted")  # counters that older files do not have
 
 
 class Owner(Protocol):
@@ -49,23 +50,46 @@ def capture(owner: Owner) -> tuple[Header, Arrays]:
     >>> header["policy"]["arms"], arrays["router.plays"]
     (['a', 'b'], array([0., 0.]))
     """
+    found = None
+    for found in slices(owner):  # noqa: B007 - the last one is the state
+        pass
+    assert found is not None
+    return found
+
+
+def slices(owner: Owner) -> Generator[tuple[Header, Arrays] | None, None, None]:
+    """Copy the state as it is at the first ``next()``, bit by bit: None, and at last what `capture` returned then.
+
+    The caller holds the lock for each ``next()`` and for ``close()``. What is small is copied at once. The policy
+    copies arms before they change, and the ledger puts aside what leaves it.
+    """
     parts = owner.parts
-    policy_header, policy_arrays = parts.policy.to_state()
-    arrays: Arrays = {f"policy.{name}": array for name, array in policy_arrays.items()}
-    ledger_header, ledger_arrays = _ledger_state(parts)
-    arrays |= ledger_arrays
-    books = parts.books
+    policy, ledger = parts.policy.capture_slices(), ledger_slices(parts)
+    try:
+        learned, pending = next(policy), next(ledger)
+        header, arrays = _small(parts)
+        while learned is None:
+            yield None
+            learned = next(policy)
+        while pending is None:
+            yield None
+            pending = next(ledger)
+        taken: Arrays = {f"policy.{name}": array for name, array in learned[1].items()}
+        yield {"format": FORMAT, "policy": learned[0], **pending[0], **header}, taken | pending[1] | arrays
+    finally:
+        policy.close()
+        ledger.close()
+
+
+def _small(parts: RouterParts) -> tuple[Header, Arrays]:
+    """Return all but the policy and the ledger."""
+    books, arms = parts.books, parts.arms
+    arrays: Arrays = {"router.muted": arms.muted.copy(), "router.offered": arms.offered.copy()}
     header: Header = {
-        "format": FORMAT,
-        "policy": policy_header,
-        **ledger_header,
         "router": {name: getattr(books, name) for name in Books.COUNTERS},
         "time": books.now(),
         "terms": {},
     }
-    arms = parts.arms
-    arrays["router.muted"] = arms.muted.copy()
-    arrays["router.offered"] = arms.offered.copy()
     for name in PER_ARM:
         arrays[f"router.{name}"] = np.array(getattr(arms, name), dtype=np.float64)
     for term in parts.table.terms:
@@ -83,37 +107,6 @@ def capture(owner: Owner) -> tuple[Header, Arrays]:
             own, own_arrays = keep()
             header["replica"] = own
             arrays |= {f"replica.{name}": array for name, array in own_arrays.items()}
-    return header, arrays
-
-
-def _ledger_state(parts: RouterParts) -> tuple[Header, Arrays]:
-    ledger = parts.ledger
-    ids, entries = list(ledger.pending), list(ledger.pending.values())
-    names = sorted({entry[0] for entry in entries})
-    place = {name: i for i, name in enumerate(names)}
-    width = entries[0][1].size if entries else parts.policy.dim  # of what the policy keeps of a context
-    kept = kept_rows.packed([entry[1] for entry in entries], width)
-    arrays: Arrays = {
-        "pending.id": np.array(ids, dtype=np.uint64),
-        "pending.arm": np.array([place[e[0]] for e in entries], dtype=np.int64),
-        **kept,
-        "pending.propensity": np.array([e[2] for e in entries], dtype=np.float64),
-        "pending.time": np.array([e[3] for e in entries], dtype=np.float64),
-        "pending.at": np.array([e[4] for e in entries], dtype=np.int64),
-        "closed.id": np.fromiter(ledger.closed, dtype=np.uint64, count=len(ledger.closed)),
-        "closed.status": np.fromiter(ledger.closed.values(), dtype=np.uint8, count=len(ledger.closed)),
-    }
-    header: Header = {
-        "pending_arms": names,
-        "ledger": {k: getattr(ledger, k) for k in ("expired", "duplicates", "late", "cancelled")},
-    }
-    extra = {
-        str(i): [None if e[5] is None else list(e[5]), e[6] and dict(e[6]), e[7]]
-        for i, e in enumerate(entries)
-        if e[5] is not None or e[6] is not None or e[7] is not None
-    }
-    if extra:
-        header["pending_extra"] = {"terms": [term.name for term in parts.table.terms], "rows": extra}
     return header, arrays
 
 

@@ -68,7 +68,8 @@ def compare_residency(problem: Problem, paging: PagingModel, seed: int) -> list[
     -------
     list of Outcome
         Polaris, Polar, LRU, LFU, static (the first arms that fit), oracle (`linear_set`) and uncached. Figures: regret,
-        reward (mean, before prices), hit_rate, page_ins, p50_ms and p99_ms (wait added to a request).
+        reward (mean, before prices), hit_rate, page_ins, loads (faults that pass through are loads too), and mean_ms,
+        p50_ms, p95_ms and p99_ms of the wait added to a request.
 
     Examples
     --------
@@ -84,14 +85,17 @@ def compare_residency(problem: Problem, paging: PagingModel, seed: int) -> list[
     for name, make in controllers(problem).items():
         run = simulate(LinUCB(stream.arms, stream.dim, rng=seed), problem, make())
         waits = np.where(run.hits, 0.0, medians[run.arms] * noise)
-        p50, p99 = np.percentile(waits, [50, 99])
+        p50, p95, p99 = np.percentile(waits, [50, 95, 99])
         total = regret(run, problem).total
         figures = {
             "regret": total[-1],
             "reward": stream.rewards[rows, run.arms].mean(),
             "hit_rate": run.hits.mean(),
             "page_ins": run.page_ins,
+            "loads": run.load_count,
+            "mean_ms": waits.mean(),
             "p50_ms": p50,
+            "p95_ms": p95,
             "p99_ms": p99,
         }
         outcomes.append(_outcome(name, figures, total, run))
