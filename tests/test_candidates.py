@@ -443,6 +443,8 @@ BAD = [
     ({"a": [1e200] * F}, ValueError),
     ({"": [0.0] * F}, ValueError),
     ({3: [0.0] * F}, TypeError),
+    ({"\ud800": [0.0] * F}, ValueError),
+    ({"x" * 70_000: [0.0] * F}, ValueError),
     ((["a", "a"], np.zeros((2, F))), ValueError),
     ((["a"], np.zeros((2, F))), ValueError),
     ((["a"], np.zeros((1, F), dtype=complex)), TypeError),

@@ -153,6 +153,25 @@ def test_the_client_of_the_sidecar_learns_which_adapter_serves_what(capsys):
         server.server_close()
 
 
+SHORT = {  # what each shows, as a rule on what its main returns
+    "dead_reckoning": lambda counting, blind: counting < 0.7 * blind,
+    "screening": lambda learned, random: learned > random + 0.05,
+    "reroutes": lambda served, failed: served == 1000 and 2 <= failed < 20,
+    "thresholds": lambda quality, cost, dearest: quality > 0.88 and cost < 0.75 * dearest,
+    "floors": lambda quality, tokens: abs(quality - 0.8) < 0.02 and tokens < 2.0,
+    "experts": lambda learned, similar: learned > similar + 0.03,
+    "news_list": lambda clicked, best: clicked > 0.9 * best,
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_short_examples_show_what_they_say(name, capsys):
+    path = EXAMPLES / f"{name}.py"
+    assert len([line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]) <= 30
+    assert SHORT[name](*runpy.run_path(str(path))["main"]())
+    assert capsys.readouterr().out
+
+
 # The gateway in front of vLLM.
 
 VLLM_PAGE = EXAMPLES.parent / "docs" / "vllm.md"

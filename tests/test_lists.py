@@ -190,7 +190,7 @@ def test_rewards_by_arm_by_place_and_alone():
     means = {arm: router.stats()["arms"][arm]["mean_reward"] for arm in shown.arms}
     assert list(means.values()) == [0.5, 1.0, 0.25]
     shown = router.select(X, k=3, id="mine")
-    assert router.select(X, k=3, id="mine") == shown and router.select(X, id="mine").arm == shown.arm
+    assert router.select(X, k=3, id="mine").places == shown.places and router.select(X, id="mine") == shown
     assert router.update("mine", [None, 1.0, None])
     assert router.stats()["cancelled"] == 2 and router.stats()["pending"] == 0
     shown = router.select(X, k=3)

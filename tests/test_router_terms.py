@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Router
+from banditroute import LinUCB, Router, UnknownArm
+from banditroute.policies import SharedLinUCB
 from banditroute.terms import ArmHealth, BudgetPacer, CostModels, QualityFloor, Queues, Sessions
 
 ARMS = ("a", "b", "c")
@@ -101,3 +102,40 @@ def test_decisions_that_expire_free_what_they_held():
     now[0] = 100.0
     router.stats()
     assert (queues.depth.sum(), pacer.reserved, pacer.left) == (0.0, 0.0, pytest.approx(full))
+
+
+def test_what_is_said_of_a_request_is_checked_at_every_door():
+    plain = Router(LinUCB(["a", "b"], 1, rng=0))
+    shared = Router(SharedLinUCB([], 1, features=1, rng=0))
+    for said in ({"weights": 5}, {"weights": "usd"}, {"session": 5}):
+        (word,) = said
+        for call in (
+            lambda said=said: plain.select([1.0], **said),
+            lambda said=said: plain.explain([1.0], **said),
+            lambda said=said: plain.select([1.0], k=2, **said),
+            lambda said=said: shared.select([1.0], candidates={"n": [1.0]}, **said),
+        ):
+            with pytest.raises(TypeError, match=word):
+                call()
+    assert plain.stats()["decisions"] == shared.stats()["decisions"] == 0
+
+
+def test_a_batch_is_priced_by_names_too():
+    rows = np.random.default_rng(0).normal(size=(6, 2))
+    for named, placed in ((Router(LinUCB(["a", "b"], 2, rng=0)), Router(LinUCB(["a", "b"], 2, rng=0))),):
+        one = Queues([0.2, 0.2], per_second=0.01).assign(named, rows, prices={"a": 5.0})
+        two = Queues([0.2, 0.2], per_second=0.01).assign(placed, rows, prices=[5.0, 0.0])
+        assert [d.arm for d in one] == [d.arm for d in two] == ["b"] * 6
+    with pytest.raises(UnknownArm, match="prices"):
+        Queues([0.2, 0.2], per_second=0.01).assign(named, rows, prices={"c": 1.0})
+
+
+def test_terms_that_come_later_settle_nothing_that_they_did_not_hold():
+    router = Router(LinUCB(["a", "b"], 1, rng=0))
+    before = router.select([1.0])
+    queues, pacer = Queues([0.1, 0.1], per_second=0.1), BudgetPacer(1.0, [0.1, 0.2])
+    router.add_term(queues)
+    router.add_term(pacer)
+    router.select([1.0], {before.arm})
+    assert router.update(before.id, 0.5, cost=0.3, seconds=0.1)
+    assert queues.depth.sum() == 1.0 and pacer.spent == 0.3 and not router.stats()["callback_errors"]

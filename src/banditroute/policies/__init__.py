@@ -1,9 +1,10 @@
 """Routing policies, one file each."""
 
 from banditroute.policies.base import Choice, Compiled, Policy, Scores, Utilities
+from banditroute.policies.candidates import CandidatePolicy
 from banditroute.policies.diag import DiagLinUCB
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, summed
-from banditroute.policies.featured import CandidatePolicy, Features
+from banditroute.policies.featured import Features
 from banditroute.policies.graph.cluster_graph import ClusterGraph
 from banditroute.policies.graph.online_matching import OnlineMatching
 from banditroute.policies.graph.policy import GraphDiagLinUCB

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,12 +13,13 @@ from banditroute._core.kernels import prepare
 from banditroute._core.typing import Floats, Ints
 from banditroute.policies.arrays import ArrayPolicy
 from banditroute.policies.base import LARGEST, Choice, Scores, Utilities
+from banditroute.policies.candidates import Candidates
 from banditroute.policies.evidence import ArmEvidence, flat
 
-__all__ = ["GUESTS", "CandidatePolicy", "Candidates", "FeaturedPolicy", "Features", "featured"]
+__all__ = ["GUESTS", "FeaturedPolicy", "Features", "featured"]
 
 Features = Callable[[str, Floats], ArrayLike]
-Candidates = Mapping[str, ArrayLike] | tuple[Sequence[str], ArrayLike]
+LONGEST = 65_535  # bytes of a name, as for arms
 GUESTS = ""  # the name under which replicas share what candidates that are no arms have taught
 
 
@@ -36,55 +37,6 @@ def featured(features: Features, arms: Iterable[str], x: Floats, size: int | Non
     """Stack ``features(arm, x)`` of every arm: (k, m), checked."""
     rows = [np.asarray(features(name, x)) for name in arms]
     return check.matrix("features", np.array(rows), columns=size)
-
-
-@runtime_checkable
-class CandidatePolicy(Protocol):
-    """A policy that chooses among candidates which each request brings with their features.
-
-    Beside these methods, `Policy.update` takes a name that is no arm with what `kept_candidate` returned, where
-    `Policy.learns_of` says so.
-
-    Examples
-    --------
-    >>> from banditroute.policies import LinUCB, SharedLinUCB
-    >>> isinstance(SharedLinUCB([], 1, features=2), CandidatePolicy), isinstance(LinUCB(2, 1), CandidatePolicy)
-    (True, False)
-    """
-
-    dim: int
-
-    @property
-    def candidate_size(self) -> int:
-        """How many features each candidate brings."""
-
-    def check_candidates(self, candidates: Candidates) -> tuple[tuple[str, ...], Floats]:
-        """Return names and features, (m,) and (m, candidate_size), or refuse them."""
-
-    def candidate_utilities(self, x: ArrayLike, candidates: Candidates) -> Utilities:
-        """Return mean and bonus of every candidate, both (m,); reads only."""
-
-    def candidate_propensities(
-        self, x: ArrayLike, candidates: Candidates, prices: ArrayLike | None = None
-    ) -> Floats:
-        """Return the probability of every candidate, (m,); reads only."""
-
-    def select_candidate(
-        self, x: ArrayLike, candidates: Candidates, prices: ArrayLike | None = None
-    ) -> Choice:
-        """Choose one; uses the same amount of randomness whatever the outcome."""
-
-    def choose_candidate(self, x: Floats, names: tuple[str, ...], features: Floats, prices: Floats) -> Choice:
-        """As `select_candidate`, for a caller that has had everything checked and leaves one open."""
-
-    def places(self, names: tuple[str, ...]) -> Ints:
-        """Return the position of each candidate among the arms, (m,), -1 for one that is none."""
-
-    def kept_candidate(self, x: Floats, features: Floats) -> Floats:
-        """Return what a decision keeps: the context and then the features, a new array; `update` learns from it."""
-
-    def knows(self, name: str) -> bool:
-        """Whether it has features of this name without being given any."""
 
 
 class FeaturedPolicy(ArrayPolicy):
@@ -227,6 +179,16 @@ class FeaturedPolicy(ArrayPolicy):
                 names and set(map(type, names)) == {str} and len(set(names)) == len(names) and "" not in names
             ):
                 check.names("candidates", names)
+            try:
+                longest = max(len(name.encode()) for name in names)
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"candidates must have names that are valid Unicode, got {names[:8]!a}"
+                ) from None
+            if longest > LONGEST:
+                raise ValueError(
+                    f"candidates must have names of at most {LONGEST} bytes in UTF-8, got {longest}"
+                )
             places = self.positions
             self._checked = names, np.array([places.get(name, -1) for name in names], dtype=np.int64)
         if type(given) is list and all(type(row) is np.ndarray for row in given):  # half the time of np.array

@@ -12,15 +12,14 @@ from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
 from banditroute.policies import Choice
 from banditroute.policies.base import LARGEST
-from banditroute.policies.featured import CandidatePolicy, Candidates
+from banditroute.policies.candidates import CandidatePolicy, Candidates
 from banditroute.records import Decision, Extras, Parts, Request
 from banditroute.router.arms import Eligible, Priced
-from banditroute.router.changes import check_name
 from banditroute.router.explain import Explanation, explained_candidates
 from banditroute.router.ledger import decision_key
 from banditroute.router.parts import RouterParts
 from banditroute.router.planner import Planner
-from banditroute.router.request_path import RequestPath
+from banditroute.router.request_path import RequestPath, check_said
 
 __all__ = ["CandidatePath", "Candidates"]
 
@@ -94,7 +93,6 @@ class CandidatePath:
                 shown = table.of_candidates(request, places, own, parts.arms.muted)
                 offers, rows = shown.total, Parts(names, shown.rows)
             place, propensity = policy.choose_candidate(request.x, names, z, offers)
-            check_name(names[place])
             kept = policy.kept_candidate(request.x, z[place])
             return self.booked(request, names[place], int(places[place]), kept, propensity, rows, key)
 
@@ -164,6 +162,7 @@ class CandidatePath:
         books = parts.books
         names, z = self.policy().check_candidates(candidates)
         context = np.array(parts.policy.check_context(x))
+        check_said(weights, session)
         if version is not None and version != parts.arms.version:
             raise ValueError(
                 f"version must be that of the arms, {parts.arms.version}, got {version}: they changed"

@@ -1,7 +1,6 @@
 """Lists: several arms in one decision, a place of its own in the ledger for each, one of which is explored."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
@@ -171,7 +170,7 @@ class ListPath:
     (2, True)
     """
 
-    __slots__ = ("_named", "_parts", "_requests", "_withdraw", "candidates")
+    __slots__ = ("_parts", "_requests", "_withdraw", "candidates")
 
     def __init__(
         self,
@@ -182,7 +181,6 @@ class ListPath:
     ) -> None:
         self._parts, self._requests, self.candidates = parts, requests, candidates
         self._withdraw = withdraw
-        self._named: OrderedDict[int, Ranking] = OrderedDict()  # lists under ids of the caller
 
     # Choosing.
 
@@ -210,8 +208,7 @@ class ListPath:
                 books.refuse()
             places, seen = self._asked(k)
             if id is not None:
-                key = decision_key(id)
-                first = self._named.get(key) or requests.repeated(key)
+                first = requests.repeated(decision_key(id))
                 if first is not None:
                     return first
             said = (eligible, prices, protected, weights, session)
@@ -306,13 +303,11 @@ class ListPath:
             for i, place in enumerate(found.chosen)
         ]
         ranking = Ranking(made, found.prefix)
-        if id is None:
-            for one in made:  # nobody will ask for it by an id of his own
-                self._requests.named.pop(one.id, None)
-        else:
-            self._named[first] = ranking
-            if len(self._named) > self._parts.ledger.size_limit:
-                self._named.popitem(last=False)
+        named = self._requests.named
+        for one in made:  # places are booked under ids of their own; only that of the list may be a caller's
+            named.pop(one.id, None)
+        if id is not None:
+            named[first] = ranking
         return ranking
 
     def _new_id(self, count: int) -> int:

@@ -7,6 +7,7 @@ from math import inf
 import numpy as np
 from numpy.typing import ArrayLike
 
+from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.records import Decision, Extras, Parts, Pending, Request
 from banditroute.router.arms import Eligible, Priced
@@ -99,6 +100,7 @@ class RequestPath:
         arms = self._parts.arms
         if version is not None and version != arms.version:
             raise ValueError(f"version must be that of the arms, {arms.version}, got {version}: they changed")
+        check_said(weights, session)
         mask = None if eligible is None else arms.allowed(eligible)
         own = None if prices is None else arms.priced(prices)
         return Extras(mask, own, protected, None, None, weights, session)
@@ -204,3 +206,18 @@ class RequestPath:
             for arm in range(len(parts.arms)):
                 spread(parts, arm)
         parts.policy.reseed()
+
+
+def check_said(weights: Mapping[str, float] | None, session: str | None) -> None:
+    """Refuse weights that are no mapping and a session that is no text.
+
+    Examples
+    --------
+    >>> check_said(None, 5)
+    Traceback (most recent call last):
+    TypeError: session must be a string, got 5
+    """
+    if weights is not None and not isinstance(weights, Mapping):
+        raise TypeError(f"weights must map measures to prices, got {check.shown(weights)}")
+    if session is not None and not isinstance(session, str):
+        raise TypeError(f"session must be a string, got {check.shown(session)}")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from banditroute.policies import LinUCB
+from banditroute.policies import LinUCB, SharedLinUCB
 from banditroute.policies.graph.online_matching import compile_kernels
 from banditroute.policies.linear import compile_rest
 from banditroute.residency import Polar, best_set
@@ -35,6 +35,7 @@ def warmup() -> None:
         best_set(np.eye(3), np.ones(3), 1, method=method)
     compile_kernels()
     compile_rest()
+    SharedLinUCB([], 1, features=1)  # what chooses among candidates
     # Once along the path of a request, so that the first real one finds its code in memory and specialised.
     router = Router(LinUCB(3, 2, rng=0), Polar(1), 0.1)
     for x in contexts:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header, Ints
+from banditroute.errors import UnknownArm
 from banditroute.policies import Policy
 from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Feedback, TermHost
@@ -169,7 +170,7 @@ class Queues(BaseTerm):
         contexts: ArrayLike,
         *,
         work: ArrayLike | None = None,
-        prices: ArrayLike | None = None,
+        prices: Mapping[str, float] | ArrayLike | None = None,
         eligible: ArrayLike | None = None,
     ) -> Ints: ...
 
@@ -180,7 +181,7 @@ class Queues(BaseTerm):
         contexts: ArrayLike,
         *,
         work: ArrayLike | None = None,
-        prices: ArrayLike | None = None,
+        prices: Mapping[str, float] | ArrayLike | None = None,
         eligible: Collection[str] | ArrayLike | None = None,
     ) -> list[Decision]: ...
 
@@ -190,7 +191,7 @@ class Queues(BaseTerm):
         contexts: ArrayLike,
         *,
         work: ArrayLike | None = None,
-        prices: ArrayLike | None = None,
+        prices: Mapping[str, float] | ArrayLike | None = None,
         eligible: Any = None,
     ) -> Ints | list[Decision]:
         """Choose arms for a batch, each choice seeing the ones before it in the queues; the queues keep them.
@@ -202,7 +203,8 @@ class Queues(BaseTerm):
         contexts : (n, dim) array
         work : (n,) array, optional
             Predicted length of each request; the longest is assigned first.
-        prices, eligible : (k,) arrays, optional
+        prices : mapping of str to float or (k,) array, optional
+        eligible : (k,) array, optional
             As in ``select``, beside the wait.
 
         Returns
@@ -220,6 +222,9 @@ class Queues(BaseTerm):
         ):
             raise TypeError(f"chooser must be a Policy or a Router, got {check.shown(chooser)}")
         policy = chooser if isinstance(chooser, Policy) else getattr(chooser, "policy", None)
+        if isinstance(prices, Mapping):
+            names = self.arms if policy is None else policy.arms
+            prices = _by_name(prices, names)
         rows = check.matrix("contexts", contexts, columns=None if policy is None else policy.dim)
         if policy is not None:
             policy.check_norms(rows)
@@ -272,3 +277,13 @@ class Queues(BaseTerm):
                 self.depth = before
             raise
         return [made[i] for i in range(len(rows))]
+
+
+def _by_name(prices: Mapping[str, float], names: tuple[str, ...]) -> Floats:
+    """Return prices by position; arms left out cost nothing."""
+    given = np.zeros(len(names))
+    for arm, price in prices.items():
+        if arm not in names:
+            raise UnknownArm(f"prices must name arms among {names}, got {check.shown(arm)}")
+        given[names.index(arm)] = check.finite(f"prices[{arm!r}]", price, low=-LARGEST, high=LARGEST)
+    return given
