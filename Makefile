@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+VLLM   := .venv-vllm
+TORCH  ?= torch==2.13.0
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-compare readme study servers soak docs notebooks linkcheck clean
+.PHONY: help demo test lint bench bench-compare readme study study-lora servers soak docs notebooks linkcheck clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=...")'
@@ -30,15 +32,8 @@ lint: $(STAMP) ## Style, format and types.
 	$(BIN)/mypy
 
 # Measure everything the documents quote, then write it there. The other libraries get environments of their own.
-bench: demo ## Measure again what the documents quote, and write it there.
-	mkdir -p out
-	$(BIN)/python benchmarks/demo_page.py
-	$(BIN)/python benchmarks/run_peers.py
-	$(BIN)/python benchmarks/agreement.py
-	$(BIN)/python benchmarks/first_steps.py
-	$(BIN)/python benchmarks/bars_engine.py
-	$(BIN)/python -m pytest benchmarks/test_bench_*.py --benchmark-enable --benchmark-only --benchmark-json=out/bench.json
-	$(BIN)/python benchmarks/report.py
+bench: $(STAMP) ## Measure again what the documents quote, and write it there; prints its plan first.
+	$(BIN)/python benchmarks/run_all.py
 
 # The tables and pictures of residency in the README, measured anew by one command.
 readme: demo ## Measure the README's table of residency again, and write it there.
@@ -52,10 +47,22 @@ bench-compare: $(STAMP) ## Time this code against another commit: BASE=...
 study: $(STAMP) ## Residency controllers over workloads, into out/study.
 	$(BIN)/python benchmarks/study_polar.py --out out/study
 
-# The partners that the suite is too small for: PyTorch and PEFT, LiteLLM's proxy, llama.cpp in a process of its own.
-servers: $(STAMP) ## Against real model servers and gateways; installs them first.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,llamacpp,peft,litellm]'
-	$(BIN)/python -m pytest -rs tests/servers_real tests/test_model_servers.py tests/test_llamacpp_server.py $(wildcard tests/test_litellm*.py)
+# The partners that the suite is too small for: vLLM (in an environment of its own, 3.4 GB), PyTorch and PEFT, LiteLLM's
+# proxy, llama.cpp in a process of its own. The tests print what they saw.
+$(VLLM)/.installed:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python tests/servers_real/install_vllm.py
+	touch $@
+
+servers: $(STAMP) $(VLLM)/.installed ## Against real model servers and gateways; installs them first.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[dev,llamacpp,peft,litellm]' 'litellm[proxy]'
+	$(BIN)/python -m pytest -s -rs tests/servers_real tests/test_model_servers.py tests/test_llamacpp_server.py $(wildcard tests/test_litellm*.py) tests/test_walks.py
+
+# Trains 16 adapters on texts of this machine the first time and keeps them in out/lora.
+study-lora: $(STAMP) ## Residency control over real LoRA adapters, into docs/studies/real-lora.md.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[demo,peft]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study_lora.py
+	$(BIN)/python benchmarks/report.py
 
 soak: $(STAMP) ## Long runs: memory, tails, faults of the disk, cut connections, a rolling deployment.
 	$(BIN)/python benchmarks/soak.py
@@ -83,4 +90,4 @@ linkcheck: $(VENV)/.docs ## Follow the links of the site to other sites.
 	$(BIN)/sphinx-build -q -b linkcheck -d out/docs/doctrees docs out/docs/links
 
 clean: ## Remove the environment and out/.
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(VLLM) out

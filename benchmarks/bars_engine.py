@@ -23,8 +23,8 @@ import numpy as np
 from machine import machine
 
 from banditroute import LRU, DiagLinUCB, LinTS, LinUCB, Polar, Problem, Router, Stream, simulate, warmup
-from banditroute._core.kernels import linear as kernels
-from banditroute._core.kernels import rows
+from banditroute._core.kernels import loop
+from banditroute._core.kernels import rows as reading
 
 
 def blocks(pairs: dict, rounds: int = 15) -> dict[str, float]:
@@ -55,21 +55,21 @@ def stability(updates: int) -> dict[str, float]:
         policy = LinUCB(2, 32, alpha=0.3, ridge=1.0, prior=None, discount=discount, rng=0)
         for _ in range(updates // 10_000):
             x = rng.normal(size=(10_000, 32)) / np.sqrt(32)
-            rows.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
+            loop.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
         out[f"width error, discount {discount:g}"] = width_error(policy, 0, rng.normal(size=(200, 32)))
     policy = LinUCB(1, 32, alpha=0.3, ridge=1.0, prior=None, rng=0)
     line = rng.normal(size=32)
     line /= np.linalg.norm(line)
     for _ in range(updates // 10_000):
         x = 1e3 * (line + 1e-3 * rng.normal(size=(10_000, 32)))
-        rows.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
+        loop.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, rng.normal(size=10_000))
     probes = np.vstack([rng.normal(size=(200, 32)), 1e3 * (line + 1e-3 * rng.normal(size=(200, 32)))])
     out["width error, near-collinear, norm 1e3"] = width_error(policy, 0, probes)
     policy = LinUCB(1, 8, alpha=0.3, ridge=1.0, prior=None, discount=0.99, rng=0)
     x = np.zeros((10_000, 8))
     x[:, 0] = 1.0
     for _ in range(updates // 10_000):
-        rows.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, np.ones(10_000))
+        loop.learn_rows(policy.buffer, np.zeros(10_000, np.int64), x, np.ones(10_000))
     eye = np.eye(8)
     widths = np.array([policy.scores(e).width[0] for e in eye])
     out["windup: largest width off the excited axis less 1 / sqrt(ridge)"] = float(
@@ -96,7 +96,7 @@ def bandwidth() -> dict[str, float]:
         given = (policy.buffer, x, np.empty(arms), np.empty(arms))
         flat = policy.state.cov.ravel()
         total(flat)
-        times = blocks({"scan": partial(kernels.predict, *given), "read": partial(total, flat)}, 41)
+        times = blocks({"scan": partial(reading.predict, *given), "read": partial(total, flat)}, 41)
         out[f"scan at ({arms}, {dim}): share of the read limit"] = times["read"] / times["scan"]
         out[f"scan at ({arms}, {dim}), GB/s"] = flat.nbytes / times["scan"] / 1e9
     return out

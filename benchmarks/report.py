@@ -22,6 +22,8 @@ PAGES = (
     "docs/performance.md",
     "docs/choosing-a-policy.md",
     "docs/studies/polar.md",
+    "docs/gateways.md",
+    "docs/studies/real-lora.md",
 )
 DOCUMENTS = tuple(ROOT / page for page in PAGES)
 MARKED = re.compile(r"(<!-- bench:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /bench:(?P=name) -->)", re.DOTALL)

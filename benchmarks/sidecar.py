@@ -126,6 +126,10 @@ def main() -> None:
         found = learned(home, args.redis)
     load = os.getloadavg()[0]
     print(json.dumps({"empty": empty["empty"], "errors": empty["socket_errors"], "load_average": load}))
+    p99 = {name: found[name]["p99_ms"] for name, found in (("select", routed), ("empty", empty))}
+    print(
+        f"p99 of /select {p99['select']:.2f} ms beside {p99['empty']:.2f} ms of an endpoint that does nothing"
+    )
     print(json.dumps({key: value for key, value in routed.items() if key != "empty"}))
     acknowledged = (
         warm["acknowledged"] + routed["acknowledged"]

@@ -126,6 +126,7 @@ def cell(family: str, name: str, seed: int, length: int, scale: float = 1.0) -> 
         "family": family, "controller": name, "seed": seed, "length": length, "scale": scale,
         "regret": parts.final, "route": parts.route[-1], "residency": parts.residency[-1],
         "switching": parts.switching[-1], "hits": float(run.hits.mean()), "page_ins": run.page_ins,
+        "loads": run.load_count,
         "forced": run.forced, "cpu_s": seconds,
         "slope": slope(total) if (total[len(stream) // 32 :] > 0).all() else None,
         "value": float(value_with(stream, list(best), problem.faults).sum()),

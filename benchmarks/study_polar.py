@@ -36,7 +36,8 @@ from banditroute import (
 from banditroute.cli.console import aligned, plus_minus, positive, steps, write_json
 from banditroute.policies import LinearPolicy
 from banditroute.residency import FIFO, FTPL, GDSF, SIEVE, DecayedLFU, Popularity, RandomSet, ResidentOnly
-from banditroute.simulation import best_static_set, interval, slope
+from banditroute.residency.paging import PagingModel
+from banditroute.simulation import Run, best_static_set, interval, slope
 
 __all__ = ["CONTROLLERS", "configure", "run"]
 
@@ -217,12 +218,30 @@ def one_stream(
                 "slope": slope(total) if (curve > 0).all() and total[requests // 32 :].min() > 0 else None,
                 "hit_rate": float(run.hits.mean()),
                 "page_ins": run.page_ins,
+                "loads": run.load_count,
+                **waits(run, seed),
                 "forced": run.forced,
                 "times": (times + 1).tolist(),
                 "curve": [round(float(v), 2) for v in curve],
             }
         )
     return rows
+
+
+def waits(run: Run, seed: int) -> dict[str, float]:
+    """Return mean, 95th and 99th percentile of the wait that faults add to a request, in milliseconds."""
+    paging = PagingModel()
+    medians = paging.latency_ms(int(run.arms.max()) + 1)
+    noise = np.exp(paging.jitter * np.random.default_rng([seed, 1]).standard_normal(len(run)))
+    added = np.where(run.hits, 0.0, medians[run.arms] * noise)
+    p95, p99 = np.percentile(added, [95, 99])
+    return {"mean_ms": float(added.mean()), "p95_ms": float(p95), "p99_ms": float(p99)}
+
+
+def _mean(rows: Iterable[dict[str, Any]], figure: str) -> str:
+    """Return the mean of a figure that rows of earlier runs may not have."""
+    values = [row[figure] for row in rows if figure in row]
+    return f"{np.mean(values):,.1f}" if values else ""
 
 
 def summarised(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -254,11 +273,12 @@ def summarised(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 *(f"{np.mean([r[part] for r in own]):,.0f}" for part in ("route", "residency", "switching")),
                 f"{np.mean(slopes):.2f}" if slopes else "",
                 f"{np.mean([r['hit_rate'] for r in own]):.0%}",
-                f"{np.mean([r['page_ins'] for r in own]):,.0f}",
+                *(_mean(own, figure) for figure in ("loads", "mean_ms", "p95_ms", "p99_ms")),
                 "" if paired is None else shown(paired),
             ]
         )
-    columns = ["controller", "regret", "route", "residency", "switching", "slope", "hits", "page-ins"]
+    columns = ["controller", "regret", "route", "residency", "switching", "slope", "hits", "loads"]
+    columns += ["mean ms", "p95 ms", "p99 ms"]
     return {"columns": [*columns, f"less {rival}" if rival else "less baseline"], "rows": table}
 
 

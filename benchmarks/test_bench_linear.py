@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinTS, LinUCB
-from banditroute._core.kernels import derived
+from banditroute._core.kernels import derived, refresh
 
 SHAPES = ((15, 32), (50, 64), (15, 128))
 
@@ -53,7 +53,7 @@ def test_update(benchmark, arms, dim):
 
 
 @pytest.mark.parametrize(("arms", "dim"), SHAPES)
-@pytest.mark.parametrize("kernel", [derived.rebuild, derived.refresh, derived.drain_all])
+@pytest.mark.parametrize("kernel", [derived.rebuild, refresh.refresh, derived.drain_all])
 def test_maintenance(benchmark, kernel, arms, dim):
     policy, _ = learned(LinUCB, arms, dim)
     given = (policy.buffer, 0) if kernel is derived.rebuild else (policy.buffer,)

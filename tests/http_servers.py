@@ -26,66 +26,125 @@ class Fake:
 
 
 class FakeVLLM(Fake):
-    """Registers by name, loads at the first request, displaces the least recently used; unloading frees nothing."""
+    """As vLLM 0.32 was seen to be: registering loads, displacing the least recently used, and so does a request.
 
-    def __init__(self, slots, disk, metric=False, static=()):
+    Its lies: an unloaded name leaves its weights in their place ("name (unloaded)"); a name loaded in place is read
+    from disk at every later request (`reads`); a running request (`running`) keeps its adapter the last one used, so
+    that not the order of arrivals counts; the metric of activity keeps a row for every combination it ever had, and
+    says that what runs also waits.
+    """
+
+    def __init__(self, slots, disk, metric=False, static=(), base="base"):
         super().__init__()
-        self.slots, self.disk, self.metric, self.static = slots, set(disk), metric, dict(static)
+        self.slots, self.disk, self.metric, self.static, self.base = (
+            slots,
+            set(disk),
+            metric,
+            dict(static),
+            base,
+        )
         self.started = 1000.0
         self.registered, self.gpu, self.loads = dict(self.static), OrderedDict(), 0
+        self.reads, self.in_place, self.running, self.activity = 0, set(), [], {"": 0.0}
 
     def restart(self):
         with self.lock:
             self.registered, self.gpu = dict(self.static), OrderedDict()
+            self.in_place, self.running, self.activity = set(), [], {"": 0.0}
             self.started += 100.0
 
     def use(self, name):
+        for other in [*self.running, name]:  # every step of the engine touches what it computes with
+            if other in self.gpu:
+                self.gpu.move_to_end(other)
+        self.reads += name in self.in_place
         if name in self.gpu:
-            self.gpu.move_to_end(name)
             return
         if len(self.gpu) >= self.slots:
             self.gpu.popitem(last=False)
         self.gpu[name] = None
         self.loads += 1
 
+    def run(self, *names):
+        """Have requests to these adapters run from now on, until others are given."""
+        with self.lock:
+            for name in names:
+                self.use(name)
+            self.running = list(names)
+            self.activity[",".join(names)] = 1.0 + max(self.activity.values())
+
+    def unnamed(self, name):
+        old = f"{name} (unloaded)"
+        self.gpu = OrderedDict.fromkeys(old if n == name else n for n in self.gpu if n != old)
+
     def answer(self, method, path, body):
         if path == "/v1/load_lora_adapter":
-            name = body["lora_name"]
-            if name in self.registered:
-                text = f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, ..."
-                return 400, {"error": {"message": text, "type": "InvalidUserInput", "code": 400}}
-            if body["lora_path"] not in self.disk:
-                return 404, {
-                    "error": {"message": f"No adapter found for {body['lora_path']}", "type": "NotFoundError"}
-                }
-            self.registered[name] = body["lora_path"]
-            return 200, f"Success: LoRA adapter '{name}' added successfully."
+            return self.load(body["lora_name"], body["lora_path"], body.get("load_inplace", False))
         if path == "/v1/unload_lora_adapter":
-            if self.registered.pop(body["lora_name"], None) is None:
-                return 404, {"error": {"message": "not found", "type": "NotFoundError"}}
-            return 200, "Success"
+            name = body["lora_name"]
+            if self.registered.pop(name, None) is None:
+                return 404, _error("NotFoundError", f"The lora adapter '{name}' cannot be found.")
+            self.unnamed(name)
+            return 200, f"Success: LoRA adapter '{name}' removed successfully."
         if path == "/v1/models":
-            rows = [{"id": "base", "root": "base"}]
+            rows = [{"id": self.base, "root": "/models/base", "parent": None}]
             return 200, {
-                "data": rows + [{"id": n, "root": p, "parent": "base"} for n, p in self.registered.items()]
+                "data": rows + [{"id": n, "root": p, "parent": self.base} for n, p in self.registered.items()]
             }
         if path == "/v1/completions":
-            name = body["model"]
-            if name != "base" and name not in self.registered:
-                return 404, {
-                    "error": {"message": f"The model `{name}` does not exist.", "type": "NotFoundError"}
-                }
-            if name != "base":
-                self.use(name)
-            return 200, {"model": name, "choices": [{"text": "b"}]}
+            return self.complete(body)
+        if path == "/v1/chat/completions":
+            status, said = self.complete(body)
+            message = {"role": "assistant", "content": f"from {body['model']}"}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            return status, said if status != 200 else {**said, "id": "1", "created": 1, "choices": [choice]}
         if path == "/metrics":
-            lines = [f"process_start_time_seconds {self.started}"]
-            if self.metric:
-                for name in self.registered:
-                    labels = f'adapter_name="{name}",level="gpu",pinned="false",rank="8"'
-                    lines.append(f"vllm:lora_adapter_loaded{{{labels}}} {float(name in self.gpu)}")
-            return 200, "\n".join(lines)
+            return 200, "\n".join([*self.metrics()])
         return 404, {"detail": "Not Found"}
+
+    def load(self, name, path, in_place):
+        if name == self.base:
+            return 400, _error(
+                "InvalidUserInput", f"The lora adapter '{name}' conflicts with a served base model."
+            )
+        if name in self.registered and not in_place:
+            text = f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, ..."
+            return 400, _error("InvalidUserInput", text)
+        if path not in self.disk:
+            return 404, _error("NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
+        self.registered[name] = path
+        (self.in_place.add if in_place else self.in_place.discard)(name)
+        self.use(name)
+        return 200, f"Success: LoRA adapter '{name}' added successfully."
+
+    def complete(self, body):
+        name = body["model"]
+        if name != self.base and name not in self.registered:
+            return 404, _error(
+                "NotFoundError", f"The model `{name}` does not exist. Valid aliases: {self.base}."
+            )
+        if name != self.base:
+            self.use(name)
+        choice = {"index": 0, "text": "b", "logprobs": None, "finish_reason": "length"}
+        if body.get("prompt_logprobs") is not None:
+            choice["prompt_logprobs"] = [None, {"71": {"logprob": -1.5, "rank": 2, "decoded_token": "e"}}]
+        return 200, {"model": name, "object": "text_completion", "choices": [choice]}
+
+    def metrics(self):
+        yield f"process_start_time_seconds {self.started}"
+        for names, when in self.activity.items():
+            labels = (
+                f'max_lora="{self.slots}",running_lora_adapters="{names}",waiting_lora_adapters="{names}"'
+            )
+            yield f"vllm:lora_requests_info{{{labels}}} {1.7958528e9 + when}"
+        if self.metric:
+            for name in self.registered:
+                labels = f'adapter_name="{name}",level="gpu",pinned="false",rank="8"'
+                yield f"vllm:lora_adapter_loaded{{{labels}}} {float(name in self.gpu)}"
+
+
+def _error(kind, message):
+    return {"error": {"message": message, "type": kind, "param": None, "code": 400}}
 
 
 class FakeSGLang(Fake):
@@ -177,6 +236,7 @@ def serving(fake):
                     status, said = fake.answer(method, self.path, body)
             data = (said if isinstance(said, str) else json.dumps(said)).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "text/plain" if isinstance(said, str) else "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if lie == "cut" else data)

@@ -92,3 +92,98 @@ def differences(policy, stream, alpha, ridge, tie=1e-9):
         policy.update(arm, x, rewards[arm])
         plain.update(arm, x, rewards[arm])
     return real, ties, largest
+
+
+class NaiveScales:
+    """The pooled prior and the automatic scales as docs/algorithms.md defines them, from all feedback kept."""
+
+    def __init__(
+        self, arms, dim, *, alpha="auto", ridge="auto", prior="pooled", diagonal=False, sampling=False
+    ):
+        self.arms, self.dim, self.diagonal, self.sampling = arms, dim, diagonal, sampling
+        self.auto_alpha, self.auto_ridge, self.pooled = alpha == "auto", ridge == "auto", prior == "pooled"
+        self.alpha = 0.5 if self.auto_alpha else alpha
+        self.ridge = self.level_ridge = 1.0 if self.auto_ridge else ridge
+        self.ridges, self.prior, self.cold = np.full(dim, self.ridge), np.zeros(dim), 0.0
+        self.few, self.top = 0, 0.0
+        self.feedback = [[] for _ in range(arms)]
+
+    def update(self, arm, x, reward):
+        self.feedback[arm].append((x, reward))
+
+    def sums(self, arm):
+        X = np.array([x for x, _ in self.feedback[arm]]).reshape(-1, self.dim)
+        r = np.array([r for _, r in self.feedback[arm]])
+        S = X.T @ X
+        return (np.diag(np.diag(S)) if self.diagonal else S), X.T @ r
+
+    def solution(self, arm):
+        S, b = self.sums(arm)
+        A = np.diag(self.ridges) + S
+        return np.linalg.inv(A), np.linalg.solve(A, b + self.ridges * self.prior)
+
+    def bonus(self, x):
+        width = np.array([np.sqrt(x @ self.solution(a)[0] @ x) for a in range(self.arms)])
+        return self.alpha * width + self.cold * np.minimum(width**2 / (x**2 / self.ridges).sum(), 1.0)
+
+    def index(self, x):
+        """What the choice maximises: the mean, or more for an arm that has hardly answered, and the bonus."""
+        mean = np.array([x @ self.solution(a)[1] for a in range(self.arms)])
+        seldom = np.array([len(arm) for arm in self.feedback]) < self.few
+        return np.where(seldom, np.maximum(mean, self.top), mean) + self.bonus(x)
+
+    def refresh(self):
+        X = np.array([x for arm in self.feedback for x, _ in arm])
+        r = np.array([r for arm in self.feedback for _, r in arm])
+        n, level = len(r), np.where((X[0] == X).all(axis=0), X[0], 0.0)
+        if self.pooled:
+            S, b = (sum(self.sums(a)[i] for a in range(self.arms)) for i in (0, 1))
+            self.prior = np.linalg.solve(np.trace(S) / self.dim / n * np.eye(self.dim) + S, b)
+        errors, far, free = 0.0, np.zeros(self.dim), []
+        for a in range(self.arms):
+            if not self.feedback[a]:
+                continue
+            (S, b), (cov, theta) = self.sums(a), self.solution(a)
+            p, left = self.prior, b - S @ self.prior
+            own = sum(r * r for _, r in self.feedback[a]) - 2 * b @ p + p @ S @ p - left @ (theta - p)
+            errors += max(own, 0.0)  # a diagonal misfit can make it negative
+            far += (theta - p) ** 2
+            free.append(1.0 - self.ridges * np.diag(cov))
+        variance = (r @ r) / n - (r.mean() ** 2 if level.any() else 0.0)
+        spread = min(np.ptp(r), 4.0 * np.sqrt(variance))
+        noise = max(errors / n, (0.02 * spread) ** 2)
+        reach = max(r.max(), 0.0) - min(r.min(), 0.0)
+        if len(free) == 1 < self.arms:  # nothing tells yet how far arms are apart
+            variance = max(variance, (0.5 * reach) ** 2)
+        if self.auto_alpha:
+            first = 0.6 * spread * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n))
+            self.alpha = max(
+                np.sqrt(noise) * (1.0 if self.sampling else 1.25), first * (0.2 if self.sampling else 1.0)
+            )
+            self.cold = 0.25 * np.sqrt(variance)
+            self.few, self.top = np.floor(np.log2(1.0 + n / (8 * self.arms))), r.max() + 0.5 * reach
+        if self.auto_ridge:
+            slopes, constant = level == 0.0, level != 0.0
+            wanted = np.empty(self.dim)
+            for which, size in ((slopes, (X[:, slopes] ** 2).sum() / n), (constant, (level**2).sum())):
+                if which.any():
+                    own = np.array([determined[which].sum() for determined in free])
+                    lost = (
+                        (own**2).sum() / own.sum() if self.pooled else 0.0
+                    )  # what the pooled prior was fitted with
+                    wanted[which] = noise / self.likeliest(
+                        far[which].sum(), own.sum() - lost, 0.25 * variance / size
+                    )
+            if ((self.ridges < 0.8 * wanted) | (self.ridges > 1.25 * wanted)).any():
+                self.ridges = wanted
+                self.ridge, self.level_ridge = (wanted[w if w.any() else ~w][0] for w in (slopes, constant))
+
+    @staticmethod
+    def likeliest(far, free, middle):
+        """Maximum of the likelihood of a variance with `free` squared deviations, and its log-normal prior."""
+        from scipy.optimize import brentq
+
+        def slope(v):
+            return 0.5 * far * np.exp(-v) - 0.5 * free - (v - np.log(middle)) / 4.0
+
+        return np.exp(brentq(slope, np.log(middle) - 60, np.log(middle) + 60, xtol=1e-13))

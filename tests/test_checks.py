@@ -68,7 +68,13 @@ LEFT_OUT = {
     "LinUCB-forgetting": {"online_equals_batch"},
     "LinUCB-forgetting-fast": {"online_equals_batch"},
     "LinTS": {"utilities_decide"},  # it samples
-    "Frequencies": {"cold_start_is_exact", "online_equals_batch", "utilities_decide", "evidence_adds_up"},
+    "Frequencies": {
+        "cold_start_is_exact",
+        "online_equals_batch",
+        "utilities_decide",
+        "evidence_adds_up",
+        "lists_explore_one_place",
+    },
 }
 
 
@@ -306,6 +312,29 @@ class ReseedsAndForgets(LinUCB):
         self.forget(0)
 
 
+class MaximisesAnotherBonus(LinUCB):
+    def utilities(self, contexts):
+        mean, bonus = super().utilities(contexts)
+        return Utilities(mean - bonus, bonus[:, ::-1])
+
+
+class DrawsToExplain(LinUCB):
+    def utilities(self, contexts):
+        self._rng.random()
+        return super().utilities(contexts)
+
+
+class PlaysTheClosed(LinUCB):
+    def select_priced(self, x, offers):
+        return super().select_priced(x, np.zeros(len(offers)))
+
+
+class PlaysAnotherRule(LinUCB):
+    def propensities(self, x, *, prices=None, eligible=None):
+        offers = self.effective_prices(prices, eligible)
+        return np.isfinite(offers) / np.isfinite(offers).sum()
+
+
 def made(broken, **options):
     return lambda rng: broken(4, 3, rng=rng, **options)
 
@@ -346,6 +375,10 @@ BROKEN = [
     ("forgotten_arms_start_cold", made(ForgetsInSilence)),
     ("reseeded_policies_draw_apart", made(ReseedsHalf)),
     ("reseeded_policies_draw_apart", made(ReseedsAndForgets)),
+    ("explanations_add_up", made(MaximisesAnotherBonus, alpha=1.0)),
+    ("explanations_add_up", made(DrawsToExplain)),
+    ("lists_explore_one_place", made(PlaysTheClosed)),
+    ("lists_explore_one_place", made(PlaysAnotherRule)),
 ]
 
 

@@ -226,7 +226,25 @@ def test_residency_outcomes_are_those_of_a_run_looked_at_by_hand():
         assert outcomes[name].figures["hit_rate"] == run.hits.mean()
         assert outcomes[name].curve[-1] == regret(run, problem).final
         assert outcomes[name].times[-1] == 1500.0
-    assert outcomes["uncached"].figures["p50_ms"] == pytest.approx(paging.latency_ms(1)[0])
+    wait = paging.latency_ms(1)[0]
+    for name, outcome in outcomes.items():
+        faults, own = 1500 * (1.0 - outcome.figures["hit_rate"]), outcome.figures
+        assert own["mean_ms"] == pytest.approx(wait * faults / 1500)
+        assert own["p95_ms"] <= own["p99_ms"] and set(map(round, (own["p95_ms"], own["p99_ms"]))) <= {
+            0,
+            round(wait),
+        }
+        if name in (
+            "static",
+            "oracle",
+            "uncached",
+            "Polar",
+        ):  # every fault passes through: a load beside the planned
+            assert own["loads"] == pytest.approx(own["page_ins"] + faults)
+    assert outcomes["LRU"].figures["loads"] == outcomes["LRU"].figures["page_ins"]  # a fault is an insertion
+    lfu = outcomes["LFU"].figures  # some are
+    assert lfu["page_ins"] < lfu["loads"] == pytest.approx(1500 * (1.0 - lfu["hit_rate"]))
+    assert outcomes["uncached"].figures["p50_ms"] == pytest.approx(wait)
     assert outcomes["uncached"].figures["hit_rate"] == 0.0
 
 

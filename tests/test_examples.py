@@ -19,6 +19,7 @@ import pytest
 
 from banditroute import FileStore, LinUCB, Router
 from banditroute.durability.redis_store import RedisStore
+from http_servers import FakeVLLM, serving
 from servers import redis_server
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -150,3 +151,79 @@ def test_the_client_of_the_sidecar_learns_which_adapter_serves_what(capsys):
         assert running.wait(timeout=30) in (0, -signal.SIGTERM)
         server.shutdown()
         server.server_close()
+
+
+# The gateway in front of vLLM.
+
+VLLM_PAGE = EXAMPLES.parent / "docs" / "vllm.md"
+
+
+def test_the_page_on_vllm_shows_the_example_and_needs_less_than_a_hundred_lines():
+    page = VLLM_PAGE.read_text(encoding="utf-8").split("Both files are in `examples`")[0]
+    blocks = re.findall(r"^```(sh|toml|py)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    shown = {kind: code for kind, code in blocks if kind != "sh"}
+    assert shown["toml"] == (EXAMPLES / "vllm_gateway.toml").read_text(encoding="utf-8")
+    assert shown["py"] == (EXAMPLES / "vllm_gateway.py").read_text(encoding="utf-8")
+    assert sum(bool(line.strip()) for _, code in blocks for line in code.splitlines()) < 100
+
+
+def test_the_gateway_learns_in_front_of_vllm_through_restarts_of_both(tmp_path):
+    text = (EXAMPLES / "vllm_gateway.toml").read_text(encoding="utf-8")
+    arms = re.findall(r'"/adapters/(\w+)"', text)
+    fake = FakeVLLM(4, [f"/adapters/{arm}" for arm in arms])
+    with serving(fake) as url:
+        settings = text.replace("http://127.0.0.1:8000", url)
+        (tmp_path / "vllm_gateway.toml").write_text(settings, encoding="utf-8")
+        prompts = {"law": "What is a tort, and who pays for it?", "code": "def f(x): return sorted(x)[::-1]"}
+        right = []
+        with gateway(tmp_path) as client:
+            for i in range(240):
+                kind = ("law", "code")[i % 2]
+                if i == 120:
+                    fake.restart()
+                said = client.post("/complete", json={"prompt": prompts[kind]}).json()
+                right.append(said["adapter"] == kind)
+                answer = {"id": said["id"], "reward": float(right[-1])}
+                assert client.post("/feedback", json=answer).json() == {"learned": True}
+            assert sum(right[-60:]) > 50
+            assert client.post("/feedback", json={"id": "1", "reward": 1.0}).status_code == 404
+            fake.lies = ["500"]
+            assert client.post("/complete", json={"prompt": "anything"}).status_code == 502
+        with gateway(tmp_path) as client:
+            stats = client.get("/stats").json()
+            assert stats["learned"] == 240 and stats["pending"] == 0
+            said = [
+                client.post("/complete", json={"prompt": prompts["law"]}).json()["adapter"] for _ in range(10)
+            ]
+            assert said.count("law") > 7
+
+
+@contextmanager
+def gateway(folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--app-dir",
+        str(EXAMPLES),
+    ]
+    running = subprocess.Popen([*command, "vllm_gateway:app"], cwd=folder)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0) as client:
+            for _ in range(600):
+                try:
+                    client.get("/stats")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            yield client
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(timeout=60)

@@ -505,7 +505,7 @@ def flusher():
     while True:
         with router.parts.lock:
             sure = router.stats()["learned"]
-        journal_of(router).flush()
+        router._lasting.journal.flush()
         shared[0:8] = struct.pack("<Q", sure)  # this much cannot be lost any more
 threading.Thread(target=flusher, daemon=True).start()
 while True:

@@ -8,6 +8,7 @@ import pytest
 from banditroute import DiagLinUCB, LinUCB
 from banditroute._core.kernels import derived, layout, tiles
 from banditroute._core.kernels import linear as k
+from banditroute._core.kernels import refresh as refreshing
 from banditroute.policies.linear_state import LinearState
 from naive_linear import NaiveLinUCB
 
@@ -256,7 +257,7 @@ def test_noise_scale_is_the_mean_of_the_scaled_prediction_errors(rng, weights):
 def test_pooled_prior_is_the_ridge_solution_on_all_arms(rng, cls):
     policy, naive = fed(rng, cls=cls, prior=np.zeros((4, 11)), weights=True)
     policy.buffer[layout.H_POOLED] = 1.0
-    for refresh, state in zip(both(derived.refresh), (policy.state, policy.copy().state), strict=True):
+    for refresh, state in zip(both(refreshing.refresh), (policy.state, policy.copy().state), strict=True):
         refresh(state.buffer)
         S, b = (sum(naive.sums(a)[i] for a in range(4)) for i in (0, 1))
         # The pooled model counts for one average observation: its ridge is the mean square component of the contexts.
@@ -305,7 +306,7 @@ def test_tighten_is_a_bound_and_near(rng):
 def test_advance_multiplies_and_never_goes_back(rng):
     policy, _ = fed(rng, discount=0.99, n=120)
     ridge = 0.7 * np.eye(11)
-    for advance, aged in zip(both(derived.advance), (policy, policy.copy()), strict=True):
+    for advance, aged in zip(both(refreshing.advance), (policy, policy.copy()), strict=True):
         state, before = aged.state, aged.precision(1)
         bucket = state.buffer[layout.H_BUCKET]
         advance(state.buffer, bucket)

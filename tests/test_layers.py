@@ -27,7 +27,7 @@ CORE = {"numpy", "scipy", "numba", "pydantic", "cachetools"}
 # Who may import a package that is not for everyone.
 HOMES = {
     "numba": ("_core.kernels",),
-    "pydantic": ("config", "servers.sidecar"),
+    "pydantic": ("config", "servers.calls", "servers.sidecar"),
     "cachetools": ("residency", "_core.attributes"),
     "matplotlib": ("plots",),
     "pickle": ("_core.kernels",),  # of numba; read only where the bytes have the hash that was written

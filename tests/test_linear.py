@@ -445,14 +445,25 @@ def test_offsets_are_never_taken_from_outside(slot):
     assert bits(fed(loaded, 20, 3)) == bits(fed(policy, 20, 3))
 
 
-def test_a_queue_from_outside_is_empty():
+@pytest.mark.parametrize("queued", [1e6, -1.0, 0.5, layout.QUEUE])
+def test_a_queue_that_does_not_fit_is_refused(queued):
     policy = fed(LinUCB(3, 2, rng=1), 53, 2)
-    loaded = LinUCB(3, 2, rng=0)
     header, arrays = policy.to_state()
-    arrays["arm"] = arrays["arm"].copy()
-    arrays["arm"][:, layout.A_QUEUED] = 1e6  # would send the kernel far beyond the buffer
-    loaded.load_state(header, arrays)
-    assert bits(fed(loaded, 20, 3)) == bits(fed(policy, 20, 3))
+    arrays["arm"][0, layout.A_QUEUED] = queued  # would send the kernel beyond the queue
+    before = bits(policy)
+    with pytest.raises(ValueError, match="that wait"):
+        policy.load_state(header, arrays)
+    assert bits(policy) == before
+
+
+def test_looking_at_the_state_does_not_change_how_sums_are_grouped():
+    looked, alone = (fed(LinUCB(3, 2, rng=1), 53, 2) for _ in range(2))
+    looked.to_state()
+    loaded = LinUCB(3, 2, rng=0)
+    loaded.load_state(*looked.to_state())
+    wanted = bits(fed(alone, 200, 3))
+    assert bits(fed(looked, 200, 3)) == wanted
+    assert bits(fed(loaded, 200, 3)) == wanted
 
 
 @pytest.mark.parametrize(

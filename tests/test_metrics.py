@@ -14,7 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from banditroute import LRU, FileStore, LinUCB, Router
+from banditroute.residency.paging import PagingModel
 from banditroute.router import RewardLimits
+from banditroute.servers import SimulatedBackend
+from banditroute.servers.litellm import LiteLLMDoor
 from banditroute.servers.metrics import METRICS, table
 from banditroute.servers.prometheus import _parsed as parsed
 from banditroute.servers.prometheus import export
@@ -310,43 +313,52 @@ def test_decisions_of_forked_workers_add_up(tmp_path, shared):
     collector.close()
 
 
-def test_every_number_has_a_line_of_help_in_one_table(tmp_path):
-    sources = {"judge": RewardLimits(0.0, 1.0, clip=True)}
-    router = Router(LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources=sources)
-    router.recover(tmp_path / "journal")
-    router.join(FileStore(tmp_path / "store"), share_decisions=True, background=False)
-    router.update(router.select([1.0, 0.0]).id, 2.0, source="judge")
-    registry = CollectorRegistry()
-    export(router, registry)
-    for family in registry.collect():
-        name = family.name.removeprefix("banditroute_")
-        assert name in METRICS, f"servers/metrics.py has no line for {name}"
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Every family of metrics that there is: of what lasts, of a server that loads, of a door."""
+    home = tmp_path_factory.mktemp("exported")
+    lasting = Router(
+        LinUCB(["a", "b"], 2, rng=0), LRU(1), 0.1, sources={"judge": RewardLimits(0.0, 1.0, clip=True)}
+    )
+    lasting.recover(home / "journal")
+    lasting.join(FileStore(home / "store"), share_decisions=True, background=False)
+    lasting.update(lasting.select([1.0, 0.0]).id, 2.0, source="judge")
+    backend = SimulatedBackend(["a", "b", "c"], PagingModel.profile("qwen2.5-7b/memory"), capacity=2)
+    loading = Router(LinUCB(["a", "b", "c"], 1, rng=0), LRU(2), 0.1, backend=backend, maintenance="manual")
+    loading.select([1.0])
+    loading.maintain()
+    families = {}
+    for counted in (lasting, LiteLLMDoor(loading)):
+        registry = CollectorRegistry()
+        export(counted, registry)
+        families |= {family.name.removeprefix("banditroute_"): family for family in registry.collect()}
+    lasting.close()
+    loading.close()
+    return families
+
+
+def test_every_number_has_a_line_of_help_in_one_table(exported):
+    assert set(exported) == set(METRICS)  # no number without a line, no line without a number
+    for name, family in exported.items():
         assert family.documentation == METRICS[name].help and family.documentation.endswith(".")
         assert family.type == ("counter" if METRICS[name].counter else "gauge")
     assert all(f"banditroute_{name}" in table() for name in METRICS)
-    router.close()
 
 
-def test_the_board_shows_metrics_that_are_exported_under_their_names():
+def test_the_board_shows_metrics_that_are_exported_under_their_names(exported):
     board = json.loads((Path(__file__).parents[1] / "examples" / "grafana.json").read_text())
-    exported = {f"banditroute_{name}{'_total' if one.counter else ''}" for name, one in METRICS.items()}
+    names = {f"banditroute_{name}{'_total' if f.type == 'counter' else ''}" for name, f in exported.items()}
     shown = {
         name
         for panel in board["panels"]
         for target in panel["targets"]
         for name in re.findall(r"banditroute_\w+", target["expr"])
     }
-    assert shown <= exported
+    assert shown <= names
     wanted = (
-        "learned_total",
-        "decisions_total",
-        "pending",
-        "desired",
-        "actual",
-        "blocked",
-        "load_failures_total",
+        "learned_total", "decisions_total", "pending", "desired", "actual", "blocked", "load_failures_total",
         "spend_total",
-    )
+    )  # fmt: skip
     assert {f"banditroute_{name}" for name in wanted} <= shown
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 

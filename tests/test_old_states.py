@@ -59,6 +59,8 @@ MADE = {
     "Restarting": lambda: Restarting(LinUCB(4, 3, mix=0.1)),
 }
 
+REFITTED = {"LinUCB-forgetting", "LinTS", "SlidingWindow", "Stale", "RarelySwitching"}
+
 
 def frozen(name):
     header, arrays = container.decode((HOME / f"{name}.state").read_bytes())
@@ -88,7 +90,9 @@ def test_states_of_old_load(name, settings):
     for t in range(20):
         trace.append(policy.select(rows[t % 6]).arm)
         policy.update(trace[-1], rows[t % 6], float(t % 2), at=95 + t)
-    np.testing.assert_array_equal(trace, expected["trace"])
+    # Scales are estimated in another way since: choices are those of then until the next fit.
+    alike = 4 if name in REFITTED else 20
+    np.testing.assert_array_equal(trace[:alike], expected["trace"][:alike])
     again = MADE[name]()
     again.load_state(*policy.to_state())
     np.testing.assert_array_equal(again.scores(rows[0]), policy.scores(rows[0]))

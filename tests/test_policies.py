@@ -51,10 +51,8 @@ LEFT_OUT = {
     "Fixed": {"arm_order_does_not_matter"},
     "SharedLinUCB": {"arm_order_does_not_matter"},
     "HybridLinUCB-features": {"arm_order_does_not_matter"},
-    **{
-        name: {"utilities_decide"}
-        for name in ("SquareCB", "Uniform", "RoundRobin", "BetaThompson", "GaussianThompson")
-    },
+    **{name: {"utilities_decide"} for name in ("SquareCB", "BetaThompson", "GaussianThompson")},
+    **{name: {"utilities_decide", "lists_explore_one_place"} for name in ("Uniform", "RoundRobin")},
     "EMA": {"evidence_adds_up"},
 }
 

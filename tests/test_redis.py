@@ -9,7 +9,8 @@ import pytest
 import soak_redis
 
 import schedules
-from banditroute import LinUCB, Router
+from adapter_servers import Server
+from banditroute import LRU, LinUCB, Router
 from banditroute.durability.redis_store import RedisStore
 from banditroute.testing.stores import STORE_CHECKS, check_store
 from servers import redis_server
@@ -159,3 +160,32 @@ def test_workers_answer_each_other_once(url):
     learned, counted, policy = crowd(url, f"crowd{time.time_ns()}", 2, 300)
     assert learned == counted == 2 * 300
     assert np.all(policy.counts > 0)
+
+
+def test_residency_is_shared_over_redis(url):
+    server = Server(2)
+    options = {"backend": server, "maintenance": "manual"}
+    routers = [Router(LinUCB(list("abcd"), 1, rng=i), LRU(2), 0.1, **options) for i in range(3)]
+    replicas = [r.join(RedisStore(url, prefix="residency"), background=False) for r in routers]
+
+    def turn():
+        for router, replica in zip(routers, replicas, strict=True):
+            replica.sync()
+            router.maintain()
+            replica.sync()
+
+    turn()
+    turn()
+    assert [r.stats()["plans_residency"] for r in routers] == [1, 0, 0] and server.loads == 2
+    assert not routers[2].select([1.0], eligible={"d"}).hit
+    for _ in range(3):
+        turn()
+    assert "d" in server.loaded and all(set(r.resident) == set(server.loaded) for r in routers)
+    assert all(r.select([1.0], eligible={"d"}).hit for r in routers)
+    routers[0].close()
+    for router, replica in zip(routers[1:], replicas[1:], strict=True):
+        replica.sync()
+        router.maintain()
+    assert routers[1].stats()["plans_residency"] == 1 and routers[1].stats()["store_errors"] == 0
+    for router in routers[1:]:
+        router.close()

@@ -563,3 +563,43 @@ def test_what_is_refused_does_not_bring_the_next_plan_or_bucket(said, due):
     with pytest.raises((ValueError, TypeError, UnknownArm)):
         router.select(np.ones(DIM), **said)
     assert bits(router) == before
+
+
+def test_a_listener_that_comes_later_is_told_after_the_others_from_then_on():
+    told = []
+
+    class Watch:
+        keeps_parts = False
+
+        def __init__(self, name):
+            self.name = name
+
+        def decided(self, decision, request, pending, forced, parts):
+            told.append((self.name, decision.id))
+
+        def learned(self, feedback):
+            told.append((self.name, feedback.reward))
+
+    router = Router(LinUCB(["a", "b"], 1, rng=0), listeners=[Watch("first")])
+    before = router.select([1.0])
+    router.add_listener(Watch("late"))
+    router.update(before.id, 0.5)
+    after = router.select([1.0])
+    assert told == [
+        ("first", before.id), ("first", 0.5), ("late", 0.5), ("first", after.id), ("late", after.id),
+    ]  # fmt: skip
+
+
+def test_positions_of_arms_that_changed_meanwhile_are_refused():
+    router = Router(LinUCB(["a", "b", "c"], 1, rng=0))
+    seen = router.arms_version
+    assert router.select([1.0], eligible=[False, False, True], version=seen).arm == "c"
+    router.remove_arm("a")
+    router.add_arm("d")
+    kept = bits(router)
+    with pytest.raises(
+        ValueError, match=f"version must be that of the arms, {router.arms_version}, got {seen}"
+    ):
+        router.select([1.0], prices=[0.0, 5.0, 5.0], version=seen)
+    assert bits(router) == kept
+    assert router.select([1.0], eligible=[False, False, True], version=router.arms_version).arm == "d"

@@ -1,6 +1,7 @@
 """What a Router believes of its server is true: every controller, through every fault, on random schedules."""
 
 import logging
+import os
 import threading
 import time
 
@@ -74,10 +75,15 @@ def drive(router, server, rng, requests, follows):
     return false
 
 
-@pytest.mark.parametrize("seed", range(64))
-def test_after_the_last_fault_the_router_knows_what_the_server_holds(seed):
+# Each seed is a schedule of faults for one controller, and in the long form (BANDITROUTE_SCHEDULES=200) for all of them.
+LONG = int(os.environ.get("BANDITROUTE_SCHEDULES", "0"))
+SCHEDULES = [(seed, name) for seed in range(LONG) for name in CONTROLLERS]
+SCHEDULES = SCHEDULES or [(seed, list(CONTROLLERS)[seed % len(CONTROLLERS)]) for seed in range(64)]
+
+
+@pytest.mark.parametrize(("seed", "name"), SCHEDULES)
+def test_after_the_last_fault_the_router_knows_what_the_server_holds(seed, name):
     rng = np.random.default_rng(seed)
-    name = list(CONTROLLERS)[seed % len(CONTROLLERS)]
     follows = bool(rng.random() < 0.3)
     able = Capabilities(displaces=follows, unload=bool(not follows or rng.random() < 0.5))
     server = (Followed if follows else Serving)(3, displaces=follows, capabilities=able)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -47,6 +48,27 @@ def client(make=made, **options):
 def said(answer, status=200):
     assert answer.status_code == status, answer.text
     return answer.json()
+
+
+def test_a_choice_is_explained():
+    with client() as call:
+        why = said(call.post("/explain", json={**X, "eligible": ["large"], "prices": {"large": 0.1}}))
+        small, large = why["arms"]
+        assert small["closed"] == ["mask"] and small["index"] is None
+        assert large["prices"]["caller"] == 0.1 and large["propensity"] == 1.0
+        assert large["index"] == large["mean"] + large["bonus"] - sum(large["prices"].values())
+        assert why["sentence"].startswith("large would be played") and why["decision"] is None
+        assert said(call.get("/arms"))["arms"][1]["decisions"] == 0  # nothing was decided
+        chosen = said(call.post("/select", json=X))
+        by_id = said(call.get("/explain", params={"id": chosen["id"]}))
+        assert by_id["decision"]["id"] == chosen["id"] and by_id["decision"]["arm"] == chosen["arm"]
+        assert said(call.post("/explain", json={"id": chosen["id"]})) == by_id
+        said(call.get("/explain", params={"id": "17"}), 404)
+        said(call.post("/explain", json={}), 422)
+        said(call.post("/explain", json={**X, "id": chosen["id"]}), 422)
+        said(call.post("/explain", json={"context": [1.0]}), 422)
+    with client(token="secret") as call:
+        said(call.get("/explain", params={"id": "17"}), 401)
 
 
 def test_a_decision_and_its_feedback():
@@ -125,6 +147,53 @@ def test_what_is_wrong_is_told():
         assert said(call.post("/feedback", json={"id": id_, "reward": 1.0}))["standing"] == "answered"
 
 
+def test_what_is_sent_to_do_harm_is_refused_and_changes_nothing():
+    """No server error, no state: what no JSON is, what is too large, too deep, too long, or no number."""
+    start = '{"context": [1.0, 0.5]'
+    wrong = [
+        ("/select", "[" * 100_000, 400),
+        ("/select", '{"context": ' + '{"a": ' * 50_000 + "1" + "}" * 50_000 + "}", 400),
+        ("/select", b'{"context": "\xff\xfe"}', 400),
+        ("/select", '{"context": "' + "x" * (1 << 20) + '"}', 413),
+        ("/feedback", '{"id": "' + "9" * (1 << 20) + '", "reward": 1}', 413),
+        ("/select", '{"context": [' + "1," * 100_000 + "1]}", 422),
+        ("/select", '{"context": [1e999, 0]}', 422),
+        ("/select", '{"context": [1e308, 1e308]}', 422),
+        ("/select", '{"context": [' + "9" * 400 + ", 0]}", 422),
+        ("/select", '{"context": [' + "9" * 6000 + ", 0]}", 400),
+        ("/select", start + ', "prices": {"small": Infinity}}', 422),
+        ("/select", start + ', "prices": {"small": 1e308}}', 422),
+        ("/select", start + ', "eligible": ["\\ud800"]}', 422),
+        ("/select", start + ', "\\ud800": 1}', 422),
+        ("/feedback", '{"id": 7, "reward": 1}', 422),
+        ("/feedback", '{"id": "-7", "reward": 1}', 404),
+        ("/feedback", '{"id": "' + "9" * 5000 + '", "reward": 1}', 404),
+        ("/feedback", '{"id": "\u0667", "reward": 1}', 404),
+        ("/feedback", '{"id": "mine", "reward": 1}', 404),
+        ("/feedback", '{"id": "ID", "reward": NaN}', 422),
+        ("/feedback", '{"id": "ID", "reward": 1e300}', 422),
+        ("/feedback", '{"id": "ID", "reward": 1, "cost": 1e300}', 422),
+        ("/feedback", '{"id": "ID", "reward": 1, "seconds": -Infinity}', 422),
+        ("/cancel", "null", 422),
+    ]
+    with client() as call:
+        id_ = said(call.post("/select", json=X))["id"]
+        before = said(call.get("/arms"))
+        for path, body, status in wrong:
+            body = body.replace("ID", id_) if isinstance(body, str) else body
+            content = body if isinstance(body, bytes) else body.encode()
+            answer = call.post(path, content=content, headers={"content-type": "application/json"})
+            assert answer.status_code == status, (body[:80], answer.text)
+            assert len(answer.content) < 1000
+        assert "mine" in said(call.post("/cancel", json={"id": "mine"}), 404)["detail"]
+        assert (
+            call.post("/select", content=start + "}", headers={"content-type": "text/plain"}).status_code
+            == 422
+        )
+        assert said(call.get("/arms")) == before
+        assert said(call.post("/feedback", json={"id": id_, "reward": 1.0}))["standing"] == "answered"
+
+
 def test_a_source_above_its_rate_may_come_again():
     with client(lambda: made(sources={"*": RewardLimits(0.0, 1.0, per_s=1.0)})) as call:
         ids = [said(call.post("/select", json=X))["id"] for _ in range(3)]
@@ -140,6 +209,17 @@ def test_the_token_guards_everything_but_health():
         assert call.get("/healthz").status_code == 200
         assert call.post("/select", json=X, headers={"authorization": "Bearer sekret"}).status_code == 401
         assert said(call.post("/select", json=X, headers={"authorization": "Bearer secret"}))
+
+
+@pytest.mark.parametrize("token", ["", "two words", "schlüssel", "line\n"])
+def test_a_token_that_no_header_can_carry_is_refused(token, tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="token must be"):
+        sidecar(made, token=token)
+    monkeypatch.setenv("BANDITROUTE_TOKEN", token)
+    assert (
+        main(["serve", str(written(tmp_path)), "--workers", "2"]) == 1
+    )  # an empty one would let everybody in
+    assert "BANDITROUTE_TOKEN" in capsys.readouterr().err
 
 
 def test_openapi_tells_what_each_call_takes():
@@ -181,6 +261,51 @@ def test_another_worker_knows_how_a_decision_stands(tmp_path):
         while one.stats()["deferred"] and time.monotonic() < end:
             time.sleep(0.02)
         assert one.stats()["learned"] + two.stats()["learned"] == 1
+
+
+def test_an_event_loop_goes_on_while_the_store_is_slow(tmp_path):
+    class Slow(FileStore):
+        def take(self, *args):
+            time.sleep(0.5)
+            return super().take(*args)
+
+    with made() as one, made() as two:
+        one.join(FileStore(tmp_path), sync_s=0.05, share_decisions=True)
+        two.join(Slow(tmp_path), sync_s=0.05, share_decisions=True)
+        id_ = one.select([1.0, 0.5]).id
+        end = time.monotonic() + 20.0
+        while standing(two, id_) != "pending" and time.monotonic() < end:
+            time.sleep(0.02)
+
+        async def main():
+            learning, turns = asyncio.create_task(aupdate(two, id_, 1.0)), 0
+            while not learning.done():
+                await asyncio.sleep(0.01)
+                turns += 1
+            return await learning, turns
+
+        learned, turns = asyncio.run(main())
+        assert learned and turns >= 5  # one or two, if the loop had waited
+
+
+def test_an_id_whose_decision_ended_before_a_restart_is_told(tmp_path):
+    def recovered():
+        router = made()
+        router.recover(tmp_path)
+        return router
+
+    with client(recovered) as call:
+        first = said(call.post("/select", json={**X, "id": "mine"}))
+        said(call.post("/feedback", json={"id": "mine", "reward": 1.0}))
+        assert said(call.post("/select", json={**X, "id": "mine"})) == first
+    with client(recovered) as call:
+        answer = call.post("/select", json={**X, "id": "mine"})
+        if answer.status_code == 200:  # whoever remembers it may tell it
+            assert answer.json() == first
+        else:
+            assert "mine" in said(answer, 409)["detail"] and "answered" in answer.text
+        assert said(call.post("/select", json={"context": [1.0], "id": "new"}), 422)
+        assert said(call.get("/arms"))["arms"][ARMS.index(first["arm"])]["learned"] == 1
 
 
 def test_workers_that_are_asked_at_once_under_one_id_tell_the_same(tmp_path):
@@ -254,6 +379,82 @@ def served(config, port, workers=2):
         running.send_signal(signal.SIGTERM)
         running.wait(timeout=60)
         running.stderr.close()
+
+
+class Worker:
+    """A service of one process, beside another on the same store, with a directory of its own; can be killed."""
+
+    def __init__(self, home, name):
+        (home / name).mkdir()
+        store = {
+            "kind": "FileStore",
+            "directory": str(home / "store"),
+            "sync_s": 0.2,
+            "share_decisions": True,
+        }
+        self.config, self.port, self.running = written(home / name, store=store), free_port(), None
+
+    def start(self):
+        command = [sys.executable, "-m", "banditroute", "serve", str(self.config), "--port", str(self.port)]
+        self.running = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=without_token())
+
+    def ready(self):
+        for _ in range(1200):
+            try:
+                return httpx.get(f"http://127.0.0.1:{self.port}/healthz", timeout=5.0)
+            except httpx.TransportError:
+                assert self.running.poll() is None
+                time.sleep(0.05)
+        raise AssertionError("not ready")
+
+    def stop(self, how):
+        self.running.send_signal(how)
+        self.running.wait(timeout=60)
+
+    def post(self, path, body):
+        return said(httpx.post(f"http://127.0.0.1:{self.port}{path}", json=body, timeout=30.0))
+
+
+def without_token():
+    return {key: value for key, value in os.environ.items() if key != "BANDITROUTE_TOKEN"}
+
+
+def at_once(workers, path, bodies):
+    """Send each body to every worker at the same time; returns the answers, those to one body together."""
+    with ThreadPoolExecutor(len(workers)) as pool:
+        return [list(pool.map(lambda worker, body=body: worker.post(path, body), workers)) for body in bodies]
+
+
+def test_one_id_sent_to_two_workers_at_once_is_one_decision_also_after_kill_9(tmp_path):
+    workers = [Worker(tmp_path, name) for name in ("one", "two")]
+    keys = [f"request-{i}" for i in range(40)]
+    bodies = [{**X, "id": key} for key in keys]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.ready()
+        first = at_once(workers, "/select", bodies)
+        assert all(one == two for one, two in first)
+        assert len({one["id"] for one, _ in first}) == len(keys)
+        time.sleep(1.0)  # longer than flush_s and sync_s
+        for worker in workers:
+            worker.stop(signal.SIGKILL)
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.ready()
+        assert at_once(workers, "/select", bodies) == first
+        answers = at_once(workers, "/feedback", [{"id": key, "reward": 0.5} for key in keys])
+        assert {answer["standing"] for pair in answers for answer in pair} == {"answered"}
+        assert [pair[0]["id"] for pair in answers] == [one["id"] for one, _ in first]
+    finally:
+        for worker in workers:
+            if worker.running is not None and worker.running.poll() is None:
+                worker.stop(signal.SIGTERM)
+    with made() as router:
+        router.join(FileStore(tmp_path / "store"), background=False)
+        assert router.policy.counts.sum() == len(keys)  # each of them learned, once
 
 
 def load(port, stopped, acknowledged, ids):

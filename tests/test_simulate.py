@@ -51,6 +51,7 @@ def same_run(one, two):
     assert [at for at, _ in one.loads] == [at for at, _ in two.loads]
     np.testing.assert_allclose([p for _, p in one.loads], [p for _, p in two.loads], rtol=0, atol=1e-9)
     assert (one.page_ins, one.forced) == (two.page_ins, two.forced)
+    assert one.load_count == two.load_count >= one.page_ins
 
 
 def same_policy(one, two):

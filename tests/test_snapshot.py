@@ -172,11 +172,12 @@ def test_rollback_puts_statistics_back_and_keeps_the_rest(tmp_path):
     router = made()
     _, ids = serve(router, 30, 1)
     router.save(tmp_path / "good")
-    good = router.policy.to_state()[1]
+    good = [router.policy.evidence(arm).buckets[0]["gram"] for arm in router.policy.arms]
     serve(router, 30, 2)
     served = router.stats()["decisions"]
     router.rollback(tmp_path / "good")
-    assert np.array_equal(router.policy.to_state()[1]["gram"], good["gram"])
+    now = [router.policy.evidence(arm).buckets[0]["gram"] for arm in router.policy.arms]
+    assert np.array_equal(now, good)
     assert router.stats()["decisions"] == served
     assert router.update(ids[-1], 1.0) is True
 

@@ -132,23 +132,27 @@ class Clock:
         return self.now
 
 
+def told(actual="", desired=""):
+    return SharedSet(frozenset(actual), frozenset(desired))
+
+
 def test_one_worker_plans_and_all_believe_it(tmp_path):
     clock = Clock()
     one, two, three = (
         SharedResidency(FileStore(tmp_path), name, lease_s=5.0, clock=clock)
         for name in ("one", "two", "three")
     )
-    assert one.believed() is None and one.tell({"a"}, {"a"}) is False
+    assert one.believed() is None and one.tell(told("a", "a")) is False
     assert one.plans() is True and two.plans() is False and three.plans() is False
-    assert one.tell({"a"}, {"a", "b"}) and not two.tell({"c"}, {"c"})
-    assert two.believed() == three.believed() == SharedSet(frozenset("a"), frozenset("ab"))
+    assert one.tell(told("a", "ab")) and not two.tell(told("c", "c"))
+    assert two.believed() == three.believed() == told("a", "ab")._replace(number=1)
     clock.now = 4.0
     assert one.plans() is True and two.plans() is False  # renewed
     clock.now = 8.9
     assert two.plans() is False
     clock.now = 9.1  # it has stood still for five seconds
-    assert two.plans() is True and one.plans() is False and one.tell({"x"}, {"x"}) is False
-    assert two.tell({"b"}, {"b"}) and one.believed().actual == {"b"}
+    assert two.plans() is True and one.plans() is False and one.tell(told("x", "x")) is False
+    assert two.tell(told("b", "b")) and one.believed().actual == {"b"}
     two.release()
     assert three.plans() is True and two.plans() is False
 
@@ -167,7 +171,7 @@ def test_of_many_who_ask_at_once_one_plans(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    holders = [name for name in won if SharedResidency(FileStore(tmp_path), name).tell((), ())]
+    holders = [name for name in won if SharedResidency(FileStore(tmp_path), name).tell(told())]
     assert len(holders) == 1
 
 
@@ -176,7 +180,7 @@ def test_a_lease_that_is_none_is_free(tmp_path):
     store.put("~lease", {"seq": 7, "beat": 0.0, "body": "nonsense"}, {})
     store.put("~resident", {"seq": 7, "beat": 0.0, "body": "nonsense"}, {})
     worker = SharedResidency(store, "me")
-    assert worker.believed() is None and worker.plans() and worker.tell({"a"}, {"a"})
+    assert worker.believed() is None and worker.plans() and worker.tell(told("a", "a"))
     router = Router(LinUCB(2, 2, rng=0))
     router.join(store, background=False)
     assert router.stats()["parts_refused"] == 0 and router.stats()["replicas"] == 1

@@ -191,6 +191,9 @@ class SlicedMemoryHost(MemoryHost):
                     self._copied[arm] = self._left.pop(arm).copy()
         return super().replay(event)
 
+    def held(self):
+        return self.lock
+
     def capture_slices(self):
         header, arrays = self.capture()
         self._left, self._copied = dict(self.sums), {}

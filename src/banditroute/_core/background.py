@@ -47,7 +47,6 @@ class Background:
         "_thread",
         "_work",
         "errors",
-        "last_error",
         "name",
     )
 
@@ -61,7 +60,6 @@ class Background:
     ) -> None:
         self.name = name
         self.errors: Counter[str] = Counter()  # by kind of exception
-        self.last_error: BaseException | None = None
         self._work, self._period_s = work, period_s
         self._log = logging.getLogger("banditroute") if log is None else log
         self._event = threading.Event()
@@ -103,7 +101,6 @@ class Background:
             if not self.errors[kind]:
                 self._log.error("%s: %s: %s", self.name, kind, error, exc_info=error)
             self.errors[kind] += 1
-            self.last_error = error
             return False
         return True
 

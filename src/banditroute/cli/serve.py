@@ -90,6 +90,11 @@ def _family(host: str) -> socket.AddressFamily:
 
 def _check(config: Path, workers: int) -> None:
     """Refuse what cannot work, before any process starts."""
+    token = os.environ.get(TOKEN, "none")
+    if not token or any(not "!" <= letter <= "~" for letter in token):  # an empty one would let everybody in
+        raise ConfigError(
+            f"{TOKEN} must be of visible ASCII characters where it is set, got others or nothing"
+        )
     store = check_config(config).model_dump().get("store")
     if workers > 1 and not (store and store["share_decisions"]):
         raise ConfigError(
@@ -112,6 +117,6 @@ def application() -> "FastAPI":
     shared = os.environ.get(METRICS) if workers > 1 else None
     return sidecar(
         partial(worker_router, config, workers),
-        token=os.environ.get(TOKEN) or None,
+        token=os.environ.get(TOKEN),
         metrics=partial(page, directory=shared),
     )

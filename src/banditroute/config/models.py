@@ -28,16 +28,7 @@ POLICIES = {
     if isinstance(kind, type)
     and issubclass(kind, Policy)
     and name in policies.__all__
-    and name
-    not in (
-        *WRAPPERS,
-        "Policy",
-        "LinearPolicy",
-        "BatchedUpdates",
-        "GraphDiagLinUCB",
-        "SharedLinUCB",
-        "HybridLinUCB",
-    )
+    and name not in (*WRAPPERS, *OBJECTS)
 }
 CONTROLLERS = {
     name: kind
@@ -82,6 +73,7 @@ class FileStoreOptions(Options):
     directory: str
     sync_s: float | int = 1.0
     share_decisions: bool = False
+    share_residency: bool | str = True
 
 
 class RedisStoreOptions(Options):
@@ -92,6 +84,7 @@ class RedisStoreOptions(Options):
     prefix: str = "banditroute"
     sync_s: float | int = 1.0
     share_decisions: bool = False
+    share_residency: bool | str = True
 
 
 def _priced_as(given: Any) -> str:

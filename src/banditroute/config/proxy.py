@@ -1,21 +1,23 @@
 """The door as LiteLLM's proxy loads it: ``callbacks: banditroute.config.proxy.door`` in the proxy's YAML.
 
 The environment variable ``BANDITROUTE_CONFIG`` names the configuration file of the Router, whose table ``litellm`` says
-what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and ``/banditroute/cancel``, guarded by its
-own keys.
+what the door needs beside it. The proxy gets ``POST /banditroute/feedback`` and ``/banditroute/cancel`` and
+``GET /banditroute/metrics``, guarded by its own keys; ``BANDITROUTE_METRICS`` names a directory where several workers
+put their numbers together.
 """
 
+import asyncio
 import atexit
 import os
+import sys
+from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from banditroute.config.files import ConfigError, check_config
 from banditroute.config.workers import worker_router
-from banditroute.errors import UnknownDecision
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -23,20 +25,6 @@ if TYPE_CHECKING:
     from banditroute.servers.litellm import LiteLLMDoor
 
 __all__ = ["add_routes", "make_door"]
-
-
-class Told(BaseModel):
-    """What came of a decision."""
-
-    id: str
-    reward: float
-    source: str | None = None
-
-
-class Gone(BaseModel):
-    """A decision that was never served."""
-
-    id: str
 
 
 def __getattr__(name: str) -> "LiteLLMDoor":
@@ -54,8 +42,25 @@ def _door() -> "LiteLLMDoor":
     atexit.register(door.router.close)
     from litellm.proxy import proxy_server
 
-    add_routes(proxy_server.app, door, proxy_server.user_api_key_auth)
+    metrics = os.environ.get("BANDITROUTE_METRICS") or None
+    end = add_routes(proxy_server.app, door, proxy_server.user_api_key_auth, metrics=metrics)
+    # A server that SIGTERM ended kills itself with it once more, and nothing registered at exit runs. The application
+    # is running when the door is loaded, so its lifespan can be joined no more; this is what its end calls.
+    proxy_server.proxy_shutdown_event = _then(proxy_server.proxy_shutdown_event, end, door.router.close)
     return door
+
+
+def _then(end: Callable[..., Awaitable[None]], *calls: Callable[[], None]) -> Callable[..., Awaitable[None]]:
+    """Return the end of the proxy, after which the Router writes and publishes what it holds."""
+
+    async def ended(*given: Any, **options: Any) -> None:
+        try:
+            await end(*given, **options)
+        finally:
+            for call in calls:
+                await asyncio.to_thread(call)
+
+    return ended
 
 
 def make_door(config: str | os.PathLike[str], workers: int = 1) -> "LiteLLMDoor":
@@ -99,6 +104,9 @@ def _function(config: str | os.PathLike[str], key: str, name: str | None) -> Any
     if name is None:
         return None
     module, _, function = name.partition(":")
+    beside = str(Path(config).resolve().parent)  # where LiteLLM, too, looks for what its file names
+    if beside not in sys.path:
+        sys.path.append(beside)
     try:
         return getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
@@ -107,8 +115,10 @@ def _function(config: str | os.PathLike[str], key: str, name: str | None) -> Any
         ) from error
 
 
-def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
-    """Give an application the calls for feedback and withdrawals.
+def add_routes(
+    app: "FastAPI", door: "LiteLLMDoor", guard: Any, *, metrics: str | None = None
+) -> Callable[[], None]:
+    """Give an application the calls for feedback, withdrawals and metrics; returns what ends these.
 
     Examples
     --------
@@ -116,35 +126,46 @@ def add_routes(app: "FastAPI", door: "LiteLLMDoor", guard: Any) -> None:
     >>> from banditroute import LinUCB, Router
     >>> from banditroute.servers.litellm import LiteLLMDoor
     >>> app = FastAPI()
-    >>> add_routes(app, LiteLLMDoor(Router(LinUCB(2, 1, rng=0))), lambda: None)
+    >>> end = add_routes(app, LiteLLMDoor(Router(LinUCB(2, 1, rng=0))), lambda: None)
     >>> sorted(app.openapi()["paths"])
-    ['/banditroute/cancel', '/banditroute/feedback']
+    ['/banditroute/cancel', '/banditroute/feedback', '/banditroute/metrics']
+    >>> end()
     """
-    from fastapi import Depends, HTTPException
+    from fastapi import APIRouter, Depends, Response
 
+    from banditroute.router.ledger import decision_key
     from banditroute.servers.answers import in_loop, withdraw
+    from banditroute.servers.calls import PlainRoute, Reward, Stands, Withdrawal, refusal, stands
+    from banditroute.servers.sidecar import page
 
-    async def feedback(told: Told) -> dict[str, Any]:
+    scrape, end = page(door, directory=metrics)
+
+    async def feedback(told: Reward) -> Stands:
         """Learn what came of a decision; the id is that of the header ``x-banditroute-decision``."""
         try:
-            return {"id": told.id, "learned": await door.afeedback(told.id, told.reward, source=told.source)}
-        except UnknownDecision as error:
-            raise HTTPException(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, str(error)) from error
+            key = decision_key(told.id)
+            return await stands(door.router, key, door.afeedback(key, told.reward, source=told.source))
+        except Exception as error:
+            raise refusal(error, told.id) from error
 
-    async def cancel(gone: Gone) -> dict[str, Any]:
+    async def cancel(gone: Withdrawal) -> Stands:
         """Withdraw a decision: it teaches nothing."""
         try:
-            router = door.router
-            return {
-                "id": gone.id,
-                "standing": await in_loop(router, gone.id, partial(withdraw, router, gone.id)),
-            }
-        except UnknownDecision as error:
-            raise HTTPException(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise HTTPException(422, str(error)) from error
+            key = decision_key(gone.id)
+            now = await in_loop(door.router, key, partial(withdraw, door.router, key))
+        except Exception as error:
+            raise refusal(error, gone.id) from error
+        return Stands(id=str(key), standing=now)
 
-    app.post("/banditroute/feedback", dependencies=[Depends(guard)])(feedback)
-    app.post("/banditroute/cancel", dependencies=[Depends(guard)])(cancel)
+    def numbers() -> Response:
+        """Show the numbers of the door and its Router to Prometheus."""
+        return Response(scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    routes = APIRouter(
+        prefix="/banditroute", route_class=PlainRoute, dependencies=[Depends(guard)], tags=["banditroute"]
+    )
+    routes.post("/feedback")(feedback)
+    routes.post("/cancel")(cancel)
+    routes.get("/metrics", response_class=Response)(numbers)
+    app.include_router(routes)
+    return end

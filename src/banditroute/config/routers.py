@@ -70,6 +70,7 @@ def from_config(source: Source, *, encoders: Mapping[str, Callable[..., Any]] | 
                     _store(config.store),
                     sync_s=config.store.sync_s,
                     share_decisions=config.store.share_decisions,
+                    share_residency=config.store.share_residency,
                 )
     except BaseException:  # nobody else could stop its threads and free its directory
         router.close()

@@ -109,7 +109,9 @@ class SharedDecisions:
         answer = None
         if feedback is not None:
             answer = Answered(key, feedback.reward, feedback.cost, feedback.seconds, feedback.failed)
-        if pending.arm not in self.me.policy.arms:  # the store knows it still; other workers may have the arm
+        policy = self.me.policy
+        if pending.arm not in policy.arms and not policy.learns_of(pending.arm):
+            # The store knows it still; other workers may have the arm.
             if answer is None:
                 return False
             self._defer(key, answer, None)

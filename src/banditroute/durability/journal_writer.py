@@ -104,7 +104,6 @@ class Journal:
         self.errors = self.checkpoints = 0
         self.closed = self.moved = False
         self._one = threading.Lock()  # a checkpoint is under way
-        self._flush_s = flush_s
         self._flusher = Background("journal", self._round, period_s=flush_s, log=log)
         self._checkpointer = Background("checkpoint", self.checkpoint, period_s=checkpoint_s, log=log)
 

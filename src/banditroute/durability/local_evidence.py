@@ -19,6 +19,9 @@ class Shareable(EvidencePolicy, Protocol):
     def arms(self) -> tuple[str, ...]:
         """Names of the arms."""
 
+    def learns_of(self, name: str) -> bool:
+        """Whether rewards of a name that is no arm are learned."""
+
     def reseed(self) -> None:
         """Draw from here on what no copy draws."""
 
@@ -84,18 +87,18 @@ class LocalEvidence:
 
     def learn(self, arm: str, x: Floats, reward: float, *, at: int, generation: int | None = None) -> None:
         """Count one reward of a decision made at index `at` of the common clock, of an arm of this generation."""
-        for name in (arm, *self.policy.shared_names):
-            if generation is None or name != arm:
-                generation = self.policy.generation(name)
-            own = self.own.get(name)
-            if own is None or own.generation < generation:  # the arm was forgotten: it starts anew
-                own = self.policy.empty_evidence() if name == arm else self._nothing(name)
-                own = own._replace(generation=generation)
-            elif name in self._shown:
-                own = copied(own)
-            self._shown.discard(name)
-            self.own[name] = self.policy.credit(own, x, reward, at=at)
-            self._changed(name)
+        if generation is None:
+            generation = self.policy.generation(arm)
+        own = self.own.get(arm)
+        if own is None or own.generation < generation:  # the arm was forgotten: it starts anew
+            shared = arm in self.policy.shared_names
+            own = self._nothing(arm) if shared else self.policy.empty_evidence()
+            own = own._replace(generation=generation)
+        elif arm in self._shown:
+            own = copied(own)
+        self._shown.discard(arm)
+        self.own[arm] = self.policy.credit(own, x, reward, at=at)
+        self._changed(arm)
 
     def _nothing(self, name: str) -> ArmEvidence:
         evidence = self.policy.evidence(name)

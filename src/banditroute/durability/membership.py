@@ -105,7 +105,9 @@ class Membership:
             self.learn(feedback.arm, kept, feedback.reward, feedback.request.at)
 
     def learn(self, arm: str, kept: Floats, reward: float, at: int) -> None:
-        """Count one reward as learned here, of an arm that perhaps only others have."""
+        """Count one reward as learned here, of an arm that perhaps only others have, or of a guest."""
+        if arm not in self.policy.arms and arm not in self.roster.entries and self.policy.shared_names:
+            arm = self.policy.shared_names[0]
         self.evidence.learn(arm, kept, reward, at=at, generation=self.generation(arm))
 
     def generation(self, arm: str) -> int:

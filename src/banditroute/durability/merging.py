@@ -21,7 +21,7 @@ from banditroute.durability.rows import (
 from banditroute.durability.stores import BASE, order
 from banditroute.errors import SnapshotError
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, summed
-from banditroute.records import StateStore
+from banditroute.records import StateStore, StoreRow
 
 __all__ = ["ARM", "MAIL", "ROSTER", "Held", "Peers"]
 
@@ -81,6 +81,9 @@ class Peers:
         self.refusals = self.ambiguous = 0
         self.mine: tuple[int, float] = (-1, -1.0)  # order of the own row in the store
         self.mine_good = False
+        self._beside: dict[
+            str, StoreRow
+        ] = {}  # rows that are no replicas: what workers tell of their residency
         self._refused: dict[tuple[str, ...], str] = {}
         self._likes: dict[bool, Sums] = {}
 
@@ -132,7 +135,9 @@ class Peers:
 
     def read(self) -> None:
         """Take in what changed in the store, and put back what it has lost; raises ``OSError`` when it is down."""
-        raw = {name: row for name, row in self.store.index().items() if not name.startswith("~")}
+        told = self.store.index()
+        self._beside = {name: row for name, row in told.items() if name.startswith("~")}
+        raw = {name: row for name, row in told.items() if name not in self._beside}
         own = raw.pop(self.me.id, None)
         self.mine, self.mine_good = order(own), own is None or self._good(self.me.id, own) is not None
         rows = {name: row for name, told in raw.items() if (row := self._good(name, told)) is not None}
@@ -311,7 +316,9 @@ class Peers:
         row = Row(seq, 0.0, dict.fromkeys(held, seq), {}, about)
         parts = {part: encoded(part, h) for part, h in held.items()}
         expected = dict(old) if isinstance(old, Mapping) else None
-        if not self.store.compact(expected, sealed(row), parts, {n: sealed(r) for n, r in gone.items()}):
+        ended = {n: r for n, r in self._beside.items() if n.rpartition(":")[2] in gone}
+        ended |= {n: sealed(r) for n, r in gone.items()}
+        if not self.store.compact(expected, sealed(row), parts, ended):
             raise OSError("the store changed meanwhile")
         self._restale(self.parts.get(BASE, {}))
         self.rows[BASE], self.parts[BASE] = row, held

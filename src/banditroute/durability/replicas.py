@@ -110,6 +110,7 @@ class Replica:
         self._rest_s = SHORTEST_S
         self._next_sync = self._next_exchange = 0.0
         self._turn = threading.Lock()
+        self.also: Callable[[], object] | None = None  # what else is exchanged at each `sync`: residency
         self._stopped = False
         period_s = min(self.sync_s, ROUND_S) if self.shares else self.sync_s
         self._thread = Background("replica", self._round, period_s=period_s, log=log)
@@ -202,7 +203,7 @@ class Replica:
                 self._failed(error)
                 return False
             self.syncs += 1
-            return True
+        return self.also is None or bool(self.also())
 
     def _failed(self, error: OSError) -> None:
         self.errors += 1

@@ -91,6 +91,8 @@ class Roster:
         """Take in what another worker knows: on each arm the last act wins, and the highest generation."""
         for arm, theirs in other.entries.items():
             mine = self.entries.get(arm)
+            if mine == theirs:
+                continue
             new = theirs if mine is None or theirs[:3] > mine[:3] else mine
             new = new._replace(generation=max(new.generation, theirs.generation))
             if new != mine:
@@ -121,14 +123,17 @@ class Roster:
     def due(self, arms: tuple[str, ...], muted: Iterable[str] = ()) -> list[ArmChange]:
         """Return what must change for these arms to be those of the roster."""
         changes, now, shut = [], list(arms), set(muted)
+        there = set(arms)  # those of `now`
         for arm, entry in self.entries.items():
-            if entry.here and arm not in now and arm not in self.declined:
+            if entry.here and arm not in there and arm not in self.declined:
                 now.append(arm)
+                there.add(arm)
                 changes.append(ArmChange("added", arm, tuple(now), entry.size, entry.fault))
-            elif not entry.here and arm in now and len(now) > 1:
+            elif not entry.here and arm in there and len(now) > 1:
                 now.remove(arm)
+                there.discard(arm)
                 changes.append(ArmChange("removed", arm, tuple(now)))
-            if entry.here and arm in now and entry.muted != (arm in shut):
+            if entry.here and arm in there and entry.muted != (arm in shut):
                 changes.append(ArmChange("muted" if entry.muted else "unmuted", arm, tuple(now)))
         return changes
 

@@ -24,7 +24,7 @@ from banditroute.durability.rows import (
 )
 from banditroute.durability.stores import BASE, order
 from banditroute.errors import SnapshotError
-from banditroute.policies.evidence import ArmEvidence, summed
+from banditroute.policies.evidence import ArmEvidence, DraftingPolicy, summed
 from banditroute.records import Feedback, Host, Marked, Request, StateStore
 
 __all__ = ["Published", "Sharing"]
@@ -32,6 +32,7 @@ __all__ = ["Published", "Sharing"]
 log = logging.getLogger("banditroute.durability.replicas")
 
 HISTORY = 8  # published states kept, should one be folded into the base while this replica lives
+TRIES = 3  # times that a total is formed without the lock, while rewards come in between
 HOLD = 64  # letters read in one hold of the lock
 
 
@@ -232,9 +233,39 @@ class Sharing:
                     seen.stale.add(arm)
             stale, seen.stale = seen.stale, set()
         for arm in sorted(stale):
+            if not any(self._replaced(arm) for _ in range(TRIES)):
+                with host.locked():
+                    if (parts := self._gathered(arm)) is not None:
+                        policy.set_evidence(arm, summed(policy, parts))
+
+    def _replaced(self, arm: str) -> bool:
+        """Form the total of one arm anew, without the lock but to gather and to put in place; False when it learned."""
+        host, policy = self.host, self.policy
+        with host.locked():
+            parts, before = self._gathered(arm), self._seen(arm)
+        if parts is None:
+            return True
+        total, draft = summed(policy, parts), None
+        if isinstance(policy, DraftingPolicy):
             with host.locked():
-                if arm in policy.arms or arm in policy.shared_names:
-                    self._sum(arm)
+                if self._seen(arm) != before:
+                    return False
+                draft = policy.draft_evidence(arm, total)
+            if draft is not None:
+                draft.derive()
+        with host.locked():
+            if self._seen(arm) != before:
+                return False
+            if draft is not None:
+                return draft.apply()
+            policy.set_evidence(arm, total)
+            return True
+
+    def _seen(self, arm: str) -> tuple[Epoch, bool, int, int | None]:
+        """Return what tells whether the evidence on an arm is still as it was gathered."""
+        me, policy = self.me, self.policy
+        known = arm in policy.arms or arm in policy.shared_names
+        return me.epoch, known, policy.generation(arm), me.evidence.versions.get(arm)
 
     def _follow(self) -> None:
         """Do as others did with arms and terms."""
@@ -251,9 +282,11 @@ class Sharing:
         finally:
             me.following = False
 
-    def _sum(self, arm: str) -> None:
-        """Form the total of one arm anew, in the common order."""
+    def _gathered(self, arm: str) -> list[ArmEvidence] | None:
+        """Return what counts of one arm, in the common order, to be read by anyone; None where there is no such arm."""
         me, policy = self.me, self.policy
+        if arm not in policy.arms and arm not in policy.shared_names:
+            return None
         parts = self.peers.evidence_on(arm, me.epoch)
         generation = max(
             policy.generation(arm), me.roster.generation(arm), *(e.generation for _, e in parts), 0
@@ -264,14 +297,16 @@ class Sharing:
         if own is not None and own.generation < generation:
             me.evidence.forget(arm)
         elif own is not None:
-            parts = sorted([*parts, (me.id, own)], key=lambda part: (part[0] != BASE, part[0]))
+            parts = sorted(
+                [*parts, (me.id, me.evidence.show(arm))], key=lambda part: (part[0] != BASE, part[0])
+            )
         evidence = [e for _, e in parts]
         if arm in me.evidence.initial:
             evidence.insert(0, me.evidence.initial[arm])
         if not any(e.generation == generation for e in evidence):
             nothing = {n: np.zeros_like(a) for n, a in like(policy, arm).items()}
             evidence = [ArmEvidence(generation, -1, {policy.bucket: nothing})]
-        policy.set_evidence(arm, summed(policy, evidence))
+        return evidence
 
     def _read_letters(self) -> None:
         """See what peers learned of decisions that were made here, and take back letters that were read."""

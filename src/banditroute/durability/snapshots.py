@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from time import sleep
 from typing import Any, Literal
 
 from banditroute._core import container
@@ -10,6 +11,8 @@ from banditroute._core.typing import Arrays, Header
 from banditroute.records import Host, SlicedHost
 
 __all__ = ["captured", "load", "rollback", "save"]
+
+PAUSE_S = 5e-5  # between two slices
 
 
 def captured(host: Host, cut: Callable[[], object] | None = None) -> tuple[Header, Arrays]:
@@ -31,12 +34,13 @@ def captured(host: Host, cut: Callable[[], object] | None = None) -> tuple[Heade
             cut()
     try:
         while given is None:
-            with host.locked():
+            sleep(PAUSE_S)  # a lock that is taken again at once is never had by those who wait for it
+            with sliced.held():
                 given = next(slices)
     finally:
         close = getattr(slices, "close", None)
         if close is not None:
-            with host.locked():
+            with sliced.held():
                 close()
     return given
 

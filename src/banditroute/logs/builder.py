@@ -145,7 +145,6 @@ class Builder:
         if unknown is not None:
             raise ValueError(f"a column must be given for one of {', '.join(self._rules)}, got {unknown!r}")
         self._fields: dict[str, list[_Slot]] = {}
-        self._by_title: dict[str, list[_Slot]] = {}
         self._seen: dict[str, bool] = {}  # titles, and whether they are used
         self.rows = 0
 
@@ -328,6 +327,7 @@ def _rules(arms: cell.Words, policies: cell.Words, also: Mapping[str, cell.Parse
         "version": _Rule(cell.counts),
         "hit": _Rule(cell.truths),
         "context": _Rule(lists.vectors, cell.present_numbers),
+        "candidate_features": _Rule(lists.vectors, cell.present_numbers),
         "eligible": _Rule(lists.by_arm, cell.truths),
         "prices": _Rule(lists.by_arm, cell.present_numbers),
         "fault_prices": _Rule(lists.by_arm, cell.present_numbers),

@@ -26,6 +26,7 @@ FIELDS = {
     "prices": "prices",
     "fault_prices": "fault_prices",
     "contexts": "context",
+    "candidates": "candidate_features",
 }
 BY_ARM = ("eligible", "prices", "fault_prices")
 MARK = "banditroute trace"

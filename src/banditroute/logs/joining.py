@@ -31,6 +31,8 @@ def joined(traces: Sequence[Columns], columns: Sequence[str]) -> dict[str, Any]:
             own = [_moved(trace, name, column, table) for trace, column in zip(traces, own, strict=True)]
         elif name in ("prices", "fault_prices", "eligible"):
             own = [_spread(trace, name, column, arms) for trace, column in zip(traces, own, strict=True)]
+        elif name == "candidates":
+            own = _featured(traces, own, arms)
         elif any(column is None for column in own):
             continue
         if name == "contexts" and len({column.shape[1] for column in own}) > 1:
@@ -47,6 +49,22 @@ def _moved(trace: Columns, name: str, column: Any, table: tuple[str, ...]) -> ND
     lookup = np.array([table.index(one) for one in own], dtype=np.int64)
     moved: NDArray[np.int64] = lookup[np.zeros(len(trace.arms), dtype=np.int64) if column is None else column]
     return moved
+
+
+def _featured(traces: Sequence[Columns], own: Sequence[Any], arms: tuple[str, ...]) -> list[NDArray[Any]]:
+    """Return features with a place for the arms of all traces; where there are none they are 0."""
+    sizes = {c.shape[1] // len(t.names) for t, c in zip(traces, own, strict=True) if c is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"traces must have candidates of as many features, got {sorted(sizes)}")
+    (size,) = sizes
+    found = []
+    for trace, column in zip(traces, own, strict=True):
+        table = np.zeros((len(trace.arms), len(arms), size))
+        if column is not None:
+            places = [arms.index(one) for one in trace.names]
+            table[:, places] = column.reshape(len(column), len(places), size)
+        found.append(table.reshape(len(table), len(arms) * size))
+    return found
 
 
 def _spread(trace: Columns, name: str, column: Any, arms: tuple[str, ...]) -> NDArray[Any]:

@@ -4,7 +4,8 @@ import os
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from banditroute._core.background import Background
 from banditroute._core.typing import Floats
 from banditroute.logs.rotation import Rotation, Segment
 from banditroute.logs.trace import Trace
-from banditroute.records import Decision, Feedback, Parts, Pending, Request, Why
+from banditroute.records import Decision, Feedback, Parts, Pending, Recalled, Request, Why
 
 __all__ = ["Recorder"]
 
@@ -25,13 +26,25 @@ _alive: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
 class _Row:
     """One decision, and what came back for it."""
 
-    __slots__ = ("context", "cost", "decision", "parts", "reward", "seconds", "segment", "settled", "version")
+    __slots__ = (
+        "candidates",
+        "context",
+        "cost",
+        "decision",
+        "parts",
+        "reward",
+        "seconds",
+        "segment",
+        "settled",
+        "version",
+    )
 
     def __init__(
         self, decision: Decision, context: Floats | None, parts: Parts, version: int, segment: Segment["_Row"]
     ) -> None:
         self.decision, self.context, self.parts, self.version = decision, context, parts, version
         self.segment = segment
+        self.candidates: Floats | None = None  # features of each, in the order of the names of `parts`
         self.reward = self.cost = self.seconds = np.nan
         self.settled = False  # nothing more will come
 
@@ -154,6 +167,8 @@ class Recorder:
                 self._segments.append(Segment())
             segment = self._segments[-1]
             row = _Row(decision, request.x if self.contexts else None, parts, self._version, segment)
+            if request.extras is not None and request.extras.candidates is not None:
+                row.candidates = request.extras.candidates[1]
             self._rows[decision.id] = row
             segment.rows.append(row)
             segment.changed = True
@@ -186,6 +201,15 @@ class Recorder:
         row = self._rows.get(decision_id)
         return None if row is None else row.parts
 
+    def recall(self, decision_id: int) -> Recalled | None:
+        """Return what is in memory of a decision, None where it is not."""
+        row = self._rows.get(decision_id)
+        if row is None:
+            return None
+        reward = None if np.isnan(row.reward) else row.reward
+        given = None if row.candidates is None else (row.parts.arms, row.candidates)
+        return Recalled(row.decision, row.context, row.parts, reward, given)
+
     def clear(self) -> None:
         """Forget what is in memory; rewards still due for it will be passed over. Files stay."""
         with self._lock:
@@ -196,6 +220,8 @@ class Recorder:
         """Return what is in memory, in the order of the decisions.
 
         An arm that came or went meanwhile has a column throughout, and is not eligible where it did not exist.
+        Candidates have their features in `Trace.candidates`. Where they have very many names (above 64 and four times
+        the largest set), arms are places among the candidates of a row, "0", "1" and so on, and a note says so.
 
         Raises
         ------
@@ -281,6 +307,9 @@ def _answers(rows: Sequence[_Row]) -> NDArray[np.float64]:
 def _trace(rows: Sequence[_Row], answers: NDArray[np.float64], policy: str) -> Trace:
     known = dict.fromkeys(row.parts.arms for row in rows)
     names = tuple(dict.fromkeys(name for arms in known for name in arms))
+    most = max(map(len, known))
+    if len(names) > max(64, 4 * most) and all(row.candidates is not None for row in rows):
+        return _trace_by_place(rows, answers, policy, most)
     place = {name: i for i, name in enumerate(names)}
     eligible = np.zeros((len(rows), len(names)), dtype=np.bool_)
     prices, faults = np.zeros(eligible.shape), np.zeros(eligible.shape)
@@ -311,7 +340,33 @@ def _trace(rows: Sequence[_Row], answers: NDArray[np.float64], policy: str) -> T
         policies=(policy,),
         policy=np.zeros(len(rows), dtype=np.int64),
         versions=np.array([row.version for row in rows], dtype=np.int64),
+        candidates=_features(rows, place),
     )
+
+
+def _features(rows: Sequence[_Row], place: Mapping[str, int]) -> Floats | None:
+    """Return the features of the candidates of each row, (n, k f), None where there are none."""
+    size = next((row.candidates.shape[1] for row in rows if row.candidates is not None), None)
+    if size is None:
+        return None
+    table = np.zeros((len(rows), len(place), size))
+    for i, row in enumerate(rows):
+        if row.candidates is not None:
+            table[i, [place[name] for name in row.parts.arms]] = row.candidates
+    return table.reshape(len(rows), len(place) * size)
+
+
+def _trace_by_place(rows: Sequence[_Row], answers: NDArray[np.float64], policy: str, most: int) -> Trace:
+    """Return a trace whose arms are places among the candidates of a row: there are too many names for columns."""
+    places, moved = tuple(str(i) for i in range(most)), []
+    for row in rows:
+        parts = Parts(places[: len(row.parts.arms)], row.parts.rows)
+        arm = places[row.parts.arms.index(row.decision.arm)]
+        one = _Row(row.decision._replace(arm=arm), row.context, parts, row.version, row.segment)
+        one.candidates = row.candidates
+        moved.append(one)
+    note = "arms are places among the candidates of a row: there were too many names for a column each"
+    return replace(_trace(moved, answers, policy), notes=(note,))
 
 
 def _total(parts: Parts) -> Floats:

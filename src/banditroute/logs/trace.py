@@ -55,6 +55,9 @@ class Trace:
         Which of `policies` decided each row.
     versions : (n,) int array, optional
         Rewards that policy had learned by then: a version that moves tells a log of a learning policy.
+    candidates : (n, k f) array, optional
+        Features of the candidates that each request brought, f for each arm in their order; 0 where an arm was no
+        candidate, which `eligible` tells. See `candidates_of`.
     notes : sequence of str
         What a reader has to say of the file, such as columns it did not use; not stored.
 
@@ -90,6 +93,7 @@ class Trace:
     versions: NDArray[np.int64] | None = None
     fault_prices: Floats | None = None
     costs: Floats | None = None
+    candidates: Floats | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -115,6 +119,12 @@ class Trace:
         for name in ("prices", "fault_prices"):
             if getattr(self, name) is not None:
                 put(self, name, matrix(name, getattr(self, name), width, count))
+        if self.candidates is not None:
+            put(self, "candidates", matrix("candidates", self.candidates, rows=count))
+            if not self.candidates.shape[1] or self.candidates.shape[1] % width:
+                raise ValueError(
+                    f"candidates must have as many columns for each of {width} arms, got {self.candidates.shape[1]}"
+                )
         if self.eligible is not None:
             put(self, "eligible", _mask("eligible", self.eligible, (count, width)))
         if self.hits is not None:
@@ -169,6 +179,23 @@ class Trace:
         """
         known = ~np.isnan(self.rewards)
         return self if known.all() else self[known]
+
+    def candidates_of(self, row: int) -> tuple[tuple[str, ...], Floats]:
+        """Return names and features, (m, f), of the candidates of one row, as `Router.select` takes them.
+
+        Raises ``ValueError`` where the trace has none.
+
+        Examples
+        --------
+        >>> log = Trace(names=["a", "b"], arms=[1], rewards=[1.0], candidates=[[0.0, 0.5]], eligible=[[False, True]])
+        >>> log.candidates_of(0)
+        (('b',), array([[0.5]]))
+        """
+        if self.candidates is None:
+            raise ValueError("trace must hold candidates, got none")
+        table = self.candidates[row].reshape(len(self.names), -1)
+        open_ = np.ones(len(table), dtype=np.bool_) if self.eligible is None else self.eligible[row]
+        return tuple(name for name, one in zip(self.names, open_.tolist(), strict=True) if one), table[open_]
 
     def repeated(self) -> int:
         """Return how many rows have the decision id of an earlier row: 0 unless logs were merged twice.

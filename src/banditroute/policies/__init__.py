@@ -3,6 +3,7 @@
 from banditroute.policies.base import Choice, Compiled, Policy, Scores, Utilities
 from banditroute.policies.diag import DiagLinUCB
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, summed
+from banditroute.policies.featured import CandidatePolicy, Features
 from banditroute.policies.graph.cluster_graph import ClusterGraph
 from banditroute.policies.graph.online_matching import OnlineMatching
 from banditroute.policies.graph.policy import GraphDiagLinUCB
@@ -13,7 +14,7 @@ from banditroute.policies.lints import LinTS
 from banditroute.policies.linucb import LinUCB
 from banditroute.policies.logistic import LogisticUCB
 from banditroute.policies.restart import Restarting
-from banditroute.policies.shared import Features, SharedLinUCB
+from banditroute.policies.shared import SharedLinUCB
 from banditroute.policies.simple import EMA, UCB1, BetaThompson, Fixed, GaussianThompson, RoundRobin, Uniform
 from banditroute.policies.squarecb import SquareCB
 from banditroute.policies.warm_starts import from_averages, preference_prior, quiz, warm_start
@@ -25,6 +26,7 @@ __all__ = [
     "ArmEvidence",
     "BatchedUpdates",
     "BetaThompson",
+    "CandidatePolicy",
     "Choice",
     "ClusterGraph",
     "Compiled",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Rng
-from banditroute.policies.base import Policy, Settings, Utilities, check_generations, check_settings
+from banditroute.policies.base import Policy, Settings, Utilities, check_generations, check_settings, mixed
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
 
 __all__ = ["ArrayPolicy"]
@@ -26,6 +26,7 @@ class ArrayPolicy(Policy):
 
     _sums: tuple[str, ...] = ()
     _unshared = "what it learns does not add up"  # why there is no evidence, where `_sums` is empty
+    _rule = "plays the largest index, ties split evenly"
     _blind = False  # whether contexts change nothing
 
     def __init__(
@@ -80,6 +81,11 @@ class ArrayPolicy(Policy):
         allowed = np.isfinite(offers)
         return np.asarray((1.0 - self.mix) * top / top.sum() + self.mix * allowed / allowed.sum())
 
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return mixed(self._rule, self.mix)
+
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Floats:
@@ -125,7 +131,7 @@ class ArrayPolicy(Policy):
         kind, dim, clock = (check.entry("header", header, name) for name in ("policy", "dim", "clock"))
         if kind != type(self).__name__ or dim != self.dim:
             raise ValueError(f"state must be of {(type(self).__name__, self.dim)}, got {(kind, dim)}")
-        names = check.names("arms", check.entry("header", header, "arms"))
+        names = self.check_arms(check.entry("header", header, "arms"))
         clock = check.integer("clock", clock, high=LATEST + 1)
         arrays = self._read(arrays)
         own, common = (
@@ -165,7 +171,9 @@ class ArrayPolicy(Policy):
 
     def _rows(self, keep: list[int | None]) -> dict[str, Floats]:
         return {
-            name: np.array([row if a is None else self._own[name][a] for a in keep])
+            name: np.array([row if a is None else self._own[name][a] for a in keep]).reshape(
+                len(keep), *row.shape
+            )
             for name, row in self._cold().items()
         }
 

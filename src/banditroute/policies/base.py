@@ -1,7 +1,7 @@
 """The abstract policy: contexts and rewards in, an arm and its propensity out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
@@ -26,6 +26,19 @@ def check_settings(settings: str) -> str:
     if settings not in ("strict", "own"):
         raise ValueError(f"settings must be 'strict' or 'own', got {settings!r}")
     return settings
+
+
+def mixed(rule: str, mix: float) -> str:
+    """Return a rule with its share of uniform choices.
+
+    >>> mixed("plays the largest index", 0.1)
+    'plays the largest index, and draws 10 % of its choices uniformly over the open arms'
+    """
+    return (
+        rule
+        if not mix
+        else f"{rule}, and draws {100 * mix:.3g} % of its choices uniformly over the open arms"
+    )
 
 
 def check_generations(header: Mapping[str, Any]) -> dict[str, int]:
@@ -204,6 +217,17 @@ class Policy(Border, ABC):
         best = value == value.max()
         return np.asarray(best / best.sum())
 
+    @property
+    def rule(self) -> str:
+        """How a choice follows from means, bonuses and prices, as words that complete "it ..."."""
+        if type(self).propensities is Policy.propensities:
+            return "plays the largest mean less price, ties split evenly"
+        return "draws an arm by propensities of its own"
+
+    def playable(self, x: ArrayLike) -> NDArray[np.bool_] | None:
+        """Return which arms the policy itself can play for one context, (k,); None where it can play all."""
+        return None
+
     @abstractmethod
     def update(
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
@@ -263,6 +287,32 @@ class Policy(Border, ABC):
         when the reward arrives returns a longer row that holds them.
         """
         return x
+
+    def redraw(self, kept: Floats) -> None:
+        """Use up the random numbers of the decision that kept this, as one that is replayed did."""
+        self.select(self.check_context(self.context_of(kept)))
+
+    @property
+    def candidate_size(self) -> int | None:
+        """How many features each candidate of a request brings; None where requests bring none (`CandidatePolicy`)."""
+        return None
+
+    @property
+    def scales(self) -> bool:
+        """Whether a reward seen with chance p is learned by what was kept times p: means are linear in that."""
+        return False
+
+    def learns_of(self, name: str) -> bool:
+        """Whether `update` takes a reward of a name that is no arm, with what was kept of a candidate."""
+        return False
+
+    def context_of(self, kept: Floats) -> Floats:
+        """Return the context, (dim,), of what `kept` returned for it; by default it comes first there."""
+        return kept if kept.size == self.dim else kept[: self.dim]
+
+    def keeps(self, row: Floats) -> bool:
+        """Whether this may be what `kept` returned: whether it has a length of such."""
+        return row.size == self.kept(np.zeros(self.dim), 0).size
 
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return what `update` was given as `kept` would have returned it, or refuse it."""
@@ -438,6 +488,14 @@ class Policy(Border, ABC):
             "dim": self.dim,
             "members": kept,
         }, arrays
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy the state, a slice for each ``next()``: None, and at last what `to_state` gave at the first ``next()``.
+
+        For snapshots off the request path: ``next()`` and ``close()`` come with the lock held, which is free in
+        between. What changes before it was copied must be copied first. By default the whole state is one slice.
+        """
+        yield self.to_state()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"

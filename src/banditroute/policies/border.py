@@ -37,9 +37,13 @@ class Border:
 
     def __init__(self, arms: int | Iterable[str], dim: int, *, max_norm: float) -> None:
         compile_kernels()
-        self.rename(check.names("arms", arms))
+        self.rename(self.check_arms(arms))
         self.dim = check.integer("dim", dim, low=1)
         self.max_norm = check.finite("max_norm", max_norm, low=0.0, high=LARGEST, open_low=True)
+
+    def check_arms(self, arms: int | Iterable[str]) -> tuple[str, ...]:
+        """Return names of arms, or refuse them."""
+        return check.names("arms", arms)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up what pickling left, as a process does that receives a policy."""

@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from banditroute._core.typing import Floats
 
-__all__ = ["ArmEvidence", "EvidencePolicy", "Sums", "check_sums", "copied", "flat", "summed"]
+__all__ = [
+    "ArmEvidence",
+    "Draft",
+    "DraftingPolicy",
+    "EvidencePolicy",
+    "Sums",
+    "check_sums",
+    "copied",
+    "flat",
+    "summed",
+]
 
 Sums = dict[str, NDArray[Any]]  # named additive statistics
 
@@ -56,7 +66,7 @@ class EvidencePolicy(Protocol):
 
     @property
     def shared_names(self) -> tuple[str, ...]:
-        """``("",)`` where arms share sums that belong to none of them, else ``()``."""
+        """``("",)`` where what is learned of names that are no arms is summed under the empty name, else ``()``."""
 
     @property
     def bucket(self) -> int:
@@ -94,6 +104,37 @@ class EvidencePolicy(Protocol):
 
     def forget(self, arm: int | str) -> None:
         """Make an arm start cold and raise its generation."""
+
+
+class Draft(Protocol):
+    """Evidence on its way into a policy."""
+
+    def derive(self) -> None:
+        """Derive what follows from it; takes long, and needs no lock."""
+
+    def apply(self) -> bool:
+        """Put it in place, with the lock held; False, and nothing changed, where what it was derived from did."""
+
+
+@runtime_checkable
+class DraftingPolicy(EvidencePolicy, Protocol):
+    """An `EvidencePolicy` that derives what follows from evidence without the lock.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB
+    >>> policy = LinUCB(2, 1, rng=0)
+    >>> draft = policy.draft_evidence("0", policy.empty_evidence())
+    >>> draft.derive()
+    >>> isinstance(policy, DraftingPolicy), draft.apply()
+    (True, True)
+    """
+
+    def draft_evidence(self, arm: str, total: ArmEvidence) -> Draft | None:
+        """Begin what `set_evidence` does in one go; None where it must be done so. The lock is held.
+
+        The result is that of `set_evidence`, to the last bit, and raises as it does.
+        """
 
 
 def copied(evidence: ArmEvidence) -> ArmEvidence:

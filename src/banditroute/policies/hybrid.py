@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats
+from banditroute._core.kernels import candidates as k
+from banditroute._core.typing import Floats, Ints
 from banditroute.policies.base import LARGEST, Scores
 from banditroute.policies.evidence import Sums
-from banditroute.policies.shared import FeaturedPolicy, Features, featured
+from banditroute.policies.featured import FeaturedPolicy, Features
 
 __all__ = ["HybridLinUCB"]
 
@@ -29,10 +30,15 @@ class HybridLinUCB(FeaturedPolicy):
     Parameters
     ----------
     arms, dim, mix, max_norm, rng
-        As in `LinUCB`.
-    features : callable, optional
+        As in `LinUCB`: those that have a part of their own. There may be none, ``[]``, where `features` is a number.
+    features : callable or int, optional
         ``features(name, x) -> (m,)``, the z of an arm and a request. By default z is x, the same for all arms: arms are
         then expected to be like each other, and differences are learned as such. An empty z gives disjoint LinUCB.
+        A number m: each request brings its candidates with m features each, ``router.select(x, candidates=...)``; with
+        a function it may do so too.
+    interactions : bool
+        z is then the products of each feature with each component of the context. The shared part becomes a map from
+        features to coefficients: arms are disjoint, and the features of an arm say where its coefficients start.
     alpha : float
         Width of exploration, reward units.
     ridge : float
@@ -44,10 +50,14 @@ class HybridLinUCB(FeaturedPolicy):
     -----
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation"
     (WWW 2010), Eq. 6 and Algorithm 2: coefficients as its lines 5 and 12, width as line 13, updates as lines 17 to 23,
-    with a ridge that need not be 1. A new arm starts from the shared part. The paper gives no regret bound for the
-    hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and independent rewards. A reward is learned
-    with the features that the arm had when it was chosen. Removing an arm keeps what it taught the shared part;
-    `forget` does not.
+    with a ridge that need not be 1. A new arm starts from the shared part; until its first reward it is taken, for the
+    choice alone, to be no worse than the best arm known, so that it is tried where rewards carry no noise (ours). The
+    paper gives no regret bound for the hybrid rule; that of its Algorithm 1 is for another policy (SupLinUCB) and
+    independent rewards. A reward is learned with the features that the arm had when it was chosen. Removing an arm
+    keeps what it taught the shared part; `forget` does not.
+
+    A candidate that is no arm has a part of its own too, of which nothing is known and nothing kept: its reward teaches
+    the shared part with the weight ``1 / (1 + x'x / ridge)``, as that of an arm would which is played once.
 
     `select` costs O(k (d m + m^2 + d^2)), `update` O(d^3 + m^3 + d^2 m).
 
@@ -69,7 +79,7 @@ class HybridLinUCB(FeaturedPolicy):
         arms: int | Iterable[str],
         dim: int,
         *,
-        features: Features = _context_itself,
+        features: Features | int = _context_itself,
         alpha: float = 0.25,
         ridge: float = 1.0,
         shared_ridge: float = 1.0,
@@ -78,14 +88,11 @@ class HybridLinUCB(FeaturedPolicy):
         self.alpha = check.finite("alpha", alpha, low=0.0, high=LARGEST)
         self.ridge = check.finite("ridge", ridge, low=1.0 / LARGEST, high=LARGEST)
         self.shared_ridge = check.finite("shared_ridge", shared_ridge, low=1.0 / LARGEST, high=LARGEST)
-        dim = check.integer("dim", dim, low=1)
-        first = check.names("arms", arms)
-        size = featured(features, first[:1], np.zeros(dim)).shape[1]
-        super().__init__(first, dim, features=features, size=size, **options)
+        super().__init__(arms, dim, features=features, **options)
         self._common["ridge"] = np.array(self.ridge)  # the total depends on it
 
     def _cold(self) -> dict[str, Floats]:
-        d, m = self.dim, self._size
+        d, m = self.dim, self._width
         return {
             "count": np.array(0.0),
             "gram": np.zeros((d, d)),
@@ -134,20 +141,47 @@ class HybridLinUCB(FeaturedPolicy):
 
     def _solve(self) -> None:
         gram = self._common["total_gram"]
-        self._cov0 = np.linalg.inv(self.shared_ridge * np.eye(self._size) + (gram + gram.T) / 2.0)
-        self._beta = self._cov0 @ self._common["total_moment"]
+        precision = self.shared_ridge * np.eye(self._width) + (gram + gram.T) / 2.0
+        self._cov0: Floats = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+        self._beta: Floats = np.asarray(self._cov0 @ self._common["total_moment"])
 
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and width of every arm for one context, both (k,)."""
         row = self.check_context(x)
-        z = self._features(row)
-        u = z - np.einsum("i,aij->aj", row, self._link)
-        mean = np.einsum("aj,j->a", u, self._beta) + np.einsum("ai,i->a", self._alone, row)
-        width = np.einsum("i,aij,j->a", row, self._cov, row) + np.einsum("ai,ij,aj->a", u, self._cov0, u)
-        return Scores(mean, np.sqrt(np.maximum(width, 0.0)))
+        return self._scored(row, self._features(row), np.arange(len(self.arms)))
+
+    def _scored(self, x: Floats, z: Floats, places: Ints) -> Scores:
+        joint = self._joint(x, z)
+        rest, mean, variance = np.empty_like(joint), np.empty(len(z)), np.empty(len(z))
+        k.apart(
+            x,
+            places,
+            joint,
+            self._cov,
+            self._link,
+            self._alone,
+            float(x @ x) / self.ridge,
+            rest,
+            mean,
+            variance,
+        )
+        shared, width = self._shared(rest, self._beta, self._cov0)
+        return Scores(mean + shared, np.sqrt(np.maximum(variance, 0.0) + width * width))
+
+    def _guest_weight(self, x: Floats, weight: float) -> float:
+        return weight / (1.0 + weight * float(x @ x) / self.ridge)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what must agree before evidence may be joined: what guests taught was weighed with the ridge."""
+        own = super().fingerprint()
+        return own if self.features is not None else {**own, "ridge": self.ridge}
 
     def _utility(self, x: Floats) -> tuple[Floats, Floats]:
         mean, width = self.scores(x)
+        new = self._own["count"] == 0.0
+        if self._size and new.any() and not new.all():
+            # The shared part knows nothing of them apart from the others: taken to be as good as the best, at least.
+            mean = np.where(new, np.maximum(mean, mean[~new].max()), mean)
         return mean, self.alpha * width
 
     @property
@@ -162,6 +196,7 @@ class HybridLinUCB(FeaturedPolicy):
 
     def _read(self, arrays: Mapping[str, Floats]) -> Mapping[str, Floats]:
         """The shared part once was kept for all arms together, less what their own parts explain."""
+        arrays = super()._read(arrays)
         old = ("count", "cross", "link", "alone", "gram0", "moment0")
         if "left_gram" in arrays or not set(old) <= set(arrays):
             return arrays
@@ -169,13 +204,17 @@ class HybridLinUCB(FeaturedPolicy):
             np.asarray(arrays[name], dtype=np.float64)
             for name in ("cross", "link", "alone", "gram0", "moment0")
         )
-        count, d, m = np.size(arrays["count"]), self.dim, self._size
+        count, d, m = np.size(arrays["count"]), self.dim, self._width
         shapes = [array.shape for array in (cross, link, alone, gram, moment)]
         if shapes != [(count, d, m), (count, d, m), (count, d), (m, m), (m,)]:
             raise ValueError(f"cross, link, alone, gram0, moment0 must fit {count} arms, got shapes {shapes}")
         # What is left when no arm explains anything is what the arms themselves told, whoever they were.
         return {
-            **{name: arrays[name] for name in ("count", "cross", "moment") if name in arrays},
+            **{
+                name: array
+                for name, array in arrays.items()
+                if name in ("count", "cross", "moment") or "guest" in name
+            },
             "gram": arrays.get("gram", gram),
             "shared_gram": np.zeros((count, m, m)),
             "shared_moment": np.zeros((count, m)),

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, prepare
+from banditroute._core.kernels import derived, layout, loop, prepare, refresh
 from banditroute._core.kernels import linear as k
-from banditroute._core.kernels import rows as rows_kernels
+from banditroute._core.kernels import rows as batch
 from banditroute._core.typing import Floats, Rng
 from banditroute.policies.base import (
     LARGEST,
@@ -19,8 +19,10 @@ from banditroute.policies.base import (
     Settings,
     check_generations,
     check_settings,
+    mixed,
 )
 from banditroute.policies.linear_evidence import LinearSums
+from banditroute.policies.linear_slices import changing, learning, upkeeping
 from banditroute.policies.linear_state import LinearState
 
 __all__ = ["LinearPolicy"]
@@ -31,8 +33,7 @@ Scale = float | Literal["auto"]
 _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
 
 NOISE = 4096  # random numbers drawn ahead at a time
-WIDTHS = 1.5  # the automatic alpha in noise scales, flat from 1.25 to 2; a posterior sample takes exactly 1
-FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
+WIDTHS = 1.25  # the automatic alpha in noise scales; a posterior sample takes exactly 1
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 
@@ -52,18 +53,25 @@ SETTINGS = {
 
 
 def compile_kernels() -> None:
-    """Compile every kernel of the request path; a policy does so when it is made."""
+    """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use."""
     state = LinearState(1, 1, ridge=1.0)
-    s, x, rows = state.buffer, np.zeros(1), np.zeros((1, 1))
+    s, x = state.buffer, np.zeros(1)
     prepare(k.select, s, x)
     prepare(k.select_offered, s, x, x)
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
-    prepare(k.predict, s, x, x, x)
-    prepare(k.predict_rows, s, rows, rows, rows)
-    prepare(rows_kernels.choose_rows, s, rows, rows, np.zeros(1, dtype=np.int64), x, 0)
-    prepare(rows_kernels.learn_rows, s, np.zeros(1, dtype=np.int64), rows, x)
-    prepare(derived.advance, s, 0.0)
-    prepare(derived.refresh, s)
+
+
+def compile_rest() -> None:
+    """Compile the other kernels of the linear policies too."""
+    state = LinearState(1, 1, ridge=1.0)
+    s, x, rows, arms = state.buffer, np.zeros(1), np.zeros((1, 1)), np.zeros(1, dtype=np.int64)
+    prepare(batch.predict, s, x, x, x)
+    prepare(batch.predict_rows, s, rows, rows, rows)
+    prepare(batch.choose_rows, s, rows, rows, arms, x, 0)
+    prepare(loop.learn_rows, s, arms, rows, x)
+    prepare(refresh.advance, s, 0.0)
+    prepare(refresh.refresh, s)
+    prepare(refresh.upkeep, s)
     prepare(derived.drain_all, s)
     prepare(derived.rebuild, s, 0)
 
@@ -111,7 +119,7 @@ class LinearPolicy(LinearSums):
         )
         head = self.state.buffer
         head[layout.H_ALPHA] = (
-            FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
+            layout.FIRST_ALPHA if auto_alpha else check.finite("alpha", alpha, low=0.0, high=LARGEST)
         )
         head[layout.H_MIX] = check.unit("mix", mix)
         head[layout.H_SAMPLE] = self._sampling
@@ -261,12 +269,27 @@ class LinearPolicy(LinearSums):
             type(at) is not int or not 0 <= at < LATEST
         ):  # the kernel would take -3 for "next" and cut 2.7 down to 2
             at = check.integer("at", at, high=LATEST)
+        if self.state.copies:
+            learning(self.state, a, at)
         try:
             code = _learn(self.buffer, a, x, reward, weight, at)
         except (TypeError, AttributeError, ValueError, OverflowError):
             a, (reward, weight) = self.index(a), self.check_reward(reward, weight)
             code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
         if code:
+            self._attend(code, a, x, reward, weight, at)
+
+    def _attend(self, code: int, a: int, x: ArrayLike, reward: float, weight: float, at: int) -> None:
+        """Do what `learn` asked for, a slice of upkeep or a new bucket, or raise what it refused."""
+        if code == layout.AGED:
+            when = self.buffer[layout.H_CLOCK] if at < 0 else at
+            refresh.advance(self.buffer, float(when // self.span))
+            code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
+        if code == layout.DUE:
+            if self.state.copies:
+                upkeeping(self.state)
+            refresh.upkeep(self.buffer)
+        elif code:
             self.index(a)
             self.check_reward(reward, weight)
             self.check_context(x)
@@ -285,19 +308,23 @@ class LinearPolicy(LinearSums):
             ``mean`` (k,) in reward units, ``width`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
         """
         s = self.buffer  # once: another thread may add an arm, which makes a new one
-        mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
-        k.predict(s, self.check_context(x), mean, std)
-        return Scores(mean, std)
+        row = self.check_context(x)
+        while True:
+            mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))
+            if batch.predict(s, row, mean, std) == 0:  # else another thread added an arm just now
+                return Scores(mean, std)
 
     def scores_batch(self, contexts: ArrayLike) -> Scores:
         """Return mean and width of every arm for each row: two (n, k) arrays."""
         rows = check.matrix("contexts", contexts, columns=self.dim)
         self.check_norms(rows)
         s = self.buffer
-        shape = (len(rows), int(s[layout.H_ARMS]))
-        mean, std = np.empty(shape), np.empty(shape)
-        k.predict_rows(s, rows if rows.flags.carray else rows.copy(), mean, std)
-        return Scores(mean, std)
+        rows = rows if rows.flags.carray else rows.copy()
+        while True:
+            shape = (len(rows), int(s[layout.H_ARMS]))
+            mean, std = np.empty(shape), np.empty(shape)
+            if batch.predict_rows(s, rows, mean, std) == 0:
+                return Scores(mean, std)
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -316,12 +343,18 @@ class LinearPolicy(LinearSums):
         """
         mean, std = self.scores(x)
         offers = self.effective_prices(prices, eligible)
-        index = (
-            mean
-            - (offers - offers.min())
-            + self.buffer[layout.H_ALPHA] * self.state.arm[:, layout.A_SPREAD] * std
-        )
+        index = mean + self.lift(mean) - (offers - offers.min()) + self.bonus(self.check_context(x), std)
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
+
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return mixed("plays the largest index, ties split evenly", float(self.buffer[layout.H_MIX]))
+
+    @property
+    def scales(self) -> bool:
+        """True: means are linear in the context."""
+        return True
 
     def _mixed(self, pure: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
@@ -355,7 +388,7 @@ class LinearPolicy(LinearSums):
         rows = rows if rows.flags.carray else rows.copy()
         done = 0
         while done < n:
-            done = rows_kernels.choose_rows(self.buffer, rows, offers, arms, propensities, done)
+            done = batch.choose_rows(self.buffer, rows, offers, arms, propensities, done)
             if done < 0:
                 raise ValueError(f"a request was refused with code {done}")
             if done < n:
@@ -384,12 +417,15 @@ class LinearPolicy(LinearSums):
         product; the statistics are those of the loop, and theta that of the loop followed by `refresh`.
         """
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
+        changing(self.state)
         if len(rows) <= 4 * self.dim or self.span or self._diagonal:
-            rows_kernels.learn_rows(
+            loop.learn_rows(
                 self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
             )
             return
         state, pad = self.state, self.dim
+        state.give_up()
+        state.notice(rows, given)
         for a in np.unique(chosen).tolist():
             mine = chosen == a
             x, r = rows[mine], given[mine]
@@ -400,7 +436,7 @@ class LinearPolicy(LinearSums):
             derived.rebuild(self.buffer, a)
         self.buffer[[layout.H_LEARNED, layout.H_CLOCK]] += len(rows)
         if self.buffer[layout.H_LEARNED] >= self.buffer[layout.H_REFRESH]:
-            derived.refresh(self.buffer)
+            refresh.refresh(self.buffer)
 
     def draw_noise(self) -> None:
         """Fill the noise block: per decision one uniform number and, for sampling, a normal one per arm."""
@@ -414,7 +450,10 @@ class LinearPolicy(LinearSums):
     def advance(self, at: int) -> None:
         """Age the statistics to the bucket of clock index `at` (discounting only); rebuilds, O(k dim^3)."""
         if self.buffer[layout.H_DISCOUNT] < 1.0:
-            derived.advance(self.buffer, float(at // int(self.buffer[layout.H_SPAN])))
+            bucket = float(at // int(self.buffer[layout.H_SPAN]))
+            if bucket > self.buffer[layout.H_BUCKET]:
+                changing(self.state)
+            refresh.advance(self.buffer, bucket)
 
     def rewind(self) -> None:
         """Start a new clock at index 0: what was learned so far counts as learned just now."""
@@ -422,67 +461,19 @@ class LinearPolicy(LinearSums):
 
     def refresh(self) -> None:
         """Refit the pooled prior and the noise scale now (they also refresh as feedback grows)."""
-        derived.refresh(self.buffer)
+        changing(self.state)
+        refresh.refresh(self.buffer)
 
     def rebuild(self) -> None:
         """Derive everything afresh from the statistics; forgets accumulated rounding. O(k dim^3)."""
+        changing(self.state)
         self.state.rebuild()
-
-    @property
-    def alpha(self) -> float:
-        """Exploration width in use, reward units per unit of std."""
-        return float(self.buffer[layout.H_ALPHA])
-
-    @property
-    def ridge(self) -> float:
-        """Prior precision in use."""
-        return float(self.buffer[layout.H_RIDGE])
-
-    @property
-    def sigma(self) -> float:
-        """Noise scale estimated at the last refresh (with an automatic alpha or ridge; else 0)."""
-        return float(np.sqrt(self.buffer[layout.H_SIGMA2]))
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Rewards learned per arm, shape (k,)."""
-        return self.state.arm[:, layout.A_COUNT].astype(np.int64)
-
-    @property
-    def theta(self) -> Floats:
-        """Coefficients, a (k, dim) copy."""
-        return self.state.theta[:, : self.dim].copy()
-
-    @property
-    def moment(self) -> Floats:
-        """Weighted sums of reward times context, a (k, dim) copy."""
-        return self.state.moment[:, : self.dim].copy()
-
-    @property
-    def prior(self) -> Floats:
-        """Means towards which the arms are shrunk, a (k, dim) copy."""
-        return self.state.prior[:, : self.dim].copy()
-
-    def cov(self, arm: int | str) -> Floats:
-        """Return ``A^-1`` of one arm, a (dim, dim) copy."""
-        return self.state.cov_matrix(self.index(arm))
-
-    def precision(self, arm: int | str) -> Floats:
-        """Return ``A = ridge I + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
-        gram = self.state.full(self.state.gram[self.index(arm)])
-        return gram + self.ridge * np.eye(self.dim)
 
     def rename(self, arms: tuple[str, ...]) -> None:
         """Take up the names of the arms, after `resize`."""
         super().rename(arms)
         if hasattr(self, "state"):
             self._bind()
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """Return a JSON-able header and copies of all arrays."""
-        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
-        header |= {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
-        return header, self.state.to_arrays()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
@@ -515,7 +506,9 @@ class LinearPolicy(LinearSums):
         self.rename(names)
 
     def _agree(self, state: LinearState) -> None:
-        """Refuse a state of other settings."""
+        """Refuse a state of other settings; how many widths an automatic alpha is may have changed since."""
+        if state.buffer[layout.H_AUTO] > 0.0 and self.buffer[layout.H_AUTO] > 0.0:
+            state.buffer[layout.H_AUTO] = self.buffer[layout.H_AUTO]
         for name, slot in SETTINGS.items():
             if name in ("alpha", "ridge") and self.buffer[SETTINGS[f"automatic {name}"]] > 0.0:
                 continue  # fitted, not set

@@ -1,25 +1,41 @@
 """What others may take from a linear policy and put into it: evidence, utilities, widths, statistics of another."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from math import inf
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from banditroute._core.kernels import derived, layout, prepare
+from banditroute._core.kernels import derived, layout, prepare, refresh
 from banditroute._core.kernels.tally import credit
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Compiled, Policy, Utilities
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
+from banditroute.policies.linear_draft import SUMS, ArmDraft
+from banditroute.policies.linear_slices import StateCopy, changing
 from banditroute.policies.linear_state import LinearState
 
-__all__ = ["LinearSums"]
+__all__ = ["EvidenceDraft", "LinearSums"]
 
 HELD = 32_768  # numbers copied while the lock is held: some 20 microseconds
-SUMS = [layout.A_COUNT, layout.A_WEIGHT, layout.A_SQUARE]
 AGES = np.array([0.0, 1.0, 1.0])  # a count does not age
+
+
+class EvidenceDraft:
+    """Evidence on an arm of a linear policy on its way in; see `DraftingPolicy`."""
+
+    def __init__(self, policy: "LinearSums", arm: str, generation: int, draft: ArmDraft) -> None:
+        self._policy, self._arm, self._generation, self._draft = policy, arm, generation, draft
+
+    def derive(self) -> None:
+        """Derive what follows from the evidence, without the lock."""
+        self._draft.derive()
+
+    def apply(self) -> bool:
+        """Put it in place, with the lock held; False where too much has changed."""
+        return self._policy.take_draft(self._arm, self._generation, self._draft)
 
 
 class LinearSums(Policy):
@@ -36,6 +52,62 @@ class LinearSums(Policy):
     buffer: Floats
     factors: dict[str, list[float]]  # of the bonus, by source, one for each arm: what `widen` was given
     _diagonal: bool
+
+    # What it knows.
+
+    @property
+    def alpha(self) -> float:
+        """Exploration width in use, reward units per unit of std."""
+        return float(self.buffer[layout.H_ALPHA])
+
+    @property
+    def ridge(self) -> float:
+        """Prior precision in use: of every coefficient, or of the slopes where it is estimated."""
+        return float(self.buffer[layout.H_RIDGE])
+
+    @property
+    def level_ridge(self) -> float:
+        """Prior precision in use of the components of the context that never change: that of the levels of the arms."""
+        return float(self.buffer[layout.H_LEVEL_RIDGE])
+
+    @property
+    def ridges(self) -> Floats:
+        """Prior precision of every coefficient of every arm, a (k, dim) copy."""
+        return self.state.ridges[:, : self.dim].copy()
+
+    @property
+    def sigma(self) -> float:
+        """Noise scale estimated at the last refresh (with an automatic alpha or ridge; else 0)."""
+        return float(np.sqrt(self.buffer[layout.H_SIGMA2]))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rewards learned per arm, shape (k,)."""
+        return self.state.arm[:, layout.A_COUNT].astype(np.int64)
+
+    @property
+    def theta(self) -> Floats:
+        """Coefficients, a (k, dim) copy."""
+        return self.state.theta[:, : self.dim].copy()
+
+    @property
+    def moment(self) -> Floats:
+        """Weighted sums of reward times context, a (k, dim) copy."""
+        return self.state.moment[:, : self.dim].copy()
+
+    @property
+    def prior(self) -> Floats:
+        """Means towards which the arms are shrunk, a (k, dim) copy."""
+        return self.state.prior[:, : self.dim].copy()
+
+    def cov(self, arm: int | str) -> Floats:
+        """Return ``A^-1`` of one arm, a (dim, dim) copy."""
+        return self.state.cov_matrix(self.index(arm))
+
+    def precision(self, arm: int | str) -> Floats:
+        """Return ``A = diag(ridges) + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
+        a = self.index(arm)
+        return self.state.full(self.state.whole(a)) + np.diag(self.state.ridges[a, : self.dim])
 
     # Widths that others change.
 
@@ -56,17 +128,59 @@ class LinearSums(Policy):
         self.state.arm[arm, layout.A_SPREAD] = factor
 
     def mass(self, arm: int) -> float:
-        """Return ridge and weight of the feedback of an arm, in observations of contexts of length one."""
-        return float(self.buffer[layout.H_RIDGE] + self.state.arm[arm, layout.A_WEIGHT])
+        """Return ridge and weight of the feedback of an arm, in observations of contexts of length one.
+
+        Where levels and slopes have ridges of their own, it is that of a context of which both are an equal part.
+        """
+        slope, level = self.buffer[layout.H_RIDGE], self.buffer[layout.H_LEVEL_RIDGE]
+        return float(2.0 / (1.0 / slope + 1.0 / level) + self.state.arm[arm, layout.A_WEIGHT])
 
     # What it maximises, also from a copy.
 
     def utilities(self, contexts: ArrayLike) -> Utilities:
-        """Return mean and bonus, alpha times the width (widened ones included), for each row: two (n, k) arrays."""
-        s = self.buffer
+        """Return mean and `bonus` (widened ones included) for each row: two (n, k) arrays."""
         mean, width = self.scores_batch(contexts)
-        start = int(s[layout.H_ARM]) + layout.A_SPREAD * int(s[layout.H_ARMS])
-        return Utilities(mean, width * (s[layout.H_ALPHA] * s[start : start + mean.shape[1]]))
+        bonus = self.bonus(np.asarray(contexts, dtype=np.float64), width)
+        return Utilities(mean, bonus + self.lift(mean))
+
+    def lift(self, means: Floats) -> Floats:
+        """Return what is added to the mean of an arm that has answered too seldom, in reward units; 0 for the others.
+
+        With an automatic alpha each arm is to have answered once by the time there are eight requests per arm, and once
+        more each time that number has doubled; one that has not is taken to be worth half a range more than the best
+        reward seen. The range is that of the rewards and zero.
+
+        Parameters
+        ----------
+        means : (k,) or (n, k) array
+            Of `scores` or `scores_batch`.
+        """
+        s = self.buffer
+        start = int(s[layout.H_ARM]) + layout.A_WEIGHT * int(s[layout.H_ROOM])
+        few = s[start : start + means.shape[-1]] < s[layout.H_FEW]
+        return np.where(few, np.maximum(s[layout.H_TOP] - means, 0.0), 0.0)
+
+    def bonus(self, contexts: Floats, widths: Floats) -> Floats:
+        """Return what exploration adds to the mean of each arm, in reward units; for sampling, one standard deviation.
+
+        ``alpha w`` and, where alpha is automatic, the share ``w^2 / w_0^2`` of a first bonus, w_0 being the width of
+        an arm of which nothing is known: what was never tried keeps a bonus though the noise be none.
+
+        Parameters
+        ----------
+        contexts : (dim,) or (n, dim) array
+        widths : (k,) or (n, k) array
+            Of `scores` or `scores_batch`.
+        """
+        s = self.buffer
+        start = int(s[layout.H_ARM]) + layout.A_SPREAD * int(s[layout.H_ROOM])
+        wide = s[start : start + widths.shape[-1]] * widths
+        if s[layout.H_COLD] == 0.0:
+            return np.asarray(s[layout.H_ALPHA] * wide)
+        start = int(s[layout.H_FIRST])
+        first = np.maximum(contexts**2 @ s[start : start + self.dim], 1e-300)
+        share = np.minimum(wide**2 / np.expand_dims(first, -1), 1.0)
+        return np.asarray(s[layout.H_ALPHA] * wide + s[layout.H_COLD] * share)
 
     def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
         """Copy what `utilities` reads, some 20 microseconds for each ``next()``; the last item is that of the copy."""
@@ -74,11 +188,14 @@ class LinearSums(Policy):
         frozen = object.__new__(type(self))
         frozen.__dict__.update(self.__dict__)
         frozen.buffer = np.zeros_like(live)
-        start, stop, pack = int(live[layout.H_COV]), int(live[layout.H_GRAM]), int(live[layout.H_PACK])
+        start, pack, room = int(live[layout.H_COV]), int(live[layout.H_PACK]), int(live[layout.H_ROOM])
         frozen.buffer[:start] = live[:start]  # header and means
         arm = int(live[layout.H_ARM])
-        end = arm + layout.ARM_SLOTS * int(live[layout.H_ARMS])
+        end = arm + layout.ARM_SLOTS * room
         frozen.buffer[arm:end] = live[arm:end]
+        first = int(live[layout.H_FIRST])
+        frozen.buffer[first : first + self.dim] = live[first : first + self.dim]
+        stop = start + int(frozen.buffer[layout.H_ARMS]) * pack
         step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither
         for at in range(start, stop, step):
             yield None
@@ -105,11 +222,39 @@ class LinearSums(Policy):
     def continue_from(self, other: Self) -> None:
         """Go on with the random numbers of another policy, drawn ahead or not, with its generations and factors."""
         super().continue_from(other)
+        if self.state.noise.shape != other.state.noise.shape:
+            rows, width = (int(other.buffer[slot]) for slot in (layout.H_ROWS, layout.H_WIDTH))
+            self.state = self.state.resized(list(range(self.state.arms)), rows=rows, width=width)
+            self.rename(self.arms)
         self.state.noise[:] = other.state.noise
         self.buffer[layout.H_CURSOR] = other.buffer[layout.H_CURSOR]
         for source, factors in other.factors.items():
             for arm, factor in enumerate(factors):
                 self.widen(arm, source, factor)
+
+    # The whole state.
+
+    def to_state(self) -> tuple[Header, Arrays]:
+        """Return a JSON-able header and copies of all arrays."""
+        return self._header(), self.state.to_arrays()
+
+    def _header(self) -> Header:
+        header = {"policy": type(self).__name__, "arms": list(self.arms), "dim": self.dim}
+        return header | {"generations": dict(self.generations), "rng": self._rng.bit_generator.state}
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy the state, a few arms for each ``next()``; what changes meanwhile is copied first."""
+        if type(self).to_state is not LinearSums.to_state:  # of a subclass that keeps more
+            yield from super().capture_slices()
+            return
+        header, copy = self._header(), StateCopy(self.state)
+        try:
+            yield None
+            for _ in copy.slices():
+                yield None
+            yield header, copy.arrays
+        finally:
+            copy.end()
 
     # Evidence: see `EvidencePolicy`.
 
@@ -153,7 +298,7 @@ class LinearSums(Policy):
         """Return a copy of the sums of one arm, aged to the current bucket."""
         a, state = self.index(arm), self.state
         sums: Sums = {
-            "gram": state.gram[a].copy(),
+            "gram": state.whole(a),
             "moment": state.moment[a].copy(),
             "sums": state.arm[a, SUMS],
         }
@@ -168,14 +313,44 @@ class LinearSums(Policy):
             self.advance(newest * self.span)
         sums = flat(self.aged(total, self.bucket), empty, self.bucket)
         state, s = self.state, self.buffer
-        state.gram[a], state.moment[a], state.arm[a, SUMS] = sums["gram"], sums["moment"], sums["sums"]
+        changing(state, a)
+        state.give_up()
+        state.put(a, sums["gram"])
+        state.moment[a], state.arm[a, SUMS] = sums["moment"], sums["sums"]
+        state.doubt_levels(a)
         state.arm[a, layout.A_TIGHTEN] = 0.0
         derived.loosen(s, a)
         derived.rebuild(s, a)
         self.set_generation(arm, total.generation)
         s[layout.H_LEARNED] = state.arm[:, layout.A_COUNT].sum()
         if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
-            derived.refresh(s)
+            changing(state)
+            refresh.refresh(s)
+
+    def draft_evidence(self, arm: str, total: ArmEvidence) -> EvidenceDraft | None:
+        """Begin what `set_evidence` does, so that the rebuild needs no lock; None where other arms would change too."""
+        a, empty = self.index(arm), self.empty_evidence()
+        newest = max(total.buckets, default=0)
+        flat(total, empty, newest)
+        s = self.buffer
+        if type(self).set_evidence is not LinearSums.set_evidence or (self.span and newest > self.bucket):
+            return None
+        sums = flat(self.aged(total, self.bucket), empty, self.bucket)
+        learned = s[layout.H_LEARNED] - self.state.arm[a, layout.A_COUNT] + sums["sums"][0]
+        if learned >= s[layout.H_REFRESH]:
+            return None
+        return EvidenceDraft(self, arm, total.generation, ArmDraft(self.state, a, sums))
+
+    def take_draft(self, arm: str, generation: int, draft: ArmDraft) -> bool:
+        """Put the derived numbers of an arm in place; False where they do not hold any more."""
+        state, s = self.state, self.buffer
+        counts = state.arm[:, layout.A_COUNT]
+        learned = counts.sum() - counts[draft.arm] + draft.count
+        if self.positions.get(arm) != draft.arm or learned >= s[layout.H_REFRESH] or not draft.apply(state):
+            return False
+        s[layout.H_LEARNED] = counts.sum()
+        self.set_generation(arm, generation)
+        return True
 
     def credit(
         self, evidence: ArmEvidence, x: Floats, reward: float, weight: float = 1.0, at: int = 0
@@ -221,25 +396,35 @@ class LinearSums(Policy):
         """
         old, count = self.state, self.state.arms
         self.raise_generations(keep)
+        for name, factors in self.factors.items():
+            self.factors[name] = [1.0 if a is None else factors[a] for a in keep]
         width = int(self.buffer[layout.H_WIDTH]) - count + len(keep) if self.buffer[layout.H_SAMPLE] else 1
+        pooled = self.buffer[layout.H_POOLED] > 0.0
+        if (
+            pooled
+            and keep == [*range(count), None]
+            and not old.buffer[layout.H_LEFT]
+            and old.grown(width=width)
+        ):
+            old.prior[-1] = old.theta[-1] = old.prior[0]  # that of all arms
+            return
         new = old.resized(keep, width=width)
         s = new.buffer
-        pooled = s[layout.H_POOLED] > 0.0
         forgotten = [i for i, a in enumerate(keep) if a is None and i < count and i not in keep]
         s[layout.H_LEARNED] = new.arm[:, layout.A_COUNT].sum()
         due = max(np.ceil(layout.GROWTH * s[layout.H_LEARNED]), layout.FIRST_REFRESH)
         s[layout.H_REFRESH] = min(s[layout.H_REFRESH], due) if s[layout.H_REFRESH] < inf else inf
+        if not set(range(count)) <= set(keep):
+            s[layout.H_LEFT] = 1.0
         if not pooled:
             for i in forgotten:
                 new.prior[i] = new.theta[i] = old.prior[i]
-        for name, factors in self.factors.items():
-            self.factors[name] = [1.0 if a is None else factors[a] for a in keep]
         self.state = new
         estimated = (
             bool(old.prior.any() if pooled else s[layout.H_SIGMA2] > 0.0) and s[layout.H_REFRESH] < inf
         )
         if estimated and forgotten:
-            derived.refresh(s)
+            refresh.refresh(s)
         elif estimated and pooled:
             self._start_from_the_pool([i for i, a in enumerate(keep) if a is None])
 
@@ -248,7 +433,7 @@ class LinearSums(Policy):
         if not arms:
             return
         spare = LinearState.from_arrays(self.state.to_arrays())
-        derived.refresh(spare.buffer)
+        refresh.refresh(spare.buffer)
         for i in arms:
             self.state.prior[i] = self.state.theta[i] = spare.prior[i]
 
@@ -265,14 +450,22 @@ class LinearSums(Policy):
         settings = [
             layout.H_ALPHA, layout.H_RIDGE, layout.H_MIX, layout.H_SAMPLE, layout.H_MAX2, layout.H_DISCOUNT,
             layout.H_SPAN, layout.H_POOLED, layout.H_POOL_RIDGE, layout.H_AUTO, layout.H_AUTO_RIDGE,
+            layout.H_LEVEL_RIDGE, layout.H_COLD,
         ]  # fmt: skip
         s[settings] = mine.buffer[settings]
-        taken = [layout.H_CURSOR, layout.H_CLOCK, layout.H_LEARNED]
+        taken = [
+            layout.H_CURSOR, layout.H_CLOCK, layout.H_LEARNED, layout.H_SEEN, layout.H_LOW, layout.H_HIGH,
+        ]  # fmt: skip
         s[taken] = head[taken]
-        for automatic, fitted in ((layout.H_AUTO, layout.H_ALPHA), (layout.H_AUTO_RIDGE, layout.H_RIDGE)):
-            if s[automatic] > 0.0 and head[automatic] > 0.0:
-                s[fitted] = head[fitted]
-                s[layout.H_SIGMA2] = head[layout.H_SIGMA2]
+        new.level[:] = given.level
+        new.target[:], new.first[:], new.ridges[:] = mine.target, mine.first, mine.target
+        if s[layout.H_AUTO] > 0.0 and head[layout.H_AUTO] > 0.0:
+            fitted = [layout.H_ALPHA, layout.H_COLD, layout.H_SIGMA2, layout.H_FEW, layout.H_TOP]
+            s[fitted] = head[fitted]
+        if s[layout.H_AUTO_RIDGE] > 0.0 and head[layout.H_AUTO_RIDGE] > 0.0:
+            fitted = [layout.H_RIDGE, layout.H_LEVEL_RIDGE, layout.H_SIGMA2]
+            s[fitted] = head[fitted]
+            new.target[:], new.first[:], new.ridges[:] = given.target, given.first, given.ridges
         # Sums are as of now: under another discount they count as learned in the bucket that the clock is in.
         same = s[layout.H_DISCOUNT] == head[layout.H_DISCOUNT]
         s[layout.H_BUCKET] = (
@@ -291,5 +484,5 @@ class LinearSums(Policy):
             derived.rebuild(s, a)
         s[layout.H_REFRESH] = layout.FIRST_REFRESH if mine.buffer[layout.H_REFRESH] < inf else inf
         if s[layout.H_LEARNED] >= s[layout.H_REFRESH]:
-            derived.refresh(s)
+            refresh.refresh(s)
         return new

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
-from banditroute.policies.base import Choice
+from banditroute.policies.base import Choice, mixed
 from banditroute.policies.linear import LinearPolicy
 
 __all__ = ["LinTS"]
@@ -103,13 +103,22 @@ class LinTS(LinearPolicy):
         """
         return self._integrated(self.check_context(x), self.effective_prices(prices, eligible))
 
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return mixed(
+            "draws a normal score for every arm, around its mean less prices with the bonus as standard deviation, and "
+            "plays the largest",
+            float(self.buffer[layout.H_MIX]),
+        )
+
     def _integrated(self, x: Floats, offers: Floats) -> Floats:
         from scipy.special import ndtr  # a fifth of a second to import: only for those who ask
 
         mean, std = self.scores(x)
         allowed = np.flatnonzero(np.isfinite(offers))
-        m = mean[allowed] - (offers[allowed] - offers.min())
-        s = self.buffer[layout.H_ALPHA] * self.state.arm[allowed, layout.A_SPREAD] * std[allowed]
+        m = (mean + self.lift(mean))[allowed] - (offers[allowed] - offers.min())
+        s = self.bonus(x, std)[allowed]
         pure = np.zeros(self._count)
         if s.max() <= 1e-12 * max(1.0, float(np.abs(m).max())):
             pure[allowed] = m == m.max()

@@ -18,12 +18,17 @@ class LinUCB(LinearPolicy):
     dim : int
         Length of the context vectors. Add a constant component for an intercept.
     alpha : float or "auto"
-        Width of exploration in reward units. "auto" takes 1.5 times the noise scale that best explains the rewards so
-        far, and 0.5 until 16 are known.
+        Width of exploration in reward units. "auto" takes 1.25 times the noise scale that best explains the rewards so
+        far, and at least 0.6 of their range while there are fewer than ten rewards per coefficient, less and less
+        from then on; half of the range of rewards and zero until 16 rewards are known. Directions of which nothing is
+        known keep a bonus of their own, a quarter of the standard deviation of the rewards, so that an arm is tried
+        though rewards carry no noise. And an arm that has hardly answered, less than once by eight requests per arm,
+        twice by 24, three times by 56, is taken to be better than the best reward seen: no estimate shuts it out.
     ridge : float or "auto"
-        Prior precision. "auto" takes the noise variance over the variance of the coefficients between arms, both at
-        the maximum of their evidence (MacKay's fixed point, one step whenever feedback grew by a fifth), and 1 until 16
-        rewards are known. Nothing estimated depends on the units of contexts and rewards.
+        Prior precision. "auto" takes the noise variance over the variance between arms, one for the levels of the arms
+        (the coefficients of components that never change: the scale of the constant does not matter) and one for their
+        slopes, both at the maximum of their likelihood and a wide prior, refreshed whenever feedback grew by a fifth;
+        1 until 16 rewards are known. Nothing estimated depends on the units of contexts and rewards.
     prior : "pooled", None or (k, dim) array
         Mean towards which each arm is shrunk: one model fitted on all arms together and refreshed as feedback grows
         (the default: an arm not yet tried is then expected to be like the others instead of worthless), zero (the
@@ -45,6 +50,8 @@ class LinUCB(LinearPolicy):
     interpolation" (Neural Computation 4, 1992), for the ridge; the pooled prior, the width and the buckets are ours.
     The regret theory holds for a fixed ridge and alpha of its own choosing: neither the pooled prior nor an estimated
     scale is covered by it. With ``mix=0`` propensities are one-hot and logs cannot be evaluated off-policy.
+
+    A refresh of prior and scales goes on in slices, a bounded one with each reward; `refresh` does all of it at once.
 
     `select` costs O(k dim) plus O(dim^2) per arm that is still in the running, `update` O(dim^2).
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from banditroute._core import validation as check
 from banditroute._core.typing import Floats
 from banditroute.policies.arrays import ArrayPolicy
-from banditroute.policies.base import LARGEST, Policy, Scores
+from banditroute.policies.base import LARGEST, Policy, Scores, mixed
 from banditroute.policies.evidence import Sums
 
 __all__ = ["EMA", "UCB1", "BetaThompson", "Fixed", "GaussianThompson", "RoundRobin", "Uniform"]
@@ -70,6 +70,7 @@ class Uniform(_Tally):
     """
 
     utilities = Policy.utilities  # it maximises nothing
+    _rule = "draws every open arm with the same probability, whatever the index"
 
     def _best(self, index: Floats, offers: Floats) -> Floats:
         allowed = np.isfinite(offers)
@@ -95,6 +96,8 @@ class Fixed(_Tally):
     >>> Fixed(["small", "large"], 2, arm="large").propensities([1.0, 0.0])
     array([0., 1.])
     """
+
+    _rule = "plays one arm wherever that is open, whatever the prices, and otherwise a uniform one"
 
     def __init__(self, arms: int | Iterable[str], dim: int, *, arm: int | str = 0, **options: Any) -> None:
         super().__init__(arms, dim, **options)
@@ -136,6 +139,7 @@ class RoundRobin(_Tally):
     """
 
     utilities = Policy.utilities  # nothing in reward units
+    _rule = "plays the open arm with the least feedback, whatever the index"
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -201,6 +205,17 @@ def _chances(edges: Floats, density: Curve, below: Curve) -> Floats:
 class _Thompson(_Tally):
     """Thompson sampling whose propensities are integrated: a decision draws from them."""
 
+    _law = "posterior"
+
+    @property
+    def rule(self) -> str:
+        """How a choice follows: the bonus is one standard deviation of the posterior."""
+        drawn = (
+            f"draws a mean for every arm from its {self._law} distribution, of this mean with the bonus as standard "
+            "deviation, and plays the largest less price"
+        )
+        return mixed(drawn, self.mix)
+
     def _drawn(self, which: NDArray[np.int64], prices: Floats) -> Floats:
         raise NotImplementedError
 
@@ -237,6 +252,8 @@ class BetaThompson(_Thompson):
     >>> policy.propensities([1.0]).round(6)  # P(Beta(2, 1) > U) = 2/3
     array([0.666667, 0.333333])
     """
+
+    _law = "Beta"
 
     def check_reward(self, reward: Any, weight: Any) -> tuple[float, float]:
         """Return reward and weight as floats, or refuse them: rewards are in [0, 1]."""
@@ -291,6 +308,8 @@ class GaussianThompson(_Thompson):
     >>> GaussianThompson(2, 1).propensities([1.0]).round(9)
     array([0.5, 0.5])
     """
+
+    _law = "normal"
 
     def __init__(
         self, arms: int | Iterable[str], dim: int, *, sigma: float = 0.3, prior: float = 0.5, **options: Any

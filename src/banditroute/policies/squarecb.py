@@ -68,6 +68,11 @@ class SquareCB(Wrapper):
         share = np.where(allowed & ~best, 1.0 / (count + rate * np.where(allowed, gaps, 0.0)), 0.0)
         return np.asarray(np.where(best, (1.0 - share.sum()) / best.sum(), share))
 
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index."""
+        return "draws every open arm with a chance that falls with its gap to the largest mean less price"
+
     def select(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
     ) -> Choice:

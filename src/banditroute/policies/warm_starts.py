@@ -10,6 +10,7 @@ from banditroute._core.kernels import layout
 from banditroute._core.typing import Floats
 from banditroute.policies.base import LARGEST, Policy
 from banditroute.policies.linear import LinearPolicy
+from banditroute.policies.linear_slices import changing
 
 __all__ = ["from_averages", "preference_prior", "quiz", "warm_start"]
 
@@ -250,6 +251,8 @@ def _add(
     state = policy.state
     if state.pack == state.pad:
         raise ValueError("policy must keep whole matrices, got a diagonal one")
+    changing(state)
+    state.give_up()
     state.gram[:] += np.array([state.packed(gram) for gram in grams])
     state.moment[:, : policy.dim] += moments
     state.arm[:, layout.A_COUNT] += np.floor(weights)

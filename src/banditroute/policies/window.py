@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Policy, Settings
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, check_sums, copied, summed
 from banditroute.policies.wrapper import Wrapper, moved, whole
@@ -190,9 +190,9 @@ class SlidingWindow(Wrapper):
         super().rewind()
         self._bucket = 0
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """Return a JSON-able header and copies of all arrays; sums that were set are under ``told.``."""
-        header, arrays = super().to_state()
+    def _own_state(self) -> tuple[Header, Arrays]:
+        """Return what is added to the state of the base; sums that were set are under ``told.``."""
+        header, arrays = super()._own_state()
         told = [(arm, bucket) for arm, given in self._told.items() for bucket in given]
         for i, (arm, bucket) in enumerate(told):
             arrays |= {f"told.{i}.{name}": array.copy() for name, array in self._told[arm][bucket].items()}

@@ -1,6 +1,6 @@
 """A policy around another policy: everything is passed on, until a subclass says otherwise."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats
+from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Choice, Policy, Scores, Settings, Utilities, check_settings
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy
 
@@ -41,7 +41,7 @@ class Wrapper(Policy):
         self.base = base
         super().__init__(base.arms, base.dim, max_norm=base.max_norm, rng=base.generator)
         self.clock = 0
-        self._width = len(base.check_kept(np.zeros(base.dim), 0))  # of what `update` learns from
+        self._width = len(base.kept(np.zeros(base.dim), 0))  # of what `update` learns from
 
     def __getattr__(self, name: str) -> Any:
         """Ask the base for what it tells of its statistics."""
@@ -67,6 +67,18 @@ class Wrapper(Policy):
         """Return what the base keeps of a decision."""
         return self.base.kept(x, arm)
 
+    def context_of(self, kept: Floats) -> Floats:
+        """Return the context of what the base kept."""
+        return self.base.context_of(kept)
+
+    def keeps(self, row: Floats) -> bool:
+        """Whether the base may have kept this."""
+        return self.base.keeps(row)
+
+    def redraw(self, kept: Floats) -> None:
+        """Use up the random numbers of a decision that is replayed."""
+        self.base.redraw(kept)
+
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return what `update` was given as the base would have kept it."""
         return self.base.check_kept(x, arm)
@@ -86,6 +98,20 @@ class Wrapper(Policy):
     def freeze(self) -> Iterator[Callable[[ArrayLike], Utilities] | None]:
         """Copy what `utilities` of the base reads, a slice for each ``next()``."""
         yield from self.base.freeze()
+
+    @property
+    def rule(self) -> str:
+        """How a choice of the base follows."""
+        return self.base.rule
+
+    @property
+    def scales(self) -> bool:
+        """Whether the base does."""
+        return self.base.scales
+
+    def playable(self, x: ArrayLike) -> NDArray[np.bool_] | None:
+        """Return which arms the base can play."""
+        return self.base.playable(x)
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
@@ -209,16 +235,31 @@ class Wrapper(Policy):
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         """Return a JSON-able header and copies of all arrays, those of the base under ``base.``."""
-        header, arrays = self.base.to_state()
-        own = {name: np.array(getattr(self, name), dtype=np.float64) for name in self._kept}
-        mine = {
+        return _around(self._own_state(), self.base.to_state())
+
+    def _own_state(self) -> tuple[Header, Arrays]:
+        """Return what `to_state` adds to that of the base."""
+        own: Arrays = {name: np.array(getattr(self, name), dtype=np.float64) for name in self._kept}
+        mine: Header = {
             "policy": type(self).__name__,
             "arms": list(self.arms),
             "clock": self.clock,
             "settings": {name: getattr(self, name) for name in self._settings},
-            "base": header,
         }
-        return mine, {**{f"base.{name}": array for name, array in arrays.items()}, **own}
+        return mine, own
+
+    def capture_slices(self) -> Generator[tuple[Header, Arrays] | None, None, None]:
+        """Copy what the wrapper itself keeps in one slice, and the state of the base as the base does."""
+        if type(self).to_state is not Wrapper.to_state:  # of a subclass that keeps more
+            yield from super().capture_slices()
+            return
+        own, base = self._own_state(), self.base.capture_slices()
+        try:
+            while (state := next(base)) is None:
+                yield None
+            yield _around(own, state)
+        finally:
+            base.close()
 
     def load_state(
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
@@ -274,6 +315,12 @@ class Wrapper(Policy):
         """Return per-arm numbers (k, ...) after a change of arms."""
         blank = np.full(array.shape[1:], cold)
         return np.array([blank if a is None else array[a] for a in keep])
+
+
+def _around(own: tuple[Header, Arrays], base: tuple[Header, Arrays]) -> tuple[Header, Arrays]:
+    """Return the state of a wrapper from what is its own and that of its base."""
+    arrays = {f"base.{name}": array for name, array in base[1].items()}
+    return {**own[0], "base": base[0]}, {**arrays, **own[1]}
 
 
 def moved(rows: Floats, keep: list[int | None], column: int = 0) -> Floats:

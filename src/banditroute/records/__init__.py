@@ -1,6 +1,16 @@
 """What is spoken of: requests, decisions, feedback and events, and the protocols of the parts of a Router."""
 
-from banditroute.records.decision import Decision, Extras, Feedback, Origin, Parts, Pending, Request
+from banditroute.records.decision import (
+    Decision,
+    Extras,
+    Feedback,
+    Origin,
+    Parts,
+    Pending,
+    Ranking,
+    Recalled,
+    Request,
+)
 from banditroute.records.events import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Why
 from banditroute.records.protocols import (
     AdapterBackend,
@@ -37,6 +47,8 @@ __all__ = [
     "Parts",
     "Pending",
     "PriceRow",
+    "Ranking",
+    "Recalled",
     "Request",
     "SlicedHost",
     "State",

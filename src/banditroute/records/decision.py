@@ -1,11 +1,11 @@
 """A request, the decision that answers it, and the feedback that comes back later."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 from banditroute._core.typing import Floats, Mask
 
-__all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Request"]
+__all__ = ["Decision", "Extras", "Feedback", "Origin", "Parts", "Pending", "Ranking", "Recalled", "Request"]
 
 # Whence a reward came: an answer to a decision of this router, the reward imputed to one that expired, an answer to a
 # decision that another replica made, or an answer to a decision of this router that a peer learned: nothing is learned
@@ -72,6 +72,56 @@ class Decision(NamedTuple):
     time: float
 
 
+class Ranking(Decision):
+    """A list of arms for one request, best place first; as a `Decision` it is that of the first place.
+
+    Parameters
+    ----------
+    places : sequence of Decision
+        One for each place, with the probability that its arm stood there.
+    prefixes : sequence of float
+        Probability of the list down to each place: the last one is that of the whole list.
+
+    Examples
+    --------
+    >>> one, two = (Decision(i, arm, 0.9, True, 0, 0.0) for i, arm in ((7, "b"), (8, "a")))
+    >>> Ranking([one, two], [0.9, 0.8])
+    Ranking(id=7, arms=('b', 'a'), propensities=(0.9, 0.9))
+    """
+
+    places: tuple[Decision, ...]
+    prefixes: tuple[float, ...]
+
+    def __new__(cls, places: Sequence[Decision], prefixes: Sequence[float]) -> Self:
+        """Make a list of the decisions for its places."""
+        new = super().__new__(cls, *places[0])
+        new.places, new.prefixes = tuple(places), tuple(prefixes)
+        return new
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[Decision, ...], tuple[float, ...]]]:
+        """Copy and pickle as what it was made of."""
+        return type(self), (self.places, self.prefixes)
+
+    def __repr__(self) -> str:
+        """Show the arms and their probabilities."""
+        return f"Ranking(id={self.id}, arms={self.arms}, propensities={self.propensities})"
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms, best place first."""
+        return tuple(place.arm for place in self.places)
+
+    @property
+    def propensities(self) -> tuple[float, ...]:
+        """Probability with which each arm stood at its place."""
+        return tuple(place.propensity for place in self.places)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """What answers each place alone; the first is the id of the list."""
+        return tuple(place.id for place in self.places)
+
+
 class Pending(NamedTuple):
     """What is kept of a decision until its feedback: all that learning and the terms need.
 
@@ -129,3 +179,19 @@ class Parts(NamedTuple):
 
     arms: tuple[str, ...]
     rows: dict[str, Floats]
+
+
+class Recalled(NamedTuple):
+    """What a listener that keeps decisions tells of one, for explanations: context, reward, candidates as it has them.
+
+    Examples
+    --------
+    >>> Recalled(Decision(7, "math", 1.0, True, 0, 0.0)).reward is None
+    True
+    """
+
+    decision: Decision
+    context: Floats | None = None
+    parts: Parts | None = None
+    reward: float | None = None
+    candidates: tuple[tuple[str, ...], Floats] | None = None

@@ -144,7 +144,8 @@ class Listener(Protocol):
     """Is told what happened, after it has: journal, replicas, recorder, metrics, your own.
 
     Every method is optional. All calls come with the Router's lock held and do no I/O. An exception is counted and
-    logged once per kind; the request stands. ``keeps_parts`` True asks for the prices of each decision by name.
+    logged once per kind; the request stands. ``keeps_parts`` True asks for the prices of each decision by name. One
+    that keeps decisions may have ``recall(decision_id) -> Recalled | None``, for `Router.explain`.
     """
 
     keeps_parts: bool
@@ -256,10 +257,13 @@ class SlicedHost(Protocol):
 
     Examples
     --------
+    >>> import threading
     >>> class Sliced:
     ...     def capture_slices(self):
     ...         yield None
     ...         yield {"format": 2}, {}
+    ...     def held(self):
+    ...         return threading.Lock()
     >>> isinstance(Sliced(), SlicedHost)
     True
     """
@@ -269,6 +273,9 @@ class SlicedHost(Protocol):
 
         What changes in between must have been copied before it changes. Closing the iterator ends that.
         """
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Hold the lock alone, for every slice but the first: none of them waits for a plan."""
 
 
 class Claims(Protocol):

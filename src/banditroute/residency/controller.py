@@ -135,11 +135,13 @@ class Window:
     def append(self, x: Floats) -> None:
         """Keep one context."""
         at = self.seen % self.size
-        if at >= len(self._rows):  # grow by doubling: a short run should not pay for a long window
+        try:
+            self._rows[at] = x
+        except IndexError:  # grow by doubling: a short run should not pay for a long window
             grown = np.empty((min(self.size, max(64, 2 * at)), x.size))
             grown[:at] = self._rows[:at] if at else grown[:0]
+            grown[at] = x
             self._rows = grown
-        self._rows[at] = x
         self.seen += 1
 
     def extend(self, contexts: Floats) -> None:
@@ -283,6 +285,9 @@ class Controller(ABC):
         A server displaced it, or took it in; or did not load what a plan or an insertion wanted. Saying again what is
         known already changes nothing.
         """
+
+    def adopt(self, resident: ResidentSet) -> None:  # noqa: B027 - nothing to follow is fine
+        """Go on from this set, which the controller of another worker had planned, as if it were the own one."""
 
     def plan(self, view: View) -> set[int]:
         """Return the set for the next epoch, without ``view.blocked``, and move `next_plan`."""

@@ -217,6 +217,10 @@ class ResidentOnly(Controller):
         """Pass on."""
         self.inner.confirmed(arm, resident)
 
+    def adopt(self, resident: ResidentSet) -> None:
+        """Pass on."""
+        self.inner.adopt(resident)
+
     def plan(self, view: View) -> set[int]:
         """Let `inner` plan with faults that nobody would pay."""
         wanted = self.inner.plan(replace(view, faults=np.full(view.faults.size, self.surcharge)))

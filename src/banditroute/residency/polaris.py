@@ -121,9 +121,14 @@ class Polaris(Controller):
     def begin(self, resident: ResidentSet) -> None:
         """Start from the first arms that fit; they are guests where the rule leaves room for some."""
         super().begin(resident)
+        self._used = np.full(len(resident.mask), -1.0)
+        self.adopt(resident)
+
+    def adopt(self, resident: ResidentSet) -> None:
+        """Have every rule start from this set."""
         shape = (len(RULES), len(resident.mask))
         self._held, self._guests = np.zeros((2, *shape), dtype=np.bool_)
-        self._stamps, self._used = np.full(shape, -1.0), np.full(shape[1], -1.0)
+        self._stamps = np.full(shape, -1.0)
         for k, rule in enumerate(RULES):
             self._held[k] = resident.mask
             if rule.following > 0.0:

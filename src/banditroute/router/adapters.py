@@ -166,6 +166,30 @@ class Adapters:
         paused = (a.name for a, pause in self.pauses.items() if a.what == "ensure" and pause.until > now)
         return frozenset(name for name in (*paused, *self.loading) if name not in self.actual)
 
+    def take_over(self, blocked: Mapping[str, tuple[int, float]], now: float) -> None:
+        """Know of the failures that another worker had: how many, and seconds until the next try."""
+        for name, (failures, wait_s) in blocked.items():
+            pause = self.pauses.setdefault(Action("ensure", name), Pause())
+            pause.failures, pause.until = max(pause.failures, failures), now + min(wait_s, MOST_S)
+
+    def left(self, now: float) -> dict[str, tuple[int, float]]:
+        """Return the failures of each adapter that will not load now, and the seconds until it is tried again."""
+        found = {name: self.pauses.get(Action("ensure", name)) for name in self.blocked(now)}
+        return {
+            name: (0, 0.0) if pause is None else (pause.failures, max(0.0, pause.until - now))
+            for name, pause in found.items()
+        }
+
+    def verify(self, did: Progress, now: float, retry_s: float) -> int:
+        """Blame the loads of a step of which nothing is there, and what they displaced; returns how many."""
+        lost = [n for n in {*did.loaded, *did.before} if n in self.desired and n not in self.actual]
+        for name in lost:
+            self.failed(Action("ensure", name), now, retry_s)
+        if not lost:  # otherwise adapters that displace each other would each time seem to load well
+            for name in did.loaded:
+                self.pauses.pop(Action("ensure", name), None)
+        return len(lost)
+
     def forgive(self) -> None:
         """Try again what did not load: the server is another one now."""
         for action in [action for action in self.pauses if action.what == "ensure"]:

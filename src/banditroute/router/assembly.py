@@ -29,7 +29,7 @@ __all__ = ["RESERVED", "Backend", "PriceOfFault", "assembled", "check_terms"]
 
 Backend = AdapterBackend | CarryOut
 PriceOfFault = Paging | float | ArrayLike
-RESERVED = ("fault", "caller", "quarantine")  # names of rows of prices that are no term's
+RESERVED = ("fault", "caller", "quarantine", "mask", "policy")  # names of rows of prices that are no term's
 
 
 def assembled(
@@ -104,9 +104,9 @@ def check_terms(terms: Sequence[Term]) -> None:
     Examples
     --------
     >>> from banditroute.terms import ArmHealth
-    >>> check_terms([ArmHealth(), ArmHealth()])
+    >>> check_terms([ArmHealth(), ArmHealth()])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: terms must have distinct names, none of fault, caller, quarantine, got ['health', 'health']
+    ValueError: terms must have distinct names, none of fault, caller, quarantine, mask, policy, got [...]
     """
     for term in terms:
         if not isinstance(term, Term):

@@ -18,7 +18,9 @@ class Books:
     """Counters of a Router and the clock they go by; times are those of the clock plus an offset.
 
     ``index`` counts decisions made here and ``others`` those of other replicas: ``index + others`` is the index of the
-    next decision on the common clock. ``errors`` counts exceptions of terms and listeners by what raised them.
+    next decision on the common clock. ``heard`` counts those of others that the residency controller was shown,
+    ``inserted`` faults whose load was an insertion.
+    ``errors`` counts exceptions of terms and listeners by what raised them.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ class Books:
 
     COUNTERS = (
         "index", "others", "epoch", "hits", "learned", "dropped", "forced", "foreign", "load_price", "planned",
-        "masked", "clock_errors", "spend",
+        "masked", "clock_errors", "spend", "heard", "inserted",
     )  # fmt: skip
     __slots__ = (*COUNTERS, "barred", "clock", "closed", "due", "errors", "offset", "time")
 
@@ -45,7 +47,7 @@ class Books:
         self.time = 0.0  # the last one that was a number
         self.index = self.others = self.epoch = self.hits = 0
         self.learned = self.dropped = self.forced = self.foreign = 0
-        self.planned = self.masked = self.clock_errors = 0
+        self.planned = self.masked = self.clock_errors = self.heard = self.inserted = 0
         self.load_price = self.spend = 0.0
         self.errors: Counter[str] = Counter()
         self.due: float = 0.0  # index of the decision before which upkeep is looked at; `BARRED`: see `bar`

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from banditroute.errors import UnknownDecision
+from banditroute.policies import Policy
 from banditroute.records import ArmChange, Extras, Feedback, Origin, Pending, Request
 from banditroute.router.ledger import ANSWERED, Entry
 from banditroute.router.parts import RouterParts
@@ -85,7 +86,7 @@ class FeedbackPath:
     def absorb(self, pending: Pending, feedback: Feedback) -> bool:
         """Learn an answer to a decision that is in this ledger no more, or never was."""
         parts = self._parts
-        feedback = feedback._replace(request=asked(pending, parts.policy.dim), kept=pending.context)
+        feedback = feedback._replace(request=asked(pending, parts.policy), kept=pending.context)
         arm = parts.arms.positions.get(pending.arm)
         learned = self._learn(arm, pending.context, feedback)
         parts.ledger.close(feedback.id, ANSWERED)
@@ -96,15 +97,19 @@ class FeedbackPath:
 
     def _learn(self, arm: int | None, context: Any, feedback: Feedback) -> bool:
         parts = self._parts
-        if arm is None or parts.arms.muted[arm]:
+        guest = arm is None and parts.policy.learns_of(feedback.arm)
+        if not guest and (arm is None or parts.arms.muted[arm]):
             parts.books.dropped += 1
             return False
-        parts.policy.update(arm, context, feedback.reward, at=feedback.request.at)
+        parts.policy.update(
+            feedback.arm if arm is None else arm, context, feedback.reward, at=feedback.request.at
+        )
         parts.books.learned += 1
         if feedback.cost is not None:
             parts.books.spend += feedback.cost
-        parts.arms.answers[arm] += 1
-        parts.arms.reward_sums[arm] += feedback.reward
+        if arm is not None:
+            parts.arms.answers[arm] += 1
+            parts.arms.reward_sums[arm] += feedback.reward
         return True
 
     def _told(self, entry: Any, feedback: Feedback, learned: bool) -> None:
@@ -208,14 +213,14 @@ class FeedbackPath:
                 spread(self._parts, arm)
 
     def _request(self, entry: Entry) -> Request:
-        return asked(entry, self._parts.policy.dim)
+        return asked(entry, self._parts.policy)
 
 
-def asked(entry: Any, dim: int) -> Request:
-    """Return the request of a decision in the ledger, as far as it was kept: its context is what comes first."""
+def asked(entry: Any, policy: Policy) -> Request:
+    """Return the request of a decision in the ledger, as far as it was kept."""
     _, kept, _, time, at, _, weights, session = entry
     extras = None if weights is None and session is None else Extras(weights=weights, session=session)
-    return Request(kept if kept.size == dim else kept[:dim], at, extras, time)
+    return Request(policy.context_of(kept), at, extras, time)
 
 
 def spread(parts: RouterParts, arm: int) -> None:

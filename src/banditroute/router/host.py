@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 from banditroute._core.typing import Arrays, Header
@@ -25,7 +25,7 @@ from banditroute.records import (
     Why,
 )
 from banditroute.router import changes, feature_maps, state
-from banditroute.router.feedback_path import FeedbackPath, asked, spread
+from banditroute.router.feedback_path import FeedbackPath, asked
 from banditroute.router.ledger import ANSWERED, EXPIRED
 from banditroute.router.limits import Limits
 from banditroute.router.parts import RouterParts
@@ -83,6 +83,14 @@ class RouterHost:
     def capture(self) -> tuple[Header, Arrays]:
         """Return the whole state; the lock must be held."""
         return state.capture(self)
+
+    def capture_slices(self) -> Iterator[tuple[Header, Arrays] | None]:
+        """Copy the whole state bit by bit, as it is at the first ``next()``; the lock must be held for each."""
+        return state.slices(self)
+
+    def held(self) -> AbstractContextManager[Any]:
+        """Hold the lock, whatever plan is under way."""
+        return self.parts.lock
 
     def restore(
         self, header: Header, arrays: Arrays, *, arms: Literal["file", "code"] = "file"
@@ -158,12 +166,14 @@ class RouterHost:
         parts, pending = self.parts, event.pending
         policy, books, ledger = parts.policy, parts.books, parts.ledger
         arm = parts.arms.positions.get(pending.arm)
-        if arm is None or event.id in ledger.pending or event.id in ledger.closed:
+        if event.id in ledger.pending or event.id in ledger.closed:
             return False
-        context = policy.check_context(pending.context[: policy.dim])
+        if arm is None and not policy.learns_of(pending.arm):
+            return False
+        context = policy.check_context(policy.context_of(pending.context))
         policy.advance(pending.at)
-        policy.select(context)  # for the random numbers that the decision used
-        if parts.residence is not None:
+        policy.redraw(pending.context)
+        if parts.residence is not None and arm is not None:
             controller = parts.residence.controller
             if event.forced and controller.needs[arm] > 0.0:
                 controller.needs[arm] -= 1.0
@@ -173,12 +183,13 @@ class RouterHost:
                 parts.residence.insert(arm)
         books.index += 1
         books.hits += event.hit
-        parts.arms.pending[arm] += 1
-        parts.arms.plays[arm] += 1
+        if arm is not None:
+            parts.arms.pending[arm] += 1
+            parts.arms.plays[arm] += 1
         books.offset = pending.time - books.clock()
         entry: Any = tuple(pending)
-        if parts.table.terms:
-            request = asked(tuple(pending), policy.dim)
+        if parts.table.terms and arm is not None:
+            request = asked(tuple(pending), policy)
             held = tuple(books.guarded(t.name, t.reserve, pending.arm, request) for t in parts.table.terms)
             entry = (*entry[:5], held, *entry[6:])
         ledger.open(entry, event.id)
@@ -206,7 +217,7 @@ class RouterHost:
         return Feedback(
             decision_id,
             pending.arm,
-            asked(tuple(pending), self.parts.policy.dim),
+            asked(tuple(pending), self.parts.policy),
             answer.reward,
             answer.cost,
             answer.seconds,
@@ -370,11 +381,6 @@ class RouterHost:
     def size_limit(self) -> int:
         """Decisions that may be pending."""
         return self.parts.ledger.size_limit
-
-    def respread(self, arm: int) -> None:
-        """Narrow the bonus of an arm by its pending decisions, where that is switched on."""
-        if self.parts.spread_pending:
-            spread(self.parts, arm)
 
 
 def _member(policy: Policy, header: Header, arrays: Arrays) -> Membership | None:

@@ -11,6 +11,7 @@ from banditroute.durability.replicas import Replica
 from banditroute.records import StateStore
 from banditroute.router.host import RouterHost
 from banditroute.router.planner import Planner
+from banditroute.router.shared_planning import SharedPlanning
 
 __all__ = ["Lasting"]
 
@@ -73,7 +74,7 @@ class Lasting:
             parts.listeners.add(self.journal)
             parts.rearm()
         if self._planner is not None:
-            self._planner.recovered()
+            self._planner.recovered(alone=self._host.member is None)
         return report
 
     def checkpoint(self) -> None:
@@ -82,10 +83,22 @@ class Lasting:
             raise ValueError("checkpoint must come after recover: there is no directory to write to")
         self.journal.checkpoint()
 
-    def join(self, store: StateStore, *, sync_s: float, share_decisions: bool, background: bool) -> Replica:
+    def join(
+        self,
+        store: StateStore,
+        share_decisions: bool,
+        share_residency: bool | str,
+        *,
+        sync_s: float,
+        background: bool,
+    ) -> Replica:
         """Take a place among the replicas of a store; after a failure everything is as it was."""
         if self.replica is not None:
             raise ValueError("join must be called once, got a second call")
+        if not isinstance(share_residency, bool | str) or share_residency == "":
+            raise ValueError(
+                f"share_residency must be True, False or the name of a server, got {share_residency!r}"
+            )
         parts, before = self._host.parts, self._host.member
         policy = parts.policy
         if not isinstance(policy, Shareable):
@@ -94,6 +107,8 @@ class Lasting:
             self._host, policy, store,
             sync_s=sync_s, share_decisions=share_decisions, background=background, member=before,
         )  # fmt: skip
+        if self._planner is not None and share_residency is not False:
+            self._planner.hold()
         with parts.lock:
             self._host.follow(None)
             parts.listeners.add(new)
@@ -104,16 +119,44 @@ class Lasting:
             if self.journal is not None:
                 self.journal.checkpoint()  # nothing is published under a name that a crash would make it forget
             new.start()
+            if share_residency is not False:
+                self._share(store, share_residency, sync_s, background)
         except BaseException:
             self._leave(new, before)
             raise
         return new
+
+    def _share(self, store: StateStore, server: str | bool, sync_s: float, background: bool) -> None:
+        """Share the residency with the other workers of the server."""
+        planner, parts = self._planner, self._host.parts
+        if planner is None or parts.residence is None or self.replica is None:
+            return
+        name = server if isinstance(server, str) else ""
+        shared = SharedPlanning(
+            planner, parts, parts.residence, store, self._member_id,
+            server=name, sync_s=sync_s, background=background, clock=parts.books.clock,
+        )  # fmt: skip
+        planner.share(shared)
+        shared.start()
+        if not background:
+            self.replica.also = self._exchanged
+
+    def _exchanged(self) -> bool:
+        shared = None if self._planner is None else self._planner.shared
+        return shared is None or shared.exchange()
+
+    def _member_id(self) -> str:
+        return "" if self.replica is None else self.replica.id
 
     def _leave(self, replica: Replica, before: Membership | None) -> None:
         parts = self._host.parts
         with parts.lock:
             parts.listeners.remove(replica)
             parts.claims = self.replica = None
+            if self._planner is not None:
+                if self._planner.shared is not None:
+                    self._planner.shared.close(1.0)
+                self._planner.share(None)
             self._host.follow(before)
             parts.rearm()
 
@@ -150,7 +193,9 @@ class Lasting:
             self.journal = None
         if self.replica is not None:
             parts.listeners.remove(self.replica)
-            self.replica = self.replica.reborn(self._host)
+            before = self.replica
+            self.replica = before.reborn(self._host)
+            self.replica.also = None if before.also is None else self._exchanged
             parts.listeners.add(self.replica)
             parts.claims = self.replica if parts.claims is not None else None
 

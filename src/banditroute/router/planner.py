@@ -2,9 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +14,15 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
-from banditroute.policies import Policy
+from banditroute.policies import Choice, Policy
 from banditroute.records import AdapterBackend
 from banditroute.residency import ResidentSet, View
+from banditroute.router import forcing
 from banditroute.router.backends import CarryOut
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
 from banditroute.router.residence import Residence
+from banditroute.router.shared_planning import SharedPlanning
 
 __all__ = ["Planner", "Where"]
 
@@ -28,6 +32,7 @@ Where = Literal["inline", "background", "manual"]
 CATCH_UP = 16  # rounds of observing what came meanwhile without the lock, before the rest is observed with it
 RETRY = 1000  # decisions between attempts at a plan that raised
 LOOK_S = 0.25  # between looks of the thread at what the server holds
+JOIN_S = 5.0  # after a recovery, before a worker that has not joined again takes the server for its own
 
 
 class Planner:
@@ -57,8 +62,8 @@ class Planner:
     """
 
     __slots__ = (
-        "_caught_up", "_parts", "_planner", "_residence", "_thread", "_turn", "error", "failures", "reconciler",
-        "waiting", "where",
+        "_books", "_caught_up", "_free_s", "_own", "_parts", "_planner", "_residence", "_thread", "_turn", "error",
+        "failures", "reconciler", "shared", "waiting", "where",
     )  # fmt: skip
 
     def __init__(
@@ -69,10 +74,16 @@ class Planner:
         backend: AdapterBackend | CarryOut | None = None,
     ) -> None:
         self._parts, self._residence, self.where = parts, residence, where
+        self._books = parts.books
         self.reconciler: Reconciler | None = None
         self.waiting: list[tuple[int, Floats, bool]] | None = None
         self.failures = 0
         self.error: BaseException | None = None
+        self.shared: SharedPlanning | None = (
+            None  # with the other workers of the server, once the Router has joined
+        )
+        self._own = True  # whether what is confirmed was brought about here
+        self._free_s = -inf  # a worker that was one of several waits so long for its `share`
         self._turn = threading.Lock()
         self._planner: int | None = None  # the thread that is at a plan
         self._caught_up = threading.Condition(parts.lock)
@@ -88,26 +99,75 @@ class Planner:
         """Make the first step on a thread of its own, unless a request has by then: adapters load before any comes."""
 
         def begin() -> None:
+            if time.monotonic() < self._free_s:
+                return
             if not reconciler.begun:
-                reconciler.step()
+                reconciler.step(act=self.leads())
             starter.close(0.0)
 
         starter = Background("first-loads", begin, period_s=delay_s, log=log)
         starter.start()
 
-    def heard(self, name: str, resident: bool) -> bool:
-        """Learn from outside that an arm has become resident, or has left; whether that was news."""
+    # Several workers.
+
+    def share(self, shared: SharedPlanning | None) -> None:
+        """Plan for all workers of the server, or follow the one that does; None: this one is alone."""
+        self.shared, self._free_s = shared, -inf
+        if shared is None and self.reconciler is not None:
+            self.reconciler.used, self.reconciler.allowed = lambda name: None, lambda: True
+        self._parts.books.due = 0.0
+
+    def hold(self) -> None:
+        """Leave the server alone for a while: this worker is about to `share` it."""
+        self._free_s = time.monotonic() + JOIN_S
+
+    def leads(self) -> bool:
+        """Whether this worker plans, and brings the server to its plan."""
+        return self.shared is None or self.shared.leads()
+
+    def due_at(self) -> float:
+        """Return the index of the decision before which the request path has to call `upkeep`; infinite for never."""
+        if self.every_request:
+            return 0.0
+        return self._next_plan() if self.leads() else inf
+
+    def _next_plan(self) -> float:
+        """Return the index of the decision before which a plan is due; the controller counts those of others too."""
+        return self._residence.controller.next_plan - self._parts.books.heard
+
+    def followed(self, names: Iterable[str]) -> None:
+        """See requests that others sent, in this order, at a server that displaces; the lock must be held."""
+        if self.reconciler is not None:
+            self._own = False
+            try:
+                self.reconciler.picture.followed(names)
+            finally:
+                self._own = True
+
+    def heard(self, name: str, resident: bool, own: bool = True) -> bool:
+        """Learn from outside, or from another worker, that an arm is resident; whether that was news."""
         with self._parts.lock:
-            if self.reconciler is not None:
-                return self.reconciler.heard(name, resident)
-            return self._residence.confirm(name, resident)
+            self._own = own
+            try:
+                if self.reconciler is not None:
+                    news = self.reconciler.heard(name, resident)
+                else:
+                    news = self._residence.confirm(name, resident, own)
+            finally:
+                self._own = True
+            if own and news and self.shared is not None:
+                self.shared.news(name, resident)
+            return news
 
     def _confirmed(self, name: str, resident: bool) -> None:
         with self._parts.lock:
-            wanted = self._residence.desired.mask.copy()
-            self._residence.confirm(name, resident)
-            if (wanted != self._residence.desired.mask).any():
+            desired = self._residence.desired
+            changes = desired.page_ins + desired.evictions
+            self._residence.confirm(name, resident, self._own)
+            if desired.page_ins + desired.evictions != changes:
                 self.wanted()
+        if self.shared is not None:
+            self.shared.changed()
 
     def _background(self) -> Background:
         period_s = None if self.reconciler is None else LOOK_S
@@ -124,6 +184,8 @@ class Planner:
         self._thread = self._background()
         if self.reconciler is not None:
             self.reconciler.invalidate()
+        if self.shared is not None:
+            self.share(self.shared.again())
 
     @property
     def busy(self) -> bool:
@@ -141,32 +203,44 @@ class Planner:
 
     def upkeep(self) -> None:
         """Do what is due before a request, with the lock held: plan in line, or wake the thread."""
-        if self._parts.books.index >= self._residence.controller.next_plan:
+        if self._parts.books.index >= self._next_plan() and self.leads():
             if self.where == "background":
                 self._thread.wake()
             elif self.where == "inline":
                 self._guarded(self._plan)
         if self.where == "inline":
             self.reconcile()
+            if self.shared is not None:
+                self.shared.turned(idle=True)
 
     def run(self) -> bool:
         """Make the plan that is due, and go a step towards it; False when no plan is due or another thread is at it."""
-        made = self._guarded(self._plan)
-        self.reconcile()
-        return bool(made)
+        return bool(self._guarded(self._turned))
 
-    def _guarded(self, work: Callable[[], object]) -> object:
+    def _guarded(self, work: Callable[..., object], *arguments: object) -> object:
         """Call what may raise anything on the thread of a request; an interrupt of the user goes on its way."""
         try:
-            return work()
+            return work(*arguments)
         except (Exception, SystemExit) as error:
             log.error("a plan or its loads raised %s: %s", type(error).__name__, error)
             return None
 
     def _round(self) -> None:
-        self._plan()
-        if self.reconciler is not None:
-            self.reconciler.step()
+        if time.monotonic() >= self._free_s:
+            self._turned()
+
+    def _turned(self) -> bool:
+        """Plan if that is due, and go a step towards the plan; a worker that follows another only looks."""
+        shared = self.shared
+        if shared is not None:
+            shared.turned(idle=False)
+        try:
+            made = self.leads() and self._plan()
+        finally:
+            self.reconcile()
+            if shared is not None:
+                shared.turned(idle=True)
+        return made
 
     @property
     def every_request(self) -> bool:
@@ -176,31 +250,75 @@ class Planner:
     def reconcile(self) -> None:
         """Go a step towards the desired set; whatever a backend does, nothing is raised."""
         if self.reconciler is not None:
-            self._guarded(self.reconciler.step)
+            self._guarded(self.reconciler.step, self.leads())
+
+    def served(
+        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
+    ) -> tuple[int, float, bool, bool]:
+        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced.
+
+        The lock must be held.
+        """
+        arm, propensity = choice
+        residence, forced = self._residence, False
+        if self.waiting is not None:  # the controller is busy with a plan
+            hit = residence.actual.mask.item(arm)
+            self.waiting.append((arm, context, hit))
+            self.sent(arm, context, hit)
+            return arm, propensity, hit, False
+        controller = residence.controller
+        if controller.rate > 0.0 and not protected:
+            parts = self._parts
+            offers = np.zeros(len(parts.arms)) if effective is None else effective
+            arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
+            parts.books.forced += forced
+        hit = residence.actual.mask.item(arm)
+        controller.observe(arm, context, hit)
+        if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
+            self.wanted()
+        if self.reconciler is not None or self.shared is not None:
+            self.sent(arm, context, hit)
+        books = self._books
+        if controller.next_plan - books.heard < books.due:
+            books.due = min(books.due, self.due_at())
+        return arm, propensity, hit, forced
 
     def inserts(self, arm: int) -> bool:
         """Whether a fault may have this arm loaded: not at a server that does so itself, nor what will not load now."""
         reconciler = self.reconciler
+        if not self.leads():  # the one that plans hears of the fault
+            return False
         if reconciler is None:
             return True
         return not (reconciler.follows_requests or self._parts.arms.names[arm] in reconciler.blocked())
 
-    def sent(self, arm: int) -> None:
-        """Follow a request to a server that displaces by requests."""
-        if self.reconciler is not None and self.reconciler.follows_requests:
-            self.reconciler.served(self._parts.arms.names[arm])
+    def blocked(self) -> frozenset[str]:
+        """Return the arms that will not load now."""
+        return frozenset() if self.reconciler is None else self.reconciler.blocked()
 
-    def recovered(self) -> None:
-        """Assert a recovered set at the server, whatever it holds."""
+    def sent(self, arm: int, context: Floats, hit: bool) -> None:
+        """Follow a request to a server that displaces by requests, and tell the other workers of it."""
+        name = self._parts.arms.names[arm]
+        if self.reconciler is not None and self.reconciler.follows_requests:
+            self.reconciler.served(name)
+        if self.shared is not None:
+            self.shared.sent(name, context, hit)
+
+    def recovered(self, alone: bool = True) -> None:
+        """Assert a recovered set at the server, whatever it holds; one worker of several waits for its `share`."""
         if self.reconciler is not None:
+            if not alone:
+                self.hold()
             self.reconciler.invalidate()
             self.wanted()
-            self.reconcile()
+            if alone:
+                self.reconcile()
 
     def unload(self, name: str) -> None:
-        """Have the server unload an arm that was removed."""
+        """Have the server unload an arm that was removed; the worker that plans does so."""
         if self.reconciler is not None:
-            self.reconciler.forget(name)
+            if self.leads():
+                self.reconciler.forget(name)
             self.wanted()
 
     def wake(self) -> None:
@@ -219,6 +337,8 @@ class Planner:
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Stop the thread and the reconciler; False where one of them did not end in time."""
+        if self.shared is not None:
+            self.shared.close(timeout_s)
         # The reconciler first: it lets go of a call that hangs, so that the thread can end.
         ended = self.reconciler is None or self.reconciler.close(timeout_s)
         return self._thread.close(timeout_s) and ended
@@ -226,6 +346,10 @@ class Planner:
     def stats(self) -> dict[str, Any]:
         """Return counters of plans, and of the reconciler where there is one."""
         own: dict[str, Any] = {"plan_failures": self.failures, "load_failures": 0}
+        if self.shared is not None:
+            own |= self.shared.stats()
+        if self.reconciler is not None and self.reconciler.follows_requests:
+            own["passed_through"] = 0  # the server takes in what is asked for: a load, and counted as such
         return own if self.reconciler is None else {**own, **self.reconciler.stats()}
 
     def _plan(self) -> bool:
@@ -241,7 +365,7 @@ class Planner:
     def _planned(self) -> bool:
         parts, controller = self._parts, self._residence.controller
         with parts.lock:
-            if parts.books.index < controller.next_plan:
+            if parts.books.index + parts.books.heard < controller.next_plan:
                 return False
             view = self._view()
             self.waiting, self._residence.later = [], []
@@ -266,13 +390,19 @@ class Planner:
         parts.ledger.sweep(books.now(), 1024)  # what has expired is not pending
         offered = parts.arms.offered if books.masked and books.masked == books.index - books.planned else None
         count = len(parts.arms)
+        elsewhere = [] if self.shared is None else self.shared.eligible()
+        if elsewhere is None:
+            offered = None
+        elif offered is not None:
+            offered = offered.copy()
+            offered[[parts.arms.positions[n] for n in elsewhere if n in parts.arms.positions]] = True
         blocked = np.zeros(count, dtype=np.bool_)
         if self.reconciler is not None:
             for name in self.reconciler.blocked():
                 if name in parts.arms.positions:
                     blocked[parts.arms.positions[name]] = True
         view = View(
-            clock=books.index,
+            clock=books.index + books.heard,
             utilities=parts.policy.utilities,
             faults=residence.faults,
             loads=residence.loads,

@@ -4,15 +4,30 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from banditroute._core.typing import Floats, Mask
+from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.policies import Policy
 from banditroute.records import Parts, PriceRow, Request, Term, TermHost
 
-__all__ = ["PriceTable"]
+__all__ = ["PriceTable", "Shown"]
+
+
+class Shown(NamedTuple):
+    """Every price of one request by name, what the arms pay in all, and the soft terms that were passed over.
+
+    Examples
+    --------
+    >>> Shown({"fault": np.zeros(1)}, np.zeros(1), ()).passed_over
+    ()
+    """
+
+    rows: dict[str, Floats]
+    total: Floats
+    passed_over: tuple[str, ...]
 
 
 class PriceTable:
@@ -93,6 +108,18 @@ class PriceTable:
             No arm is left; the next request tries again.
         """
         self.live = True
+        self._write()
+        self._muted = muted
+        try:
+            total, passed = self._folded(muted)
+        except ValueError:
+            self.live = False
+            raise
+        if passed:
+            self.relaxed.update(passed)
+        self.effective = total if total.any() else None
+
+    def _write(self) -> None:
         while self._stale:
             at, term = self._stale.popitem()
             try:
@@ -100,18 +127,64 @@ class PriceTable:
             except BaseException:
                 self._ring(at, term)
                 raise
-        self._muted = muted
-        total = np.where(muted, inf, self.fault.values)
+
+    def of_candidates(
+        self, request: Request, places: Ints, own: Floats, muted: Mask, *, count: bool = True
+    ) -> Shown:
+        """Return what each candidate of a request pays: those that are arms pay as the arms do, others ``own`` alone.
+
+        ``places`` (m,) are positions of arms, -1 for others; ``own`` (m,) is what the caller says. Soft terms that
+        would leave no candidate are passed over, and counted unless `count` is False: then nothing changes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            No candidate is left open; a term that raises.
+        """
+        arms = places >= 0
+
+        def of_each(values: Floats) -> Floats:
+            return np.where(arms, values[places], 0.0) if len(values) else np.zeros(len(places))
+
+        rows = {
+            "fault": of_each(self.fault.values),
+            "caller": own,
+            "quarantine": of_each(np.where(muted, inf, 0.0)),
+        }
+        total, passed = sum(rows.values(), np.zeros(len(places))), []
+        if total.min() == inf:
+            raise ValueError("eligible must allow a candidate that is not quarantined, got none")
+        if count:
+            self._write()
+        else:
+            for term in list(self._stale.values()):
+                term.write()
+        for term, row in self._rows:
+            priced = self._asked(term, request) if term.per_request else None
+            mine = of_each(row.values if priced is None else row.values + priced)
+            both = total + mine
+            if both.min() < inf:
+                total, rows[term.name] = both, mine
+            elif term.soft:
+                passed.append(term.name)
+            else:
+                raise ValueError(f"candidates must hold one that term {term.name!r} leaves open, got none")
+        if passed and count:
+            self.relaxed.update(passed)
+        return Shown(rows, total, tuple(passed))
+
+    def _folded(self, muted: Mask) -> tuple[Floats, tuple[str, ...]]:
+        """Return the sum of the standing rows, and the soft terms that would leave no arm."""
+        total, passed = np.where(muted, inf, self.fault.values), []
         for term, row in self._rows:
             both = total + row.values
-            if term.soft and both.min() == inf:
-                self.relaxed[term.name] += 1
+            if term.soft and len(both) and both.min() == inf:
+                passed.append(term.name)
             else:
                 total = both
-        if total.min() == inf:
-            self.live = False
+        if len(total) and total.min() == inf:
             raise ValueError("terms and quarantine must leave an arm, got none")
-        self.effective = total if total.any() else None
+        return total, tuple(passed)
 
     def of_request(
         self, policy: Policy, request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
@@ -133,7 +206,9 @@ class PriceTable:
         except ValueError:
             if not any(term.soft for term in self.terms):
                 raise
-        return self._softened(policy, request, prices, eligible)
+        total, passed = self._softened(policy, request, prices, eligible, self._muted)
+        self.relaxed.update(passed)
+        return total
 
     def check(
         self,
@@ -163,10 +238,16 @@ class PriceTable:
         return values
 
     def _softened(
-        self, policy: Policy, request: Request, prices: ArrayLike | None, eligible: ArrayLike | None
-    ) -> Floats:
+        self,
+        policy: Policy,
+        request: Request,
+        prices: ArrayLike | None,
+        eligible: ArrayLike | None,
+        muted: Mask,
+    ) -> tuple[Floats, tuple[str, ...]]:
         """As `of_request`, term by term, passing over the soft ones that would leave no arm."""
-        total = policy.effective_prices(prices, eligible, np.where(self._muted, inf, self.fault.values))
+        passed = []
+        total = policy.effective_prices(prices, eligible, np.where(muted, inf, self.fault.values))
         for term, row in self._rows:
             both = total + row.values
             if term.per_request:
@@ -175,10 +256,45 @@ class PriceTable:
             if both.min() < inf:
                 total = both
             elif term.soft:
-                self.relaxed[term.name] += 1
+                passed.append(term.name)
             else:
                 raise ValueError(f"eligible must allow an arm that term {term.name!r} leaves open, got none")
-        return total
+        return total, tuple(passed)
+
+    def shown(
+        self,
+        policy: Policy,
+        request: Request,
+        prices: ArrayLike | None,
+        eligible: ArrayLike | None,
+        muted: Mask,
+    ) -> Shown:
+        """Return what `fold` and `of_request` would come to, by name; counts nothing and leaves what is stale so.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As these two would.
+        """
+        for term in list(self._stale.values()):
+            term.write()  # the row alone: the next request has it written again
+        total, passed = self._folded(muted)
+        base = total if total.any() else None
+        for term in self.moving:
+            own = self._asked(term, request)
+            if own is not None:
+                base = own if base is None else base + own
+        try:
+            total = policy.effective_prices(prices, eligible, base)
+        except ValueError:
+            if not any(term.soft for term in self.terms):
+                raise
+            total, passed = self._softened(policy, request, prices, eligible, muted)
+        rows = {"fault": self.fault.values.copy()}
+        for term, row in self._rows:
+            own = self._asked(term, request) if term.per_request else None
+            rows[term.name] = row.values.copy() if own is None else row.values + own
+        return Shown(rows, total, passed)
 
     def parts(
         self, names: tuple[str, ...], request: Request, prices: ArrayLike | None, eligible: ArrayLike | None

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
 from typing import Any
@@ -17,6 +17,7 @@ from banditroute.records import AdapterBackend, Capabilities
 from banditroute.router.adapters import Action, Adapters, Pause, Progress
 from banditroute.router.backends import CarryOut, as_backend
 from banditroute.router.conversation import Conversation
+from banditroute.router.picture import Picture
 
 __all__ = ["Reconciler"]
 
@@ -97,19 +98,25 @@ class Reconciler:
         self.call_timeout_s = call_timeout_s
         self.period_s = check.finite("period_s", period_s, low=0.0, open_low=True)
         self.retry_s = check.finite("retry_s", retry_s, low=0.0, open_low=True)
-        self._confirm, self._clock = confirm, clock
-        self._adapters = Adapters()
+        self._clock, self._adapters = clock, Adapters()
         self._away = Pause()  # of the server as a whole
         self._counts = self._server.counts
+        self.picture = Picture(self.backend, self._adapters, confirm, self._server)
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
-        self._due, self._news, self._closed = -inf, False, False
+        self._due, self._news, self._closed, self._acts = -inf, False, False, True
+        self.used: Callable[[str], object] = lambda name: (
+            None
+        )  # told of each load and touch: a use at the server
+        self.allowed: Callable[[], bool] = lambda: (
+            True
+        )  # asked before each action: another worker may plan by now
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
         self._server.begin()
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # of the state; never held while the backend or `confirm` is called
+        self._lock = self.picture.lock = threading.Lock()  # of the state; not held while others are called
         self._turn = threading.Lock()
 
     def __repr__(self) -> str:
@@ -150,7 +157,7 @@ class Reconciler:
             self._away = Pause()
             self._wake()
         for name in self.actual:
-            self._set(name, False)
+            self.picture.change(name, False)
 
     def _wake(self) -> None:
         """Have the next step do something, unless the server is away; the lock is held."""
@@ -183,19 +190,27 @@ class Reconciler:
 
     def served(self, name: str) -> None:
         """See a request sent to an adapter at a server that displaces: what it changed there is confirmed."""
-        follow = getattr(self.backend, "served", None)
-        if follow is None:
-            return
-        try:
-            for other, resident in follow(name):
-                if self._set(other, resident) and resident:
-                    self._counts["loads"] += 1
-        except (Exception, SystemExit) as error:
-            self._server.note("served", error)
+        self.picture.served(name)
 
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
-        return self._set(name, resident)
+        news = self.picture.change(name, resident)
+        if news:
+            with self._lock:
+                self._wake()
+        return news
+
+    def take_over(self, blocked: Mapping[str, tuple[int, float]]) -> None:
+        """Go on where another worker stopped: with its pauses, and after a look at what the server holds."""
+        with self._lock:
+            self._adapters.take_over(blocked, self._clock())
+            self._asked_s = -inf
+            self._wake()
+
+    def pauses(self) -> dict[str, tuple[int, float]]:
+        """Return the failures of each adapter that will not load now, and the seconds until it is tried again."""
+        with self._lock:
+            return self._adapters.left(self._clock())
 
     @property
     def call_timeout_s(self) -> float:
@@ -231,22 +246,28 @@ class Reconciler:
 
     # From the thread that plans.
 
-    def step(self) -> bool:
-        """Do what is due: ask, evict, load and pin, one adapter at a time; whether the actual set changed."""
-        if self._clock() < self._due or self._closed or not self._turn.acquire(blocking=False):
+    def step(self, act: bool = True) -> bool:
+        """Do what is due: ask, evict, load and pin, one adapter at a time; whether the actual set changed.
+
+        Without `act` the server is only asked what it holds: another worker brings it to the plan.
+        """
+        if self._clock() < self._due and act == self._acts:
             return False
+        if self._closed or not self._turn.acquire(blocking=False):
+            return False
+        self._acts = act
         changes = self._counts["changes"]
         try:
-            self._round()
+            self._round(act)
         except (Exception, SystemExit) as error:  # of the clock, of the log
             self._server.note("step", error)
         finally:
-            self._schedule()
+            self._schedule(act)
             self._server.rest()
             self._turn.release()
         return self._counts["changes"] != changes
 
-    def _round(self) -> None:
+    def _round(self, act: bool) -> None:
         with self._lock:
             self._news = False
         able = self._server.capabilities()
@@ -254,9 +275,11 @@ class Reconciler:
         now = self._clock()
         if able.observe and now - self._asked_s >= self.period_s:
             self._look()  # where that fails, the first call that fails too shows that the server is away
+        if not act:
+            return
         with self._lock:
             did = Progress(n for n in self._adapters.desired if n in self._adapters.actual)
-        while not (did.stop or self._closed):
+        while not (did.stop or self._closed) and self.allowed():
             with self._lock:
                 action = self._adapters.next(self._clock(), did, able)
             if action is None:
@@ -265,7 +288,7 @@ class Reconciler:
         if did.loaded and not did.stop and (not able.observe or self._look()):
             self._verify(did)
 
-    def _schedule(self) -> None:
+    def _schedule(self, act: bool) -> None:
         with self._lock:
             if self._closed:
                 self._due = inf
@@ -275,7 +298,8 @@ class Reconciler:
                 self._due = -inf
             else:
                 look = self._server.able is not None and self._server.able.observe and self._adapters.known
-                self._due = min(self._adapters.retry_at(), self._asked_s + self.period_s if look else inf)
+                retry_at = self._adapters.retry_at() if act else inf
+                self._due = min(retry_at, self._asked_s + self.period_s if look else inf)
 
     # One thing at a time.
 
@@ -333,14 +357,15 @@ class Reconciler:
         if what == "ensure":
             did.loaded.append(name)
             self._counts["loads"] += 1
+            self.used(name)
             if victim is not None:
-                self._set(victim, False)
-            self._set(name, True)
+                self.picture.change(victim, False)
+            self.picture.change(name, True)
         elif what in ("evict", "forget"):
             self._counts["evictions"] += 1
             if what == "evict":
                 did.evicted.append(name)
-            self._set(name, False)
+            self.picture.change(name, False)
 
     def _failed(self, action: Action, outcome: Outcome, did: Progress, able: Capabilities) -> None:
         """Find out what a failure means: the server is away, the answer got lost, or the adapter is to blame."""
@@ -364,18 +389,17 @@ class Reconciler:
                 self._counts["loads"] += what == "ensure"
                 return
         if what in ("ensure", "evict") and not able.observe:
-            self._set(name, False)  # it may be there or not, and is not counted on
+            self.picture.change(name, False)  # it may be there or not, and is not counted on
         if what == "ensure":
-            self._tell(name, False)
+            self.picture.tell(name, False)
 
     def _stay_away(self, did: Progress) -> None:
         """Leave the server alone for a while: nothing that is wanted will load."""
         did.stop = True
         with self._lock:
             own = self._adapters
-            missing = (
-                own.desired.keys() - own.actual.keys() - {a.name for a in did.tried if a.what == "ensure"}
-            )
+            tried = {action.name for action in did.tried if action.what == "ensure"}
+            missing = own.desired.keys() - own.actual.keys() - tried
             self._counts["load_failures"] += len(missing)
             self._away.failed(self._clock(), self.retry_s, self.period_s)
 
@@ -391,7 +415,9 @@ class Reconciler:
         backend: Any = self.backend
         for name in kept:
             outcome = self._server.run(partial(backend.touch, name))
-            if outcome.value is not True:
+            if outcome.value is True:
+                self.used(name)
+            else:
                 self._counts["touch_failures"] += 1
                 self._asked_s = -inf  # it may not be there
                 if outcome.error is not None:
@@ -424,7 +450,7 @@ class Reconciler:
             if able.observe:
                 self._asked_s = -inf
             elif outcome.value is True and what in ("ensure", "evict"):
-                self._set(name, what == "ensure")
+                self.picture.change(name, what == "ensure")
 
     # What is true.
 
@@ -446,31 +472,10 @@ class Reconciler:
             for name in [name for name in own.forgotten if states.get(name, "disk") not in left]:
                 own.dropped(name)
         for name, resident in changes:
-            self._set(name, resident)
+            self.picture.change(name, resident)
         return True
 
     def _verify(self, did: Progress) -> None:
         """Blame loads that the server denies, and what own loads displaced: there is no room for all that is wanted."""
         with self._lock:
-            own = self._adapters
-            lost = [n for n in {*did.loaded, *did.before} if n in own.desired and n not in own.actual]
-            for name in lost:
-                self._counts["load_failures"] += 1
-                own.failed(Action("ensure", name), self._clock(), self.retry_s)
-            if not lost:  # otherwise adapters that displace each other would each time seem to load well
-                for name in did.loaded:
-                    own.pauses.pop(Action("ensure", name), None)
-
-    def _set(self, name: str, resident: bool) -> bool:
-        with self._lock:
-            changed = self._adapters.follow(name, resident)
-            self._counts["changes"] += changed
-        if changed:
-            self._tell(name, resident)
-        return changed
-
-    def _tell(self, name: str, resident: bool) -> None:
-        try:
-            self._confirm(name, resident)
-        except (Exception, SystemExit) as error:
-            self._server.note("confirm", error)
+            self._counts["load_failures"] += self._adapters.verify(did, self._clock(), self.retry_s)

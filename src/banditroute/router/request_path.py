@@ -2,14 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Floats
-from banditroute.policies import Choice
 from banditroute.records import Decision, Extras, Parts, Pending, Request
-from banditroute.router import forcing
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.feedback_path import FeedbackPath, spread
 from banditroute.router.ledger import IDS, Entry, decision_key
@@ -33,11 +32,10 @@ class RequestPath:
         With residency.
     """
 
-    __slots__ = ("_books", "_feedback", "_parts", "_planner", "_residence", "named", "watched")
+    __slots__ = ("_feedback", "_parts", "_planner", "named", "watched")
 
     def __init__(self, parts: RouterParts, feedback: FeedbackPath, planner: Planner | None) -> None:
         self._parts, self._feedback, self._planner = parts, feedback, planner
-        self._books, self._residence = parts.books, parts.residence
         self.named: OrderedDict[int, Decision] = OrderedDict()  # decisions under ids of the caller
         self.watched = False  # whether terms or listeners are told of each decision
         self.collect()
@@ -63,8 +61,7 @@ class RequestPath:
         if span:
             due = min(due, parts.boundary - books.others)
         if self._planner is not None and parts.residence is not None:
-            next_plan = 0.0 if self._planner.every_request else parts.residence.controller.next_plan
-            due = min(due, max(next_plan, index + 1.0))
+            due = min(due, max(self._planner.due_at(), index + 1.0))
         books.due = due
 
     def check(
@@ -106,6 +103,29 @@ class RequestPath:
         own = None if prices is None else arms.priced(prices)
         return Extras(mask, own, protected, None, None, weights, session)
 
+    def asked(
+        self,
+        x: ArrayLike,
+        eligible: Eligible | None,
+        prices: Priced | None,
+        protected: bool,
+        weights: Mapping[str, float] | None,
+        session: str | None,
+    ) -> Request:
+        """Return a request as the next one would be, from what a caller says of it as in `select`; reads only."""
+        parts = self._parts
+        books = parts.books
+        if books.barred:
+            books.refuse()
+        extras = self._said(eligible, prices, protected, weights, session, None)
+        now = books.clock() + books.offset
+        return Request(
+            np.array(parts.policy.check_context(x)),
+            books.index + books.others,
+            extras,
+            now if -inf < now < inf else books.time,
+        )
+
     def priced(
         self,
         context: Floats,
@@ -123,34 +143,6 @@ class RequestPath:
         request = Request(context, at, extras, parts.books.now())
         return extras, parts.table.of_request(parts.policy, request, extras.prices, extras.eligible)
 
-    def served(
-        self, context: Floats, effective: Floats | None, choice: Choice, protected: bool
-    ) -> tuple[int, float, bool, bool]:
-        """Let the controller see the choice, force another, and make room; returns arm, propensity, hit, forced."""
-        residence, planner = self._residence, self._planner
-        assert residence is not None and planner is not None
-        arm, propensity = choice
-        controller, forced = residence.controller, False
-        if planner.waiting is not None:  # the controller is busy with a plan
-            hit = residence.actual.mask.item(arm)
-            planner.waiting.append((arm, context, hit))
-            planner.sent(arm)
-            return arm, propensity, hit, False
-        if controller.rate > 0.0 and not protected:
-            parts = self._parts
-            offers = np.zeros(len(parts.arms)) if effective is None else effective
-            arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
-            parts.books.forced += forced
-        hit = residence.actual.mask.item(arm)
-        controller.observe(arm, context, hit)
-        if not hit and controller.inserts and planner.inserts(arm) and residence.insert(arm):
-            planner.wanted()
-        if planner.reconciler is not None:
-            planner.sent(arm)
-        if controller.next_plan < self._books.due:
-            self._books.due = controller.next_plan
-        return arm, propensity, hit, forced
-
     def told(
         self,
         entry: Entry,
@@ -162,17 +154,17 @@ class RequestPath:
         forced: bool,
         key: int | None,
     ) -> Decision:
-        """Book a decision that terms or listeners are told of, or that has an id of the caller."""
+        """Book a decision that terms or listeners are told of, or that has an id of the caller; arm -1 is a guest."""
         parts = self._parts
         books, table = parts.books, parts.table
         name, _, propensity, now, at = entry[:5]
         request = Request(context, at, extras, now)
-        if table.terms:
+        if table.terms and arm >= 0:
             held = tuple(books.guarded(term.name, term.reserve, name, request) for term in table.terms)
             entry = (*entry[:5], held, *entry[6:])
         own = key is not None
         key = parts.ledger.open(entry, key)
-        if parts.spread_pending:
+        if parts.spread_pending and arm >= 0:
             spread(parts, arm)
         decision: Decision = _new(Decision, (key, name, propensity, hit, books.epoch, now))
         if own:

@@ -116,6 +116,8 @@ class Residence:
 
     def insert(self, arm: int) -> bool:
         """Have the controller make room for an arm after a fault; whether the desired set changed."""
+        if self.desired.mask[arm]:  # it is wanted already, and on its way
+            return False
         victims = self.controller.make_room(arm, self.desired)
         if victims is None:
             return False
@@ -129,10 +131,11 @@ class Residence:
                 there = a in self.actual
                 row[a] = 0.0 if there else self.faults[a] + self.controller.surcharge
             self._table.live = False
+            self._books.inserted += 1
         return True
 
-    def confirm(self, name: str, resident: bool) -> bool:
-        """Learn that an arm has become resident, or has left; whether that was news."""
+    def confirm(self, name: str, resident: bool, own: bool = True) -> bool:
+        """Learn that an arm has become resident, or has left; whether that was news. Loads of others are not paid."""
         arm = self._arms.positions.get(name)
         if arm is None:
             return False
@@ -145,10 +148,27 @@ class Residence:
         else:
             self._tell(arm, resident, changed)
         if changed:
-            if resident:
+            if resident and own:
                 self._books.load_price += float(self.loads[arm])
-            self.reprice()
+            # This one price alone: at a server that displaces, requests come this way.
+            there = self.actual.mask[arm]
+            self._table.fault.values[arm] = 0.0 if there else self.faults[arm] + self.controller.surcharge
+            self._table.live = False
         return changed
+
+    def want(self, names: Iterable[str]) -> bool:
+        """Take up the desired set of the worker that plans; False where that does not fit here, or is the same."""
+        if not self.served:  # it is the actual set, which `confirm` follows
+            return False
+        positions = self._arms.positions
+        wanted = {positions[name] for name in names if name in positions}
+        if wanted == set(self.desired):
+            return False
+        try:
+            self.desired.replace(wanted)
+        except ValueError:
+            return False
+        return True
 
     def _tell(self, arm: int, resident: bool, changed: bool) -> None:
         """Let the controller follow what was confirmed."""

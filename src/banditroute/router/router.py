@@ -19,9 +19,12 @@ from banditroute.policies import Policy
 from banditroute.policies.base import LARGEST
 from banditroute.records import Decision, Listener, StateStore, Term
 from banditroute.residency import Controller
-from banditroute.router import changes, feature_maps
+from banditroute.router import feature_maps
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.assembly import Backend, PriceOfFault, assembled, check_terms
+from banditroute.router.candidates import CandidatePath, Candidates
+from banditroute.router.changing import Changing
+from banditroute.router.explain import Explanation, explained, stored
 from banditroute.router.feature_maps import FeatureMap
 from banditroute.router.feedback_path import FeedbackPath
 from banditroute.router.forks import follow_forks
@@ -29,6 +32,7 @@ from banditroute.router.host import RouterHost
 from banditroute.router.lasting import Lasting
 from banditroute.router.ledger import decision_key
 from banditroute.router.limits import RewardLimits
+from banditroute.router.lists import ListPath, Rewards
 from banditroute.router.ownership import give_back, take_over
 from banditroute.router.planner import Planner, Where
 from banditroute.router.request_path import RequestPath
@@ -40,7 +44,7 @@ FLOAT = np.dtype(np.float64)
 _new = tuple.__new__  # makes a named tuple in half the time of its own constructor
 
 
-class Router:
+class Router(Changing):
     """Routes requests to arms, learns from late rewards and keeps the right arms resident.
 
     Parameters
@@ -113,9 +117,9 @@ class Router:
     """
 
     __slots__ = (
-        "__weakref__", "_arms", "_books", "_clock", "_features", "_feedback", "_kept", "_lasting", "_ledger", "_limits",
-        "_listeners", "_lock", "_planner", "_requests", "_residence", "_select", "_select_priced", "_table", "backend",
-        "maintenance", "paging", "parts", "policy", "recorder", "residency", "switching",
+        "__weakref__", "_arms", "_books", "_clock", "_features", "_kept", "_lasting", "_ledger",
+        "_limits", "_listeners", "_planner", "_residence", "_select", "_select_priced", "_table", "_wide", "backend",
+        "maintenance", "paging", "policy", "recorder", "residency", "switching",
     )  # fmt: skip
 
     def __init__(
@@ -165,6 +169,8 @@ class Router:
         self._ledger.on_expire = self._feedback.expired
         self._planner = self._planned()
         self._requests = RequestPath(parts, self._feedback, self._planner)
+        wide = CandidatePath(parts, self._requests, self._planner)
+        self._wide = ListPath(parts, self._requests, wide, self._feedback.cancel)
         parts.rearm = self._requests.collect
         host = RouterHost(parts, self._feedback, self._requests.named, parts.limits)
         self._lasting = Lasting(host, self._planner)
@@ -207,6 +213,8 @@ class Router:
         session: str | None = None,
         id: int | str | None = None,
         version: int | None = None,
+        candidates: Candidates | None = None,
+        k: int | Sequence[float] | None = None,
     ) -> Decision:
         """Choose the arm that serves a request.
 
@@ -229,11 +237,19 @@ class Router:
             first decision again.
         version : int, optional
             `arms_version` to which positions refer; refused when the arms have changed since.
+        candidates : mapping of str to (f,) array, or (names, (m, f) array), optional
+            What may serve this request, with its features now; another set each time, and names that are no arms. Needs
+            a `CandidatePolicy`. Names that are arms pay what the arms pay and have their own statistics; masks and
+            prices by position then mean places among the candidates. Nothing is forced.
+        k : int or sequence of float, optional
+            A list of so many arms, best first, as one `Ranking`; fewer where fewer are open. One place, each with the
+            same probability, is chosen as one arm would be, all others by mean less price. Numbers in (0, 1] say how
+            likely each place is looked at: the position model of clicks. Each place counts as a decision.
 
         Returns
         -------
         Decision
-            Keep its ``id``: `update` answers it.
+            Keep its ``id``: `update` answers it. With `k` it is a `Ranking`.
 
         Raises
         ------
@@ -248,6 +264,9 @@ class Router:
         """
         if self._features is not None:
             x = self._features(x)
+        if candidates is not k:  # one test for both: on the plain path they are None
+            said = (eligible, prices, protected, weights, session, id, version)
+            return self._wide.select(x, candidates, k, *said)
         with self._lock:
             books = self._books
             index = books.index
@@ -271,11 +290,8 @@ class Router:
                     self._select(context) if effective is None else self._select_priced(context, effective)
                 )
             else:
-                if id is not None:
-                    key = decision_key(id)
-                    first = self._requests.repeated(key)
-                    if first is not None:
-                        return first
+                if id is not None and (first := self._requests.repeated(key := decision_key(id))) is not None:
+                    return first
                 extras, effective = self._requests.priced(
                     context, at, eligible, prices, protected, weights, session, version
                 )
@@ -287,18 +303,16 @@ class Router:
             if not -inf < now < inf:
                 now = books.now()
             arm, propensity = choice
-            rows = None  # the prices by which it was chosen: serving it may change them
+            rows, hit, forced = None, True, False  # the prices it was chosen by: serving it may change them
             if self._listeners.keeps_parts:
                 rows = self._requests.rows(context, at, extras)
-            hit, forced = True, False
-            if self._residence is not None:
-                arm, propensity, hit, forced = self._requests.served(context, effective, choice, protected)
+            if self._planner is not None:
+                arm, propensity, hit, forced = self._planner.served(context, effective, choice, protected)
             kept = context if self._kept is None else self._kept(context, arm)
             arms = self._arms
             name = arms.names[arm]
             books.index = index + 1
-            if hit:
-                books.hits += 1
+            books.hits += hit
             arms.pending[arm] += 1
             arms.plays[arm] += 1
             if self._requests.watched or key is not None:
@@ -307,10 +321,82 @@ class Router:
             key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))
             return _new(Decision, (key, name, propensity, hit, books.epoch, now))
 
+    def explain(
+        self,
+        x: ArrayLike | int | Decision | None = None,
+        eligible: Eligible | None = None,
+        prices: Priced | None = None,
+        protected: bool = False,
+        weights: Mapping[str, float] | None = None,
+        session: str | None = None,
+        *,
+        id: int | str | None = None,
+        candidates: Candidates | None = None,
+    ) -> Explanation:
+        """Say what every arm would be worth for a request, and what stands against it; nothing changes.
+
+        Parameters
+        ----------
+        x : (dim,) array, or a request where there are `features`; int or Decision
+            What `select` would be given; or the id of a decision, or the decision itself, that awaits its feedback or
+            that a `Recorder` still has with its context.
+        eligible, prices, protected, weights, session : optional
+            As in `select`; for a decision weights and session are those that were stored with it.
+        id : int or str, optional
+            The decision, in the place of x; a caller's own id where it is a string.
+        candidates : optional
+            As in `select`: the explanation is of these.
+
+        Returns
+        -------
+        Explanation
+            Its text is a sentence and a table. Of a decision it tells what was stored, its arm, propensity and time
+            (and its prices where a recorder has them), and computes everything else as of now.
+
+        Raises
+        ------
+        UnknownDecision
+            It is neither pending nor recorded with its context.
+        ValueError, TypeError
+            What `select` would raise for the request.
+
+        Notes
+        -----
+        It is as of now: a plan, a bucket or an expiry that is due comes with the next `select`, not here. No random
+        number is drawn. Holds the lock while it computes means, bonuses and propensities of all k arms: what
+        `scores_batch` and `propensities` of the policy cost, and O(k) for each term.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB, Router
+        >>> why = Router(LinUCB(["small", "large"], 1, rng=0)).explain([1.0], eligible={"small"})
+        >>> why["large"].closed, why["small"].propensity
+        (('mask',), 1.0)
+        """
+        if id is None and isinstance(x, Decision):
+            id = x.id
+        elif id is None and isinstance(x, int | np.integer) and not isinstance(x, bool):
+            id = int(x)
+        if self._features is not None and id is None:
+            x = self._features(x)
+        with self._lock:
+            made, blocked = None, frozenset() if self._planner is None else self._planner.blocked()
+            if candidates is not None:
+                return self._wide.candidates.explain(
+                    [] if x is None else x, candidates, eligible, prices, weights, session, blocked
+                )
+            if id is None:
+                request = self._requests.asked(
+                    [] if x is None else x, eligible, prices, protected, weights, session
+                )
+            else:
+                request, made = stored(self.parts, id)
+            return explained(self.parts, request, blocked, made)
+
     def update(
         self,
         decision_id: int | str,
-        reward: float,
+        reward: float | Rewards,
         cost: float | None = None,
         seconds: float | None = None,
         failed: bool = False,
@@ -322,8 +408,9 @@ class Router:
         ----------
         decision_id : int or str
             ``Decision.id``, its decimal digits, or the caller's own id.
-        reward : float
-            Finite; the higher the better.
+        reward : float, or for a list a mapping of str to float or a sequence
+            Finite; the higher the better. Of a list: by arm, or one for each place; None withdraws a place, and one
+            that is left out still awaits its reward. A list of one place takes a number, or a mapping.
         cost, seconds : float, optional
             What the call did cost and how long it took, >= 0, for the terms that ask.
         failed : bool
@@ -349,6 +436,9 @@ class Router:
         -----
         Waits for the lock; with shared decisions, for the store where another worker made the decision.
         """
+        if type(reward) is not float and isinstance(reward, Mapping | list | tuple):
+            told = {"cost": cost, "seconds": seconds, "failed": failed, "source": source}
+            return self._wide.update(self.update, decision_id, reward, **told)
         with self._lock:
             books, ledger = self._books, self._ledger
             if books.barred:
@@ -418,13 +508,15 @@ class Router:
             if self._books.barred:
                 self._books.refuse()
             key = decision_key(decision_id)
-            if key not in self._ledger.pending:
+            waiting = [one for one in self._wide.places(key) if one in self._ledger.pending]
+            if not waiting:
                 if key not in self._ledger.closed:
                     raise UnknownDecision(
                         f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
                     )
                 return False
-            self._feedback.cancel(key)
+            for one in waiting:  # of a list all places
+                self._feedback.cancel(one)
             return True
 
     def after_fork(self) -> None:
@@ -484,108 +576,6 @@ class Router:
             Whether the set changed: False for an arm that is unknown, pinned, in that state already, or does not fit.
         """
         return self._planner is not None and self._planner.heard(name, resident)
-
-    # Arms, terms and listeners that come and go.
-
-    def add_arm(self, name: str, *, size: float = 1.0, fault: float | None = None) -> None:
-        """Add an arm while running; it starts cold and not resident.
-
-        Parameters
-        ----------
-        name : str
-            A new name of at most 65,535 bytes in UTF-8.
-        size : float
-            Its size in the unit of the controller's capacity; positive.
-        fault : float, optional
-            Price of its fault, reward units; needed where `paging` prices the arms one by one.
-
-        Raises
-        ------
-        ValueError, TypeError
-            The name is taken, or a number is out of range or missing; nothing changed.
-        """
-        with self._lock:
-            changes.add_arm(self.parts, name, size, fault)
-
-    def remove_arm(self, name: str) -> None:
-        """Remove an arm while running; feedback still due for it will be counted and dropped.
-
-        The server unloads it. A later arm of that name starts from nothing.
-
-        Raises
-        ------
-        UnknownArm, ValueError
-            No such arm, or one that must stay: pinned, the last, or the last not in quarantine; nothing changed.
-        """
-        with self._lock:
-            changes.remove_arm(self.parts, self._feedback, name)
-
-    def forget_arm(self, name: str) -> None:
-        """Forget all that was learned of an arm, what it told a pooled prior included: it starts cold.
-
-        Raises
-        ------
-        UnknownArm
-            No such arm; nothing changed.
-        """
-        with self._lock:
-            changes.forget_arm(self.parts, name)
-
-    def quarantine(self, arm: str) -> None:
-        """Stop choosing an arm and drop its feedback, counted, until `release`; its statistics stay as they are.
-
-        Raises
-        ------
-        UnknownArm
-            No such arm; nothing changed.
-        ValueError
-            It is the last arm not in quarantine; nothing changed.
-
-        Examples
-        --------
-        >>> from banditroute import LinUCB, Router
-        >>> router = Router(LinUCB(["old", "canary"], 2, rng=0))
-        >>> router.quarantine("canary")
-        >>> {router.select([1.0, 0.0]).arm for _ in range(50)}
-        {'old'}
-        """
-        with self._lock:
-            changes.mute(self.parts, arm, True)
-
-    def release(self, arm: str) -> None:
-        """End the quarantine of an arm."""
-        with self._lock:
-            changes.mute(self.parts, arm, False)
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The terms, in the order in which they close arms."""
-        return self._table.terms
-
-    def add_term(self, term: Term) -> None:
-        """Bind one more term, after the others; decisions already pending hold nothing for it.
-
-        Raises
-        ------
-        ValueError, TypeError
-            Not a term, its name is taken, or it belongs to another Router; nothing changed.
-        """
-        with self._lock:
-            check_terms([term])
-            changes.add_term(self.parts, term)
-            take_over(self, term)
-            self._requests.collect()
-
-    def tell_term(self, name: str, details: Mapping[str, Any]) -> None:
-        """Have the term called `name` take up what it was told from outside; a journal has it from then on."""
-        with self._lock:
-            changes.tell_term(self.parts, name, details)
-
-    def add_listener(self, listener: Listener) -> None:
-        """Tell one more listener, after the others."""
-        with self._lock:
-            self._listeners.add(listener)
-            self._requests.collect()
 
     # What lasts.
 
@@ -742,6 +732,7 @@ class Router:
         *,
         sync_s: float = 1.0,
         share_decisions: bool = False,
+        share_residency: bool | str = True,
         background: bool = True,
     ) -> Replica:
         """Share this bandit with every other Router that joins the same store.
@@ -756,8 +747,12 @@ class Router:
             Let any replica answer a decision; the first answer wins. Answers to decisions that the store holds are
             learned a moment later, in the thread, once it has said that no other replica was first: `update` returns
             True when it has taken them.
+        share_residency : bool or str
+            With residency, whose adapters this worker uses: True, those of one server for all that join; a name, those
+            of a server of that name; False, those of a server of its own. Of the workers of one server one plans, and
+            all believe the same of it.
         background : bool
-            Run a thread; otherwise call ``sync()`` and ``exchange()`` of the answer.
+            Run threads; otherwise call ``sync()`` and ``exchange()`` of the answer.
 
         Returns
         -------
@@ -769,7 +764,7 @@ class Router:
         TypeError
             The policy cannot share its evidence, and says why; or not a store.
         ValueError
-            Joined already.
+            Joined already, or `share_residency` is an empty name.
 
         Notes
         -----
@@ -790,9 +785,8 @@ class Router:
         >>> int(two.policy.counts.sum())
         1
         """
-        return self._lasting.join(
-            store, sync_s=sync_s, share_decisions=share_decisions, background=background
-        )
+        share = share_decisions, share_residency
+        return self._lasting.join(store, *share, sync_s=sync_s, background=background)
 
     def rollback(self, path: str | os.PathLike[str]) -> None:
         """Put back the statistics of an earlier snapshot; pending decisions, ids, residency and counters stay.

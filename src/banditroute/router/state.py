@@ -1,6 +1,6 @@
 """The state of a Router as plain data, and back: what of it is saved, and how it is put back whole or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from copy import deepcopy
 from typing import Any, Literal, Protocol
 
@@ -12,17 +12,18 @@ from banditroute._core.typing import Arrays, Header
 from banditroute.errors import SnapshotError
 from banditroute.policies import Policy
 from banditroute.residency import Controller, ResidentSet
-from banditroute.router import feature_maps
+from banditroute.router import feature_maps, kept_rows
 from banditroute.router.books import Books
 from banditroute.router.ledger import Entry
+from banditroute.router.ledger_state import ledger_slices
 from banditroute.router.parts import RouterParts
 from banditroute.router.residence import Residence
 
-__all__ = ["capture", "restore"]
+__all__ = ["capture", "restore", "slices"]
 
 FORMAT = 2
 PER_ARM = ("pending", "plays", "answers", "reward_sums")
-OPTIONAL = ("foreign", "clock_errors", "spend")  # counters that older files do not have
+OPTIONAL = ("foreign", "clock_errors", "spend", "heard", "inserted")  # counters that older files do not have
 
 
 class Owner(Protocol):
@@ -49,23 +50,46 @@ def capture(owner: Owner) -> tuple[Header, Arrays]:
     >>> header["policy"]["arms"], arrays["router.plays"]
     (['a', 'b'], array([0., 0.]))
     """
+    found = None
+    for found in slices(owner):  # noqa: B007 - the last one is the state
+        pass
+    assert found is not None
+    return found
+
+
+def slices(owner: Owner) -> Generator[tuple[Header, Arrays] | None, None, None]:
+    """Copy the state as it is at the first ``next()``, bit by bit: None, and at last what `capture` returned then.
+
+    The caller holds the lock for each ``next()`` and for ``close()``. What is small is copied at once. The policy
+    copies arms before they change, and the ledger puts aside what leaves it.
+    """
     parts = owner.parts
-    policy_header, policy_arrays = parts.policy.to_state()
-    arrays: Arrays = {f"policy.{name}": array for name, array in policy_arrays.items()}
-    ledger_header, ledger_arrays = _ledger_state(parts)
-    arrays |= ledger_arrays
-    books = parts.books
+    policy, ledger = parts.policy.capture_slices(), ledger_slices(parts)
+    try:
+        learned, pending = next(policy), next(ledger)
+        header, arrays = _small(parts)
+        while learned is None:
+            yield None
+            learned = next(policy)
+        while pending is None:
+            yield None
+            pending = next(ledger)
+        taken: Arrays = {f"policy.{name}": array for name, array in learned[1].items()}
+        yield {"format": FORMAT, "policy": learned[0], **pending[0], **header}, taken | pending[1] | arrays
+    finally:
+        policy.close()
+        ledger.close()
+
+
+def _small(parts: RouterParts) -> tuple[Header, Arrays]:
+    """Return all but the policy and the ledger."""
+    books, arms = parts.books, parts.arms
+    arrays: Arrays = {"router.muted": arms.muted.copy(), "router.offered": arms.offered.copy()}
     header: Header = {
-        "format": FORMAT,
-        "policy": policy_header,
-        **ledger_header,
         "router": {name: getattr(books, name) for name in Books.COUNTERS},
         "time": books.now(),
         "terms": {},
     }
-    arms = parts.arms
-    arrays["router.muted"] = arms.muted.copy()
-    arrays["router.offered"] = arms.offered.copy()
     for name in PER_ARM:
         arrays[f"router.{name}"] = np.array(getattr(arms, name), dtype=np.float64)
     for term in parts.table.terms:
@@ -83,36 +107,6 @@ def capture(owner: Owner) -> tuple[Header, Arrays]:
             own, own_arrays = keep()
             header["replica"] = own
             arrays |= {f"replica.{name}": array for name, array in own_arrays.items()}
-    return header, arrays
-
-
-def _ledger_state(parts: RouterParts) -> tuple[Header, Arrays]:
-    ledger = parts.ledger
-    ids, entries = list(ledger.pending), list(ledger.pending.values())
-    names = sorted({entry[0] for entry in entries})
-    place = {name: i for i, name in enumerate(names)}
-    width = entries[0][1].size if entries else parts.policy.dim  # of what the policy keeps of a context
-    arrays: Arrays = {
-        "pending.id": np.array(ids, dtype=np.uint64),
-        "pending.arm": np.array([place[e[0]] for e in entries], dtype=np.int64),
-        "pending.context": np.array([e[1] for e in entries], dtype=np.float64).reshape(len(entries), width),
-        "pending.propensity": np.array([e[2] for e in entries], dtype=np.float64),
-        "pending.time": np.array([e[3] for e in entries], dtype=np.float64),
-        "pending.at": np.array([e[4] for e in entries], dtype=np.int64),
-        "closed.id": np.fromiter(ledger.closed, dtype=np.uint64, count=len(ledger.closed)),
-        "closed.status": np.fromiter(ledger.closed.values(), dtype=np.uint8, count=len(ledger.closed)),
-    }
-    header: Header = {
-        "pending_arms": names,
-        "ledger": {k: getattr(ledger, k) for k in ("expired", "duplicates", "late", "cancelled")},
-    }
-    extra = {
-        str(i): [None if e[5] is None else list(e[5]), e[6] and dict(e[6]), e[7]]
-        for i, e in enumerate(entries)
-        if e[5] is not None or e[6] is not None or e[7] is not None
-    }
-    if extra:
-        header["pending_extra"] = {"terms": [term.name for term in parts.table.terms], "rows": extra}
     return header, arrays
 
 
@@ -285,14 +279,13 @@ def _mask(arrays: Arrays, name: str, old: str, count: int, keep: list[int | None
 
 def _pending(parts: RouterParts, header: Header, arrays: Arrays, known: set[str]) -> list[tuple[int, Entry]]:
     named = [str(name) for name in header["pending_arms"]]
-    contexts = np.ascontiguousarray(arrays["pending.context"], dtype=np.float64)
-    count = len(arrays["pending.id"])
-    width = parts.policy.kept(np.zeros(parts.policy.dim), 0).size
-    if contexts.ndim != 2 or len(contexts) != count or (count and contexts.shape[1] != width):
-        raise ValueError(f"pending contexts must be ({count}, {width}), got {contexts.shape}")
-    for name in ("context", "time"):
-        if not np.isfinite(arrays[f"pending.{name}"]).all():
-            raise ValueError(f"pending {name} must be finite")
+    contexts = kept_rows.unpacked(arrays, len(arrays["pending.id"]))
+    filed = set(header["policy"]["arms"])
+    for row in {row.size: row for row in contexts}.values():
+        if not parts.policy.keeps(row):
+            raise ValueError(f"pending contexts must be what the policy keeps, got {row.size} numbers")
+    if not np.isfinite(arrays["pending.time"]).all():
+        raise ValueError("pending time must be finite")
     if np.isinf(arrays["pending.propensity"]).any():  # not a number where the policy tells none
         raise ValueError("pending propensity must be finite or not a number")
     if (arrays["pending.at"] < 0).any():
@@ -306,8 +299,10 @@ def _pending(parts: RouterParts, header: Header, arrays: Arrays, known: set[str]
         mine = None if held is None else tuple(None if at_ is None else held[at_] for at_ in order)
         if not 0 <= arm < len(named):
             raise ValueError(f"pending arm must be in [0, {len(named) - 1}], got {arm}")
-        name = named[arm] if named[arm] in known else ""
-        found.append((int(key), (name, contexts[i].copy(), propensity, time, at, mine, weights, session)))
+        name = named[arm]
+        if name not in known and (name in filed or not parts.policy.learns_of(name)):
+            name = ""
+        found.append((int(key), (name, contexts[i], propensity, time, at, mine, weights, session)))
     return found
 
 

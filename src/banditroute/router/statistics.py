@@ -37,6 +37,7 @@ def router_stats(parts: RouterParts) -> dict[str, Any]:
         "forced": books.forced,
         "epoch": books.epoch,
         "page_ins": 0 if parts.residence is None else parts.residence.actual.page_ins,
+        "passed_through": books.index - books.hits - books.inserted,
         "load_price": books.load_price,
         "spend": books.spend,
         "clock_errors": books.clock_errors,

@@ -2,7 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from itertools import count
 
 from banditroute._core import validation as check
 from banditroute.records import Capabilities, State
@@ -18,7 +19,8 @@ class DisplacingServer(HttpServer):
 
     Which of them are on the GPU such a server does not tell; it follows from the order of requests, which is kept here:
     of those that the Router sends (`served`) and of the one-token requests by which adapters are loaded and kept. A
-    subclass says how its server registers, lists and drops adapters.
+    subclass says how its server registers, lists and drops adapters. Where unloading frees no place
+    (``capabilities.unload``), what was unloaded keeps its place in that order until others displace it.
 
     Parameters
     ----------
@@ -57,9 +59,11 @@ class DisplacingServer(HttpServer):
         self.paths = dict(zip(check.names("paths", tuple(paths)), paths.values(), strict=True))
         self.slots = check.integer("slots", slots, low=1)
         self.load_timeout_s = check.finite("load_timeout_s", load_timeout_s, low=0.0, open_low=True)
-        self._order: OrderedDict[str, None] = OrderedDict()  # on the GPU, the least recently used first
+        # On the GPU, the least recently used first; weights whose name was unloaded are a number.
+        self._order: OrderedDict[str | int, None] = OrderedDict()
         self._registered: set[str] = set()
-        self._own = threading.Lock()  # of these two; never held during a call
+        self._numbers = count()
+        self._own = threading.Lock()  # of these; never held during a call
 
     # What a subclass writes.
 
@@ -113,16 +117,17 @@ class DisplacingServer(HttpServer):
         on_gpu = self.residency()
         with self._own:
             self._registered = {name for name in self.paths if name in listed}
-            for name in [name for name in self._order if name not in self._registered]:
-                del self._order[name]
+            for name in self.paths.keys() - self._registered:
+                self._unnamed(name)
             if on_gpu is not None:
-                for name in [*self._order, *on_gpu]:
-                    if name not in on_gpu:
-                        self._order.pop(name, None)
-                    elif name in self.paths:
+                for old in [*self._order]:
+                    if not isinstance(old, str) or old not in on_gpu:
+                        del self._order[old]
+                for name in on_gpu:
+                    if name in self.paths:
                         self._order.setdefault(name)
-            there: set[str] = set(self._order)
-        return {n: "gpu" if n in there else "host" if n in self._registered else "disk" for n in self.paths}
+            now = set(self._order)
+        return {n: "gpu" if n in now else "host" if n in self._registered else "disk" for n in self.paths}
 
     def forget(self, name: str) -> bool:
         """Have the server drop an adapter, so that it reads the weights anew should the name come back."""
@@ -131,7 +136,7 @@ class DisplacingServer(HttpServer):
         if dropped:
             with self._own:
                 self._registered.discard(name)
-                self._order.pop(name, None)
+                self._unnamed(name)
         return dropped
 
     def served(self, name: str) -> Changes:
@@ -144,7 +149,7 @@ class DisplacingServer(HttpServer):
                 return ()
             gone = [self._order.popitem(last=False)[0] for _ in range(len(self._order) + 1 - self.slots)]
             self._order[name] = None
-        return (*((other, False) for other in gone), (name, True))
+        return (*((other, False) for other in gone if isinstance(other, str)), (name, True))
 
     # What they share.
 
@@ -156,7 +161,7 @@ class DisplacingServer(HttpServer):
             raise ServerError(f"GET /v1/models: {answer.status} {answer.message}")
         return {str(row["id"]): row.get("root") for row in rows if isinstance(row, dict) and "id" in row}
 
-    def residency(self) -> Iterable[str] | None:
+    def residency(self) -> Collection[str] | None:
         """Return the adapters on the GPU by the server's own word; None where it has none.
 
         A server that tells that it was restarted has the order cleared here.
@@ -180,6 +185,14 @@ class DisplacingServer(HttpServer):
         with self._own:
             self._order.clear()
             self._registered.clear()
+
+    def _unnamed(self, name: str) -> None:
+        """See a name that the server has forgotten; where that frees no place the weights keep theirs, nameless."""
+        if self.capabilities.unload:
+            self._order.pop(name, None)
+        elif name in self._order:
+            number = next(self._numbers)
+            self._order = OrderedDict.fromkeys(number if n == name else n for n in self._order)
 
     def _known(self, name: str) -> None:
         if name not in self.paths:

@@ -39,6 +39,7 @@ HEADER = "x-banditroute-decision"
 MARK = "banditroute_decision"  # in the metadata of a request, and in the model_info of a deployment
 CONTEXT = "banditroute_context"  # in the metadata of a request
 REMEMBERED = 100_000
+COUNTED = ("decisions", "answers", "cancels", "unknown", "unrouted", "refused", "sync")
 
 Deployment = dict[str, Any]  # LiteLLM's own
 Call = Mapping[str, Any]
@@ -84,7 +85,8 @@ class LiteLLMDoor(CustomLogger):
         Tells two doors in one process apart.
     counts : Counter
         ``decisions``, ``answers`` (learned, or left to `feedback`), ``cancels``, ``unknown`` (events of attempts that
-        were not decided here), ``unrouted`` (requests served without a decision), ``sync`` (calls that run no hooks).
+        were not decided here), ``unrouted`` (requests served without a decision), ``refused`` (rewards and failures
+        that the Router did not take), ``sync`` (calls that run no hooks).
 
     Notes
     -----
@@ -144,6 +146,19 @@ class LiteLLMDoor(CustomLogger):
     def __repr__(self) -> str:
         counted = ", ".join(f"{name}={number}" for name, number in sorted(self.counts.items()))
         return f"LiteLLMDoor({self.router!r}{', ' if counted else ''}{counted})"
+
+    def stats(self) -> dict[str, Any]:
+        """Return the numbers of the Router, and the door's own as ``door_...``; so `export` takes a door as well.
+
+        Examples
+        --------
+        >>> from banditroute import LinUCB, Router
+        >>> LiteLLMDoor(Router(LinUCB(["a", "b"], 1, rng=0))).stats()["door_unrouted"]
+        0
+        """
+        with self._lock:
+            own = {f"door_{name}": self.counts[name] for name in COUNTED}
+        return {**self.router.stats(), **own}
 
     # Before the call.
 

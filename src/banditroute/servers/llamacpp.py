@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
+from typing import Any
 
 from banditroute._core import validation as check
 from banditroute.records import Capabilities, State
-from banditroute.servers.http import HttpServer, ServerError
+from banditroute.servers.http import Answer, HttpServer, ServerError
 
 __all__ = ["LlamaCppAdapters"]
 
@@ -28,7 +29,9 @@ class LlamaCppAdapters(HttpServer):
     Notes
     -----
     Nothing can be loaded or unloaded at run time: this is for routing, with `Static` over all arms or without a
-    controller. The server says "success" whatever id it is given, so names are looked up in what it lists.
+    controller. The server says "success" whatever id it is given, so names are looked up in what it lists: at first,
+    after a call that failed, and whenever it is asked what it holds. Ids are places in the list of ``--lora``: keep its
+    order when you start the server again, or a restart that no call noticed has another adapter answer until then.
 
     Contract of the server in xllamacpp, tried.
 
@@ -67,6 +70,21 @@ class LlamaCppAdapters(HttpServer):
             raise ServerError(f"the server lists no adapter {self._file(name)!r}")
         own = None if name is None else self._ids[name]
         return [{"id": every, "scale": 1.0 if every == own else 0.0} for every in self._every]
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | list[Any] | None = None,
+        *,
+        within_s: float | None = None,
+    ) -> Answer:
+        """Make one call, as `HttpServer.ask` does; where it fails, ids are looked up anew before the next."""
+        try:
+            return super().ask(method, path, body, within_s=within_s)
+        except OSError:
+            self._ids, self._every = {}, []  # started anew, the server may have its adapters in another order
+            raise
 
     def ensure(self, name: str) -> bool:
         """Whether the server has the adapter, by its own list."""

@@ -39,6 +39,7 @@ METRICS: dict[str, Metric] = {
             dropped: Answers that taught nothing: their arm is gone or in quarantine.
             forced: Decisions whose arm the residency controller chose, to explore it.
             page_ins: Arms that were made resident.
+            passed_through: Requests whose arm was loaded for them alone.
             load_price: Price of making arms resident, reward units.
             spend: Cost of the calls whose rewards were learned, as it was told with them.
             plan_failures: Residency plans that raised; the old set served on.
@@ -46,10 +47,11 @@ METRICS: dict[str, Metric] = {
             loads: Adapters that the server loaded.
             evictions: Adapters that the server unloaded.
             eviction_failures: Adapters that the server did not unload.
-            observe_failures: Times the server did not tell which adapters it holds.
+            observation_failures: Times the server did not tell which adapters it holds.
             observations: Times the server was asked which adapters it holds.
-            surprises: Adapters found loaded or gone that nobody here had loaded or unloaded.
             pin_failures: Adapters that the server did not pin.
+            touch_failures: Adapters that the server did not keep in use when asked to.
+            timeouts: Calls to the server that took too long.
             callback_errors: Exceptions of terms and listeners; the requests stood.
             clock_errors: Times the clock gave no number.
             relaxed: Requests for which a soft term was passed over, because it left no arm.
@@ -65,6 +67,9 @@ METRICS: dict[str, Metric] = {
             parts_refused: Evidence of other replicas that disagrees or is damaged, and was not taken.
             fenced: Times another process was found under the name of this replica.
             replica_lost: Evidence of other replicas that is gone from the store.
+            heard: Requests of other workers that the residency controller was shown.
+            residency_errors: Rounds in which residency could not be shared because the store failed.
+            residency_refused: Requests of other workers that were damaged or of another shape.
             bases_dropped: Sums in the store that could not be reconciled after it was flushed.
             arm_decisions: Decisions for the arm.
             arm_learned: Rewards learned of the arm.
@@ -72,11 +77,20 @@ METRICS: dict[str, Metric] = {
             source_refused: Rewards of the source that were out of its range.
             source_clipped: Rewards of the source that were cut to its range.
             source_capped: Rewards of the source that came faster than its rate.
+            door_decisions: Attempts of LiteLLM that were decided here.
+            door_answers: Attempts of LiteLLM that were answered, their reward learned or still to come.
+            door_cancels: Attempts of LiteLLM that failed and were cancelled.
+            door_unknown: Events of LiteLLM about attempts that were not decided here.
+            door_unrouted: Requests that LiteLLM served without a decision, for want of a context say.
+            door_refused: Rewards and failures of attempts that the Router did not take.
+            door_sync: Synchronous calls of LiteLLM, which run no hooks.
         """),
         *_metrics(False, """
             pending: Decisions that await feedback.
             epoch: Residency plans so far.
             hit_rate: Share of decisions whose arm was resident.
+            plans_residency: 1 for the worker that plans for all of its server.
+            residency_disagrees: 1 where the worker that plans has another capacity, other sizes or pins.
             desired: Adapters that should be loaded.
             actual: Adapters that the server confirmed.
             blocked: Adapters whose loading is put off because it failed.

@@ -49,7 +49,8 @@ class PeftBackend:
     Notes
     -----
     One request at a time: `borrow` and all loads hold one lock, because the adapter in force belongs to the model, not
-    to a request. An adapter that is not resident is borrowed through a scratch place: loaded, used, deleted.
+    to a request. An adapter that is not resident is borrowed through a scratch place, one more than the controller has,
+    and stays there until another one needs the place; should it be wanted for good meanwhile, it is loaded already.
 
     Examples
     --------
@@ -63,7 +64,11 @@ class PeftBackend:
     load law
     switch to law
     False
+    >>> backend.ensure("law")
+    True
+    >>> backend.evict("law")
     delete law
+    True
     """
 
     capabilities = Capabilities(pin=False, touch=False)
@@ -90,6 +95,7 @@ class PeftBackend:
         self.model, self.base, self._clock = model, base, clock
         self._lock = threading.RLock()
         self._there: set[str] = set()
+        self._scratch: str | None = None
         self._loads_s: dict[str, deque[float]] = {
             name: deque(maxlen=check.integer("remembered", remembered, low=1)) for name in self.paths
         }
@@ -104,9 +110,11 @@ class PeftBackend:
             return True
         self._known(name)
         with self._lock:
-            if name not in self._there:
+            if name == self._scratch:
+                self._scratch = None
+            elif name not in self._there:
                 self._load(name)
-                self._there.add(name)
+            self._there.add(name)
         return True
 
     def evict(self, name: str) -> bool:
@@ -115,11 +123,12 @@ class PeftBackend:
             return False
         self._known(name)
         with self._lock:
-            there = name in self._there
-            if there:
-                self.model.delete_adapter(name)
-                self._there.discard(name)
-            return there
+            if name not in self._there and name != self._scratch:
+                return False
+            self.model.delete_adapter(name)
+            self._there.discard(name)
+            self._scratch = None if name == self._scratch else self._scratch
+            return True
 
     def observe(self) -> dict[str, State]:
         """Return where every adapter is."""
@@ -131,7 +140,7 @@ class PeftBackend:
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[Borrowed]:
-        """Put an adapter into force for the body of a ``with``; one that is not resident is loaded for it and deleted.
+        """Put an adapter into force for the body of a ``with``; one that is not resident takes the scratch place.
 
         ``wait_s`` is what the load, and putting it into force, took: what the request waited for memory.
         """
@@ -143,14 +152,14 @@ class PeftBackend:
                 return
             self._known(name)
             hit = name in self._there
-            if not hit:
+            if not hit and name != self._scratch:
+                if self._scratch is not None:
+                    self.model.delete_adapter(self._scratch)
+                    self._scratch = None
                 self._load(name)
-            try:
-                self.model.set_adapter(name)
-                yield Borrowed(self.model, hit, self._clock() - start)
-            finally:
-                if not hit:
-                    self.model.delete_adapter(name)
+                self._scratch = name
+            self.model.set_adapter(name)
+            yield Borrowed(self.model, hit, self._clock() - start)
 
     def loads_ms(self) -> dict[str, tuple[float, ...]]:
         """Return the times that loads of each adapter took, milliseconds, the latest last."""

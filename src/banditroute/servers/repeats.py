@@ -11,9 +11,19 @@ from banditroute.errors import UnknownDecision
 from banditroute.records import Decision
 from banditroute.router import Router
 from banditroute.router.ledger import LONGEST_ID, decision_key
-from banditroute.servers.answers import shared_store
+from banditroute.servers.answers import shared_store, standing
 
-__all__ = ["Chosen", "Repeats"]
+__all__ = ["Chosen", "Ended", "Repeats"]
+
+
+class Ended(ValueError):
+    """The decision under an id of the caller has ended, and what it said is forgotten.
+
+    Examples
+    --------
+    >>> issubclass(Ended, ValueError)
+    True
+    """
 
 
 class Chosen(NamedTuple):
@@ -74,20 +84,20 @@ class Repeats:
 
         Raises
         ------
+        Ended
+            Its decision has ended; after a restart nobody knows any more what it said.
         ValueError
-            Not such an id; or its decision has ended, and is known no more.
+            Not such an id, or the Router refuses the request.
         """
         _checked(own)
         if self.store is None:
             try:
                 return Chosen.of(decide(id=own))
             except ValueError:
-                pending = self._pending(
-                    own
-                )  # after a restart the Router knows the decision, not what it told
-                if pending is None:
+                before = self._before(own)
+                if before is None:  # the request itself was refused
                     raise
-                return pending
+                return before
         key = _place(own)
         try:
             if found := self.store.look([key])[0]:
@@ -105,11 +115,17 @@ class Repeats:
             self.router.cancel(chosen.id)
         return first
 
-    def _pending(self, own: str) -> Chosen | None:
+    def _before(self, own: str) -> Chosen | None:
+        """Return a decision that was made before a restart: the Router knows it, and no more what it said."""
         parts, key = self.router.parts, decision_key(own)
         with parts.lock:
             entry = parts.ledger.pending.get(key)
-        return None if entry is None else Chosen(key, entry[0], float(entry[2]), True)
+        if entry is not None:
+            return Chosen(key, entry[0], float(entry[2]), True)
+        how = standing(self.router, key)
+        if how is None:
+            return None
+        raise Ended(f"id must be one whose decision has not ended, got {check.shown(own)}, which is {how}")
 
     async def key(self, given: str) -> int:
         """Return the id of the decision that is meant: by its digits, or by the caller's own id.

@@ -6,26 +6,25 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from banditroute.errors import UnknownArm, UnknownDecision
 from banditroute.router import Router
-from banditroute.servers.answers import Standing, aupdate, in_loop, standing, withdraw
+from banditroute.servers.answers import aupdate, in_loop, withdraw
+from banditroute.servers.calls import Answer, Stands, Strict, Withdrawal, malformed, refusal, stands
 from banditroute.servers.repeats import Chosen, Repeats
 
-__all__ = ["sidecar"]
+if TYPE_CHECKING:
+    from banditroute.servers.prometheus import Counted
 
+__all__ = ["LARGEST_BODY", "page", "sidecar"]
 
-class Strict(BaseModel):
-    """Base of what is sent: nothing unknown."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+LARGEST_BODY = 1 << 20  # bytes: a context of 50,000 numbers
 
 
 class Ask(Strict):
@@ -45,6 +44,18 @@ class Ask(Strict):
     )
 
 
+class Wonder(Strict):
+    """A request to explain, as for ``/select``, or the id of a decision."""
+
+    context: list[float] | str | dict[str, Any] | None = Field(None, description="As for /select.")
+    id: str | None = Field(None, description="In the place of a context: a decision, or the caller's own id.")
+    eligible: list[str] | None = Field(None, description="As for /select.")
+    prices: dict[str, float] | None = Field(None, description="As for /select.")
+    protected: bool = Field(False, description="As for /select.")
+    weights: dict[str, float] | None = Field(None, description="As for /select.")
+    session: str | None = Field(None, description="As for /select.")
+
+
 class Choice(BaseModel):
     """The arm that serves the request; the id is a string because JSON numbers have 53 bits."""
 
@@ -52,30 +63,6 @@ class Choice(BaseModel):
     arm: str
     propensity: float
     hit: bool
-
-
-class Answer(Strict):
-    """What came of a decision: the parameters of `Router.update`."""
-
-    id: str = Field(description="Id of the decision, or the caller's own.")
-    reward: float
-    cost: float | None = Field(None, description="What the call did cost, >= 0.")
-    seconds: float | None = Field(None, description="How long it took, >= 0.")
-    failed: bool = Field(False, description="The call itself failed.")
-    source: str | None = Field(None, description="Who reports the reward.")
-
-
-class Withdrawal(Strict):
-    """A decision that was never served, failed or was rerouted."""
-
-    id: str = Field(description="Id of the decision, or the caller's own.")
-
-
-class Stands(BaseModel):
-    """How a decision stands; a repeated call gets the same."""
-
-    id: str
-    standing: Standing
 
 
 class Arm(BaseModel):
@@ -104,14 +91,14 @@ def sidecar(
     token: str | None = None,
     metrics: Callable[[Router], tuple[Scrape, Callable[[], None]]] | None = None,
 ) -> FastAPI:
-    """Return the service: ``/select``, ``/feedback``, ``/cancel``, ``/arms``, ``/healthz`` and ``/metrics``.
+    """Return the service: ``/select``, ``/feedback``, ``/cancel``, ``/explain``, ``/arms``, ``/healthz``, ``/metrics``.
 
     Parameters
     ----------
     make : callable
         Makes the Router of this worker, in it and after any fork. The service closes it when it stops.
     token : str, optional
-        Every call but ``/healthz`` must carry it as a bearer token.
+        Every call but ``/healthz`` and the description of the service must carry it as a bearer token. Visible ASCII.
     metrics : callable, optional
         Given the Router, returns what makes the page of ``/metrics``, and what ends it; `page` when left out.
 
@@ -120,28 +107,33 @@ def sidecar(
     ``/select`` and answers to own decisions take microseconds and run in the event loop. What asks the store runs in
     a thread: feedback on another worker's decision, and every ``/select`` with an id where decisions are shared.
 
-    Status 401 without the token, 404 for what nobody decided, 409 for an id whose decision has ended, 422 for what the
-    Router refuses, 429 for a source above its rate or an arm in quarantine (the decision still awaits its feedback),
-    503 while the store is down or the service stops.
+    Status 401 without the token, 404 for what nobody decided, 409 for an id whose decision has ended and is forgotten,
+    413 for a body above 1 MiB, 400 and 422 for what is malformed or the Router refuses, 429 for a source above its rate
+    or an arm in quarantine (the decision still awaits its feedback), 503 while the store is down or the service stops.
 
     Examples
     --------
     >>> from banditroute import LinUCB, Router
     >>> app = sidecar(lambda: Router(LinUCB(["small", "large"], 2)))
     >>> sorted(app.openapi()["paths"])
-    ['/arms', '/cancel', '/feedback', '/healthz', '/metrics', '/select']
+    ['/arms', '/cancel', '/explain', '/feedback', '/healthz', '/metrics', '/select']
     """
+    if token is not None and not (token and all("!" <= letter <= "~" for letter in token)):
+        raise ValueError(f"token must be of visible ASCII characters, got {len(token)} others or none")
     service = _Service(make, metrics or page)
     app = FastAPI(
         title="banditroute",
         summary="Which arm serves a request, learned from rewards that come later.",
         lifespan=service.lifespan,
+        max_body_size=LARGEST_BODY,
     )
-    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(RequestValidationError, malformed)
     guarded: list[Any] = [] if token is None else [Depends(_guard(token))]
-    app.post("/select", dependencies=guarded)(service.select)
+    app.post("/select", dependencies=guarded, response_model=Choice)(service.select)
     app.post("/feedback", dependencies=guarded)(service.feedback)
     app.post("/cancel", dependencies=guarded)(service.cancel)
+    app.post("/explain", dependencies=guarded)(service.explain)
+    app.get("/explain", dependencies=guarded)(service.explain_decision)
     app.get("/arms", dependencies=guarded)(service.arms)
     app.get("/metrics", dependencies=guarded, response_class=Response)(service.metrics)
     app.get("/healthz")(service.healthz)
@@ -149,7 +141,7 @@ def sidecar(
 
 
 def page(
-    router: Router, *, directory: str | os.PathLike[str] | None = None
+    router: "Counted", *, directory: str | os.PathLike[str] | None = None
 ) -> tuple[Scrape, Callable[[], None]]:
     """Return what makes the page of metrics of a Router, and what ends it; for the directory see `export`.
 
@@ -199,7 +191,7 @@ class _Service:
             raise HTTPException(503, "the service stops")
         return self._router, self._repeats
 
-    async def select(self, ask: Ask) -> Choice:
+    async def select(self, ask: Ask) -> Response:
         """Choose the arm that serves a request."""
         router, repeats = self._open()
         context: Any = ask.context  # numbers, or what the features of the Router take
@@ -220,25 +212,20 @@ class _Service:
             else:
                 chosen = await asyncio.to_thread(repeats.select, ask.id, decide)
         except Exception as error:
-            raise _refusal(error) from error
-        return Choice(id=str(chosen.id), arm=chosen.arm, propensity=chosen.propensity, hit=chosen.hit)
+            raise refusal(error) from error
+        return JSONResponse({**chosen._asdict(), "id": str(chosen.id)})  # made here, so not checked once more
 
     async def feedback(self, answer: Answer) -> Stands:
         """Learn what came of a decision; whoever repeats it gets the same answer, and nothing is learned twice."""
         router, repeats = self._open()
         try:
             key = await repeats.key(answer.id)
-            learned = await aupdate(
+            learned = aupdate(
                 router, key, answer.reward, answer.cost, answer.seconds, answer.failed, answer.source
             )
-            now = "answered" if learned else await in_loop(router, key, partial(standing, router, key))
+            return await stands(router, key, learned)
         except Exception as error:
-            raise _refusal(error) from error
-        if now == "pending":
-            raise HTTPException(
-                429, "not taken: the source is above its rate; the decision awaits its feedback"
-            )
-        return Stands(id=str(key), standing=now or "answered")
+            raise refusal(error, answer.id) from error
 
     async def cancel(self, gone: Withdrawal) -> Stands:
         """Withdraw a decision: it teaches nothing."""
@@ -247,8 +234,25 @@ class _Service:
             key = await repeats.key(gone.id)
             now = await in_loop(router, key, partial(withdraw, router, key))
         except Exception as error:
-            raise _refusal(error) from error
+            raise refusal(error, gone.id) from error
         return Stands(id=str(key), standing=now)
+
+    async def explain(self, wonder: Wonder) -> dict[str, Any]:
+        """Say why an arm would be played for a request, or was for a decision of this worker; changes nothing."""
+        router, _ = self._open()
+        if (wonder.context is None) == (wonder.id is None):
+            raise HTTPException(422, "context or id must be given, one of the two")
+        said = (wonder.prices, wonder.protected, wonder.weights, wonder.session)
+        context: Any = wonder.context
+        eligible = None if wonder.eligible is None else set(wonder.eligible)
+        try:
+            return router.explain(context, eligible, *said, id=wonder.id).to_dict()
+        except Exception as error:
+            raise refusal(error) from error
+
+    async def explain_decision(self, id: str) -> dict[str, Any]:
+        """Say why a decision of this worker was made, as of now: ``/explain?id=``."""
+        return await self.explain(Wonder.model_validate({"id": id}))
 
     async def arms(self) -> Arms:
         """List the arms, and what this worker counted of them."""
@@ -289,23 +293,3 @@ def _guard(token: str) -> Callable[..., None]:
             raise HTTPException(401, "the token is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
 
     return check
-
-
-def _refusal(error: Exception) -> HTTPException:
-    """Return what a caller is told of an error."""
-    if isinstance(error, UnknownDecision):
-        return HTTPException(404, str(error))
-    if isinstance(error, UnknownArm):
-        return HTTPException(422, str(error))
-    if isinstance(error, OSError):
-        return HTTPException(503, f"the store is down: {error}")
-    if isinstance(error, ValueError | TypeError):
-        return HTTPException(422, str(error))
-    raise error
-
-
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
-    """Tell what of a body is wrong, without sending it back: it may hold what JSON cannot."""
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    lines = [f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in faults]
-    return JSONResponse({"detail": "; ".join(lines)}, 422)

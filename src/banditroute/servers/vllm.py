@@ -1,7 +1,9 @@
 """vLLM as a backend: adapters are registered at run time and loaded by requests."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
+from contextlib import suppress
+from operator import itemgetter
 
 from banditroute.servers.displacing import DisplacingServer
 from banditroute.servers.http import ServerError
@@ -10,6 +12,7 @@ __all__ = ["VLLMBackend"]
 
 LOADED = re.compile(r"^vllm:lora_adapter_loaded\{(?P<labels>.*)\}\s+(?P<value>\S+)", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+ACTIVITY = re.compile(r"^vllm:lora_requests_info\{(?P<labels>.*)\}\s+(?P<value>\S+)", re.MULTILINE)
 STARTED = re.compile(r"^process_start_time_seconds\s+(\S+)", re.MULTILINE)
 
 
@@ -38,12 +41,17 @@ class VLLMBackend(DisplacingServer):
     -----
     * ``/v1/models`` lists what is registered, not what is on the GPU. That is kept as the order of requests (see
       `DisplacingServer`), and taken from the metric ``vllm:lora_adapter_loaded`` where the server has it.
-    * Unloading is not eviction: the name goes, the weights stay until they are displaced. So `evict` does nothing, and
-      `forget` unloads.
+    * Registering an adapter loads it at once, in the place of another one.
+    * A request uses its adapter until its last token, so a long one keeps it on the GPU while shorter, later ones are
+      displaced. The metric ``vllm:lora_requests_info`` names the adapters of running requests; each `observe` takes
+      them as the last ones used.
+    * Unloading is not eviction: the name goes, the weights keep their place until they are displaced. So `evict` does
+      nothing, and `forget` unloads.
+    * Nothing is loaded "in place": once asked to, the server reads the weights from disk at every later request.
     * A restart is noticed by names that are gone and by ``process_start_time_seconds``.
     * "Has already been loaded" is checked: the server must list the name, with the same path.
 
-    Contract of vLLM 0.32, tried on its CPU build.
+    Contract of vLLM 0.32, which ran behind it on the CPU.
 
     Examples
     --------
@@ -59,6 +67,7 @@ class VLLMBackend(DisplacingServer):
         body = {"lora_name": name, "lora_path": self.paths[name], "load_inplace": False}
         answer = self.ask("POST", "/v1/load_lora_adapter", body, within_s=self.load_timeout_s)
         if answer.status == 200:
+            self.served(name)  # on the GPU now, whether a request follows or not
             return
         if answer.status != 400 or "already been loaded" not in answer.message:
             raise ServerError(f"loading {name!r}: {answer.status} {answer.message}")
@@ -66,10 +75,11 @@ class VLLMBackend(DisplacingServer):
         if name not in listed:
             raise ServerError(f"loading {name!r}: said to be loaded already, and is not listed")
         if listed[name] not in (None, self.paths[name]):  # somebody else's weights
-            self.unregister(name)
+            self.forget(name)
             answer = self.ask("POST", "/v1/load_lora_adapter", body, within_s=self.load_timeout_s)
             if answer.status != 200:
                 raise ServerError(f"loading {name!r} anew: {answer.status} {answer.message}")
+            self.served(name)
 
     def unregister(self, name: str) -> bool:
         """Unload an adapter; also where it was not loaded."""
@@ -85,8 +95,8 @@ class VLLMBackend(DisplacingServer):
         super().lost()
         self._started = None
 
-    def residency(self) -> Iterable[str] | None:
-        """Return the adapters on the GPU, where the metrics tell; notice a restart."""
+    def residency(self) -> Collection[str] | None:
+        """Return the adapters on the GPU, where the metrics tell; notice a restart, and what runs now."""
         answer = self.ask("GET", "/metrics")
         if answer.status != 200:
             return None
@@ -95,11 +105,22 @@ class VLLMBackend(DisplacingServer):
             if self._started not in (None, started[1]):
                 self.lost()
             self._started = started[1]
-        rows = [(dict(LABEL.findall(row["labels"])), row["value"]) for row in LOADED.finditer(answer.text)]
-        if not rows:
-            return None
-        return {
-            labels["adapter_name"]
-            for labels, value in rows
-            if labels.get("level") == "gpu" and "adapter_name" in labels and value not in ("0", "0.0")
-        }
+        loaded = _rows(LOADED, answer.text)
+        if loaded:
+            on_gpu = [labels for labels, value in loaded if labels.get("level") == "gpu" and value != 0.0]
+            return {labels["adapter_name"] for labels in on_gpu if "adapter_name" in labels}
+        activity = _rows(ACTIVITY, answer.text)  # a row for every combination there was; its value is when
+        if activity:
+            labels, _ = max(activity, key=itemgetter(1))
+            for name in labels.get("running_lora_adapters", "").split(","):
+                self.served(name)
+        return None
+
+
+def _rows(pattern: re.Pattern[str], text: str) -> list[tuple[dict[str, str], float]]:
+    """Return labels and value of each row of a metric; a value that is no number is passed over."""
+    rows = []
+    for row in pattern.finditer(text):
+        with suppress(ValueError):
+            rows.append((dict(LABEL.findall(row["labels"])), float(row["value"])))
+    return rows

@@ -68,8 +68,8 @@ def compare_residency(problem: Problem, paging: PagingModel, seed: int) -> list[
     -------
     list of Outcome
         Polaris, Polar, LRU, LFU, static (the first arms that fit), oracle (`linear_set`) and uncached. Figures: regret,
-        reward (mean, before prices), hit_rate, page_ins, and of the wait added to a request mean_ms, p50_ms, p95_ms
-        and p99_ms.
+        reward (mean, before prices), hit_rate, page_ins, loads (faults that pass through are loads too), and mean_ms,
+        p50_ms, p95_ms and p99_ms of the wait added to a request.
 
     Examples
     --------
@@ -92,6 +92,7 @@ def compare_residency(problem: Problem, paging: PagingModel, seed: int) -> list[
             "reward": stream.rewards[rows, run.arms].mean(),
             "hit_rate": run.hits.mean(),
             "page_ins": run.page_ins,
+            "loads": run.load_count,
             "mean_ms": waits.mean(),
             "p50_ms": p50,
             "p95_ms": p95,

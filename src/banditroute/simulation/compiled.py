@@ -139,7 +139,7 @@ class CompiledRun:
             if victims is not None:
                 for victim in victims:
                     resident.evict(victim)
-                resident.load(arm)
+                self.run.inserted += resident.load(arm)
                 if reached < len(self.stream):
                     self.run.epochs.append((reached, frozenset(resident)))
 

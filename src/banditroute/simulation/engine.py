@@ -166,6 +166,7 @@ def _served(
     _answer(router, stream, run, ids, order, due, learned, np.iinfo(np.int64).max)
     stats = router.stats()
     run.page_ins, run.forced = int(stats["page_ins"]), int(stats["forced"])
+    run.inserted = router.parts.books.inserted
     return run
 
 

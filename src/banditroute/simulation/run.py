@@ -34,7 +34,9 @@ class Run:
     loads : list of (int, float)
         Index and price of each change of the set that cost something.
     page_ins : int
-        Arms loaded: at plans, and on faults by controllers that insert.
+        Arms made resident: at plans, and on faults by controllers that insert.
+    inserted : int
+        Faults after which the arm stayed; all others passed through.
     forced : int
         Decisions forced by the controller.
     problem : Problem or Stream, optional
@@ -57,6 +59,7 @@ class Run:
     epochs: list[tuple[int, frozenset[int]]] = field(default_factory=list)
     loads: list[tuple[int, float]] = field(default_factory=list)
     page_ins: int = 0
+    inserted: int = 0
     forced: int = 0
     problem: Problem | Stream | None = None
     policy: str = ""
@@ -69,6 +72,11 @@ class Run:
 
     def __len__(self) -> int:
         return self.length
+
+    @property
+    def load_count(self) -> int:
+        """Loads of adapters in all: a fault that passes through is one, like an arm that becomes resident."""
+        return self.page_ins + int((~self.hits).sum()) - self.inserted
 
     def residents(self) -> Iterator[tuple[int, int, frozenset[int]]]:
         """Yield (first, last + 1, set) of each stretch of requests with one resident set."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from banditroute.policies import LinUCB
 from banditroute.policies.graph.online_matching import compile_kernels
+from banditroute.policies.linear import compile_rest
 from banditroute.residency import Polar, best_set
 from banditroute.router import Router
 from banditroute.simulation.engine import simulate
@@ -33,6 +34,7 @@ def warmup() -> None:
     for method in ("swap", "exact"):
         best_set(np.eye(3), np.ones(3), 1, method=method)
     compile_kernels()
+    compile_rest()
     # Once along the path of a request, so that the first real one finds its code in memory and specialised.
     router = Router(LinUCB(3, 2, rng=0), Polar(1), 0.1)
     for x in contexts:

@@ -87,6 +87,10 @@ class BaseTerm:
         """Return the index of an arm, None where the name is gone: late feedback may outlive its arm."""
         return None if isinstance(arm, str) and arm not in self.arms else self.index(arm)
 
+    def reason(self, arm: str) -> str:
+        """Return in a few words why the term closes an arm, for explanations; nothing where its name says it."""
+        return ""
+
     def bind(self, arms: tuple[str, ...], row: PriceRow) -> None:
         """Take the row of a Router with these arms; what is known of each follows by its name.
 

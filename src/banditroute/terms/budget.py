@@ -186,7 +186,10 @@ class BudgetPacer(BaseTerm):
             A cost below 0; nothing changed.
         """
         if isinstance(second, Feedback):
-            held, paid = check.finite("held", first, low=0.0), second.cost
+            if first is None:  # a candidate that is no arm, or decided before: it is counted now
+                self.requests += 1
+                self._free(self.budget, 0.0)
+            held, paid = 0.0 if first is None else check.finite("held", first, low=0.0), second.cost
         else:
             held = check.finite("held", second if held is None else held, low=0.0)
             paid = check.finite("cost", first if cost is None else cost, low=0.0, high=LARGEST)

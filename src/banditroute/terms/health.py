@@ -126,6 +126,10 @@ class ArmHealth(BaseTerm):
         known = self._known.get(self.arms[self.index(arm)])
         return "up" if known is None else known.state  # type: ignore[return-value]
 
+    def reason(self, arm: str) -> str:
+        """Return the state of an arm."""
+        return self.state(arm)
+
     def eligible(self, request: Asked = None) -> Mask:
         """Return the arms that may serve, (k,): those that are not down, and those that are due for a trial."""
         mask = np.array([self._open(self._known.get(arm)) for arm in self.arms], dtype=np.bool_)

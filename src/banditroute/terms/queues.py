@@ -114,10 +114,10 @@ class Queues(BaseTerm):
         self.start(at)
         return waits
 
-    def settle(self, arm: int | str, held: float, feedback: Feedback, /) -> None:
+    def settle(self, arm: int | str, held: float | None, feedback: Feedback, /) -> None:
         """Count a request out of the queue, and learn from its seconds how long the arm takes."""
         at = self.position(arm)
-        if at is None:
+        if at is None or held is None:  # it was decided before the queues were there
             return
         if feedback.seconds is not None and held:
             seconds = check.finite("seconds", feedback.seconds, low=0.0, high=LARGEST)

@@ -8,6 +8,7 @@ passes always or never. Contexts are standard normal, rewards 0 or 1.
 
 from collections.abc import Callable
 
+from banditroute.testing.candidates import CANDIDATE_CHECKS, check_candidates
 from banditroute.testing.choices import (
     choice_agrees_with_a_full_scan,
     draws_do_not_depend_on_the_outcome,
@@ -18,6 +19,7 @@ from banditroute.testing.choices import (
     propensity_is_the_frequency,
     reading_changes_nothing,
 )
+from banditroute.testing.explaining import explanations_add_up
 from banditroute.testing.keeping import (
     arm_order_does_not_matter,
     arms_come_and_go,
@@ -33,6 +35,7 @@ from banditroute.testing.learning import (
     online_equals_batch,
 )
 from banditroute.testing.material import Factory
+from banditroute.testing.ranking import lists_explore_one_place
 from banditroute.testing.sharing import (
     evidence_adds_up,
     forgotten_arms_start_cold,
@@ -44,6 +47,7 @@ from banditroute.testing.term_driver import TermDriver
 from banditroute.testing.terms import TERM_CHECKS, TermFactory, check_term
 
 __all__ = [
+    "CANDIDATE_CHECKS",
     "CHECKS",
     "STORE_CHECKS",
     "TERM_CHECKS",
@@ -53,6 +57,7 @@ __all__ = [
     "arm_order_does_not_matter",
     "arms_come_and_go",
     "arrays_of_the_caller_are_left_alone",
+    "check_candidates",
     "check_policy",
     "check_store",
     "check_term",
@@ -63,10 +68,12 @@ __all__ = [
     "equal_prices_change_nothing",
     "errors_change_nothing",
     "evidence_adds_up",
+    "explanations_add_up",
     "feedback_is_learned_once_with_its_own_context",
     "feedback_order_does_not_matter",
     "forgotten_arms_start_cold",
     "free_residency_changes_nothing",
+    "lists_explore_one_place",
     "online_equals_batch",
     "propensities_are_a_distribution",
     "propensity_is_the_frequency",
@@ -100,6 +107,8 @@ CHECKS: tuple[Callable[[Factory], bool], ...] = (
     evidence_adds_up,
     forgotten_arms_start_cold,
     reseeded_policies_draw_apart,
+    explanations_add_up,
+    lists_explore_one_place,
 )
 
 

@@ -1,8 +1,8 @@
-"""What follows from the statistics of a linear policy: inverses, coefficients, bounds, the pooled prior, the scales."""
+"""What follows from the statistics of a linear policy at once: inverses, coefficients, bounds of widths."""
 
 import math
 
-from banditroute._core.kernels import borrowed, kernel, part
+from banditroute._core.kernels import borrowed, inlined, kernel, part
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -12,44 +12,53 @@ from banditroute._core.kernels.layout import (
     A_TIGHTEN,
     A_WEIGHT,
     EPSILON,
+    FIRST_ALPHA,
     FIRST_REFRESH,
-    GROWTH,
     H_ALPHA,
     H_ARM,
     H_ARMS,
     H_AUTO,
-    H_AUTO_RIDGE,
-    H_BUCKET,
     H_COV,
     H_DIM,
-    H_DISCOUNT,
     H_GRAM,
+    H_HIGH,
+    H_JOB_ARM,
     H_LEARNED,
+    H_LOW,
     H_MOMENT,
     H_PACK,
     H_PAD,
-    H_POOL_RIDGE,
-    H_POOLED,
     H_PRIOR,
     H_QUEUE,
-    H_REFRESH,
-    H_RIDGE,
-    H_SIGMA2,
-    H_SPAN,
+    H_RIDGES,
+    H_ROOM,
+    H_STAGE,
     H_THETA,
     H_WORK,
     QUEUE,
     REBUILD_ERROR,
-    TINY,
 )
-from banditroute._core.kernels.tiles import dot, product, regularised_inverse, unpack
+from banditroute._core.kernels.tiles import INVERTED, copy, dot, inverse_slice, product, unpack
+
+
+@inlined
+def reach(s):
+    """s: buffer -> the range of the rewards and zero."""
+    return max(s[H_HIGH], 0.0) - min(s[H_LOW], 0.0)
+
+
+@part
+def first_alpha(s):
+    """s: buffer -> an automatic alpha, before anything is estimated, goes with the rewards."""
+    if s[H_AUTO] > 0.0 and s[H_LEARNED] < FIRST_REFRESH and reach(s) > 0.0:
+        s[H_ALPHA] = FIRST_ALPHA * reach(s)
 
 
 @part
 def drain(s, a):
     """s: buffer, a: arm -> folds the queued contexts into gram."""
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
-    slot = int(s[H_ARM]) + A_QUEUED * arms + a
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    slot = int(s[H_ARM]) + A_QUEUED * int(s[H_ROOM]) + a
     queued = int(s[slot])
     if queued == 0:
         return
@@ -99,18 +108,50 @@ def drain_all(s):
 
 
 @part
-def _solve(s, a):
-    """s: buffer, a: arm -> theta = cov (moment + ridge prior)."""
+def solve(s, a):
+    """s: buffer, a: arm -> theta = cov (moment + ridges prior)."""
     n, size = int(s[H_PAD]), int(s[H_PACK])
-    ridge = s[H_RIDGE]
     o = int(s[H_WORK]) + n
     right = s[o : o + n]
-    moment = s[int(s[H_MOMENT]) + a * n : int(s[H_MOMENT]) + a * n + n]
-    prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
+    m, p, r = int(s[H_MOMENT]) + a * n, int(s[H_PRIOR]) + a * n, int(s[H_RIDGES]) + a * n
     for j in range(n):
-        right[j] = moment[j] + ridge * prior[j]
+        right[j] = s[m + j] + s[r + j] * s[p + j]
     c, t = int(s[H_COV]) + a * size, int(s[H_THETA]) + a * n
     product(s[c : c + size], right, s[t : t + n])
+
+
+@part
+def least_ridge(s, a):
+    """s: buffer, a: arm -> smallest precision of its prior."""
+    r = int(s[H_RIDGES]) + a * int(s[H_PAD])
+    least = math.inf
+    for j in range(int(s[H_DIM])):
+        least = min(least, s[r + j])
+    return least
+
+
+@part
+def loosen(s, a):
+    """s: buffer, a: arm -> the radius that holds for any statistics."""
+    s[int(s[H_ARM]) + A_RADIUS * int(s[H_ROOM]) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(least_ridge(s, a))
+
+
+@part
+def settle(s, a):
+    """s: buffer, a: arm whose cov was just computed -> its theta, its error, a radius that covers the rounding."""
+    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
+    least = least_ridge(s, a)
+    # The inverse is right to about the rounding of the precision over the ridge: the radius must cover that too.
+    largest = least
+    row, r = int(s[H_GRAM]) + a * size, int(s[H_RIDGES]) + a * n
+    for j in range(n):
+        largest = max(largest, s[r + j] + s[row + j])
+        row += 0 if size == n else 8 * (j // 8) + 8
+    error = min(8.0 * n * EPSILON * largest / least, 1.0)
+    radius = int(s[H_ARM]) + a + A_RADIUS * room
+    s[radius] = math.sqrt(min(s[radius] * s[radius] + error / least, (1.0 + error) / least))
+    s[int(s[H_ARM]) + a + A_ERROR * room] = 0.0
+    solve(s, a)
 
 
 @kernel
@@ -118,30 +159,23 @@ def rebuild(s, a):
     """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
     s = borrowed(s)
     drain(s, a)
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
-    o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
-    g, c = int(s[H_GRAM]) + a * size, int(s[H_COV]) + a * size
-    regularised_inverse(
-        s[g : g + size], s[c : c + size], s[H_RIDGE], n, s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-    )
-    arm = int(s[H_ARM]) + a
-    s[arm + A_ERROR * arms] = 0.0
-    # The inverse is right to about the rounding of the precision over the ridge: the radius must cover that too.
-    largest = s[H_RIDGE]
-    row = g
-    for j in range(n):
-        largest = max(largest, s[H_RIDGE] + s[row + j])
-        row += 0 if size == n else 8 * (j // 8) + 8
-    error = min(8.0 * n * EPSILON * largest / s[H_RIDGE], 1.0)
-    radius = arm + A_RADIUS * arms
-    s[radius] = math.sqrt(min(s[radius] * s[radius] + error / s[H_RIDGE], (1.0 + error) / s[H_RIDGE]))
-    _solve(s, a)
-
-
-@part
-def loosen(s, a):
-    """s: buffer, a: arm -> the radius that holds for any statistics."""
-    s[int(s[H_ARM]) + A_RADIUS * int(s[H_ARMS]) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(s[H_RIDGE])
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    g, c, r = int(s[H_GRAM]) + a * size, int(s[H_COV]) + a * size, int(s[H_RIDGES]) + a * n
+    ridges = s[r : r + n]
+    if size == n:
+        for j in range(n):
+            s[c + j] = 1.0 / (ridges[j] + s[g + j])
+    else:
+        copy(s[g : g + size], s[c : c + size])
+        o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ROOM])
+        place = s[o : o + 3]
+        place[0], place[1], place[2] = 0.0, 0.0, -1.0
+        full, inverse = s[o + 8 : o + 8 + n * n], s[o + 8 + n * n : o + 8 + 2 * n * n]
+        while place[0] < INVERTED:
+            inverse_slice(s[c : c + size], ridges, full, inverse, n, least_ridge(s, a), place, math.inf)
+    if a == int(s[H_JOB_ARM]):
+        s[H_STAGE] = 0.0  # what a refresh has prepared of this arm may be out of date
+    settle(s, a)
 
 
 @part
@@ -151,12 +185,12 @@ def tighten(s, a):
     Two products of D cubed, when the count of the arm has doubled: about the cost of one more update each at
     count 4 D, and less and less from there. Measured at (15, 32), t = 10k: 7.0 arms evaluated per decision become 3.0.
     """
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
     arm = int(s[H_ARM]) + a
-    s[arm + A_TIGHTEN * arms] = 2.0 * s[arm + A_COUNT * arms]
+    s[arm + A_TIGHTEN * room] = 2.0 * s[arm + A_COUNT * room]
     if size == n:
         return
-    o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ARMS])
+    o = int(s[H_WORK]) + 4 * n + 2 * room + 8
     full, square = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
     c = int(s[H_COV]) + a * size
     unpack(s[c : c + size], full, n)
@@ -172,177 +206,37 @@ def tighten(s, a):
         for j in range(i + 1):
             value = dot(square[i * n : i * n + n], square[j * n : j * n + n])
             total += value * value * (1.0 if i == j else 2.0)
-    radius = math.sqrt(math.sqrt(math.sqrt(math.sqrt(total)))) if total > 0.0 else s[arm + A_RADIUS * arms]
-    s[arm + A_RADIUS * arms] = min(s[arm + A_RADIUS * arms], radius * (1.0 + 1e-9))
+    radius = math.sqrt(math.sqrt(math.sqrt(math.sqrt(total)))) if total > 0.0 else s[arm + A_RADIUS * room]
+    s[arm + A_RADIUS * room] = min(s[arm + A_RADIUS * room], radius * (1.0 + 1e-9))
 
 
 @part
 def noise_scale(s):
     """s: buffer -> the noise variance that best explains the rewards, given the ridge.
 
-    With theta ~ N(prior, sigma^2 / ridge) the maximum-likelihood sigma^2 is the mean of the squared one-step
+    With theta ~ N(prior, sigma^2 / ridges) the maximum-likelihood sigma^2 is the mean of the squared one-step
     prediction errors, each over 1 + x' A^-1 x. That sum equals, whatever the order of the feedback,
     sum r^2 - 2 b'p + p'Sp - (b - S p)'(theta - p) with p the prior mean: no residual need be kept.
     """
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
+    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
     work = int(s[H_WORK]) + n
     product_out = s[work : work + n]
     total = 0.0
     weight = 0.0
     for a in range(int(s[H_ARMS])):
         arm = int(s[H_ARM]) + a
-        if s[arm + A_WEIGHT * arms] <= 0.0:
+        if s[arm + A_WEIGHT * room] <= 0.0:
             continue
         g = int(s[H_GRAM]) + a * size
         prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
         moment = s[int(s[H_MOMENT]) + a * n : int(s[H_MOMENT]) + a * n + n]
         theta = s[int(s[H_THETA]) + a * n : int(s[H_THETA]) + a * n + n]
         product(s[g : g + size], prior, product_out)
-        q = s[arm + A_SQUARE * arms]
+        q = s[arm + A_SQUARE * room]
         for j in range(n):
             q += prior[j] * (product_out[j] - 2.0 * moment[j]) - (moment[j] - product_out[j]) * (
                 theta[j] - prior[j]
             )
         total += max(q, 0.0)
-        weight += s[arm + A_WEIGHT * arms]
+        weight += s[arm + A_WEIGHT * room]
     return total / weight if weight > 0.0 else 0.0
-
-
-@part
-def _prior_variance(s):
-    """s: buffer -> mean square, per determined coefficient, of what sets an arm apart from its prior.
-
-    MacKay's fixed point of the evidence: sum ||theta - prior||^2 over the number of coefficients that the feedback
-    determines, sum over arms of dim - ridge trace(cov). Arms without feedback count in neither sum.
-    """
-    n, size, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_DIM])
-    total = 0.0
-    determined = 0.0
-    for a in range(int(s[H_ARMS])):
-        prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
-        theta = s[int(s[H_THETA]) + a * n : int(s[H_THETA]) + a * n + n]
-        row = int(s[H_COV]) + a * size
-        for j in range(dim):
-            total += (theta[j] - prior[j]) ** 2
-            determined += 1.0 - s[H_RIDGE] * s[row + j]
-            row += 0 if size == n else 8 * (j // 8) + 8
-    return total / max(determined, 1e-12)
-
-
-@part
-def _information(s):
-    """s: buffer -> weight of all feedback, and the weighted sum of the mean square component of its contexts."""
-    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
-    weight = 0.0
-    trace = 0.0
-    for a in range(arms):
-        weight += s[int(s[H_ARM]) + A_WEIGHT * arms + a]
-        row = int(s[H_GRAM]) + a * size
-        for j in range(dim):
-            trace += s[row + j]
-            row += 0 if size == n else 8 * (j // 8) + 8
-    return weight, trace / dim
-
-
-@part
-def _pool(s, ridge):
-    """s: buffer, ridge: its precision -> every prior becomes theta0 = (ridge I + sum S)^-1 sum b.
-
-    Busy arms weigh more in it, on purpose: they are the good ones, and an arm not yet tried is better expected to be
-    like those. Weighing arms alike (the generalised least squares mean) multiplied the regret by up to ten.
-    """
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
-    # In the scratch space; a diagonal policy has no room for the square matrices and needs none.
-    o = int(s[H_WORK]) + 4 * n + 2 * arms
-    pool, packed = s[o : o + size], s[o + size : o + 2 * size]
-    o += 2 * size
-    full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-    right = s[int(s[H_WORK]) + n : int(s[H_WORK]) + 2 * n]
-    mean = s[int(s[H_WORK]) + 2 * n : int(s[H_WORK]) + 3 * n]
-    pool[:] = 0.0
-    right[:] = 0.0
-    for a in range(arms):
-        g, m = int(s[H_GRAM]) + a * size, int(s[H_MOMENT]) + a * n
-        gram, moment = s[g : g + size], s[m : m + n]
-        for j in range(size):
-            pool[j] += gram[j]
-        for j in range(n):
-            right[j] += moment[j]
-    regularised_inverse(pool, packed, ridge, n, full, inverse)
-    product(packed, right, mean)
-    for a in range(arms):
-        p = int(s[H_PRIOR]) + a * n
-        for j in range(n):
-            s[p + j] = mean[j]
-
-
-@part
-def _move_ridge(s, ridge):
-    """s: buffer -> takes another ridge; a rebuild costs N cubes of D, so only when the old one is off by a fifth."""
-    if 0.8 * ridge <= s[H_RIDGE] <= 1.25 * ridge:
-        return
-    s[H_RIDGE] = ridge
-    for a in range(int(s[H_ARMS])):
-        loosen(s, a)
-        rebuild(s, a)
-
-
-@kernel
-def refresh(s):
-    """s: buffer -> the pooled prior, the automatic scales and everything that hangs on them; O(N L) at least.
-
-    The automatic ridge is that of the model theta_a ~ N(prior, tau^2 I), noise sigma^2: sigma^2 / tau^2, both at the
-    maximum of the evidence, by one step of the fixed point per refresh. Every constant is relative to the mean square
-    component u of the contexts, so no estimate depends on the units of contexts or rewards: the prior of the
-    pooled model counts for one average observation, the ridge starts there, moves by a factor 2 at most and stays
-    between a millionth of an observation and all of them.
-    """
-    s = borrowed(s)
-    drain_all(s)
-    weight, information = _information(s)
-    unit = information / weight if weight > 0.0 else 0.0
-    unit = unit if unit > TINY else 0.0
-    if s[H_POOLED] > 0.0:
-        _pool(s, s[H_POOL_RIDGE] * unit if unit > 0.0 else s[H_RIDGE])
-    for a in range(int(s[H_ARMS])):
-        _solve(s, a)
-    if unit > 0.0 and (s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0):
-        if s[H_AUTO_RIDGE] > 0.0 and s[H_SIGMA2] == 0.0:
-            _move_ridge(s, unit)
-        s[H_SIGMA2] = noise_scale(s)
-        if s[H_AUTO] > 0.0:
-            s[H_ALPHA] = s[H_AUTO] * math.sqrt(s[H_SIGMA2])
-        if s[H_AUTO_RIDGE] > 0.0:
-            variance = _prior_variance(s)
-            ridge = s[H_AUTO_RIDGE] * s[H_SIGMA2] / variance if variance > 0.0 else information
-            ridge = min(max(ridge, s[H_RIDGE] / 2.0), s[H_RIDGE] * 2.0)
-            _move_ridge(s, max(min(ridge, information), 1e-6 * unit))
-    s[H_REFRESH] = max(math.ceil(GROWTH * s[H_LEARNED]), FIRST_REFRESH)
-
-
-@kernel
-def advance(s, bucket):
-    """s: buffer, bucket: index of the current bucket -> ages the statistics and rebuilds what hangs on them."""
-    s = borrowed(s)
-    now = s[H_BUCKET]
-    if bucket <= now:
-        return
-    drain_all(s)
-    factor = s[H_DISCOUNT] ** (s[H_SPAN] * (bucket - now))
-    n, size, arms = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS])
-    g, m = int(s[H_GRAM]), int(s[H_MOMENT])
-    gram, moment = s[g : g + arms * size], s[m : m + arms * n]
-    for j in range(gram.size):
-        gram[j] *= factor
-    for j in range(moment.size):
-        moment[j] *= factor
-    for a in range(arms):
-        arm = int(s[H_ARM]) + a
-        s[arm + A_WEIGHT * arms] *= factor
-        s[arm + A_SQUARE * arms] *= factor
-    s[H_BUCKET] = bucket
-    for a in range(arms):
-        loosen(s, a)
-        rebuild(s, a)
-    if s[H_LEARNED] >= FIRST_REFRESH and s[H_REFRESH] < math.inf:
-        refresh(s)

@@ -2,10 +2,8 @@
 
 import math
 
-import numpy as np
-
-from banditroute._core.kernels import borrowed, inlined, kernel, part, short_kernel
-from banditroute._core.kernels.derived import advance, drain, rebuild, refresh, tighten
+from banditroute._core.kernels import borrowed, inlined, part, short_kernel
+from banditroute._core.kernels.derived import drain, first_alpha, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -15,40 +13,57 @@ from banditroute._core.kernels.layout import (
     A_SQUARE,
     A_TIGHTEN,
     A_WEIGHT,
+    AGED,
     BAD_ARM,
     BAD_CONTEXT,
     BAD_PRICES,
     BAD_REWARD,
     BAD_SHAPE,
     BAD_WEIGHT,
+    DUE,
     EPSILON,
     H_ALPHA,
     H_ARM,
     H_ARMS,
     H_BUCKET,
     H_CLOCK,
+    H_COLD,
     H_COV,
     H_CURSOR,
     H_DIM,
     H_DISCOUNT,
     H_EVALUATED,
+    H_FEW,
+    H_FIRST,
     H_GRAM,
+    H_HIGH,
+    H_JOB_ARM,
+    H_LATE,
+    H_LATE_AT,
+    H_LATE_ROWS,
     H_LEARNED,
+    H_LEVEL,
+    H_LOW,
     H_MAX2,
     H_MIX,
     H_MOMENT,
     H_NOISE,
     H_PACK,
     H_PAD,
+    H_PHASE,
     H_PRIOR,
     H_PROPENSITY,
     H_QUEUE,
     H_REFRESH,
-    H_RIDGE,
+    H_RIDGES,
+    H_ROOM,
     H_ROWS,
     H_SAMPLE,
+    H_SEEN,
     H_SPAN,
+    H_STAGE,
     H_THETA,
+    H_TOP,
     H_WIDTH,
     H_WORK,
     LARGEST,
@@ -56,7 +71,6 @@ from banditroute._core.kernels.layout import (
     NONE_ELIGIBLE,
     QUEUE,
     REBUILD_ERROR,
-    ROWS,
     TIGHTEN_DIM,
 )
 from banditroute._core.kernels.tiles import add_outer, dot, means, product, quadratic
@@ -82,65 +96,6 @@ def _load(s, x):
         for j in range(x.size):
             s[o + j] = x[j]
     return norm2
-
-
-@short_kernel
-def predict(s, x, mean, std):
-    """s: buffer, x: (d,), mean, std: (N,) -> x' theta_a and sqrt(x' cov_a x) of every arm; 0 or a code.
-
-    Writes nothing into s, not even scratch: a reader must not disturb a thread that learns.
-    """
-    s, x, mean, std = borrowed(s), borrowed(x), borrowed(mean), borrowed(std)
-    norm2 = checked(s, x)
-    if norm2 < 0.0:
-        return int(norm2)
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    arms, t, c = int(s[H_ARMS]), int(s[H_THETA]), int(s[H_COV])
-    if mean.size != arms or std.size != arms:
-        return BAD_SHAPE
-    z = np.zeros(n)
-    z[: x.size] = x
-    means(s[t : t + arms * n], z, mean)
-    for a in range(arms):
-        std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
-    return 0
-
-
-@part
-def _predict_block(s, contexts, start, stop, block, mean, std):
-    """Rows start .. stop - 1 for `predict_rows`; block: (stop - start or more, D) scratch; 0 or a code."""
-    s, contexts, block = borrowed(s), borrowed(contexts), borrowed(block)
-    mean, std = borrowed(mean), borrowed(std)
-    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
-    t, c = int(s[H_THETA]), int(s[H_COV])
-    for i in range(start, stop):
-        norm2 = checked(s, contexts[i])
-        if norm2 < 0.0:
-            return int(norm2)
-        block[i - start, :dim] = contexts[i]
-        means(s[t : t + arms * n], block[i - start], mean[i])
-    for a in range(arms):
-        matrix = s[c + a * size : c + a * size + size]
-        for i in range(start, stop):
-            std[i, a] = math.sqrt(quadratic(matrix, block[i - start]))
-    return 0
-
-
-@kernel
-def predict_rows(s, contexts, mean, std):
-    """s: buffer, contexts: (n, d), mean, std: (n, N) -> `predict` of every row, to the bit; 0 or a code.
-
-    A few dozen rows at a time, arm by arm: the matrix of an arm is read from the nearest cache instead of the next.
-    """
-    if mean.shape[1] != int(s[H_ARMS]) or std.shape[1] != int(s[H_ARMS]):
-        return BAD_SHAPE
-    block = np.zeros((ROWS, int(s[H_PAD])))
-    for start in range(0, contexts.shape[0], ROWS):
-        stop = min(start + ROWS, contexts.shape[0])
-        code = _predict_block(s, contexts, start, stop, block, mean, std)
-        if code < 0:
-            return code
-    return 0
 
 
 @inlined
@@ -183,19 +138,25 @@ def fold(prices, eligible, base, out):
 
 
 @part
-def bounds(s, z, norm, offers, eligible, row, score, bound):
+def bounds(s, z, norm, offers, eligible, row, score, bound, share):
     """s: buffer, z: (D,), score, bound: (N,) -> mean less price, and an upper bound of the score, of every arm.
 
-    The bound is mean + |bonus scale| ||x|| radius - price, plus a slack for rounding. Returns the arm with the best
-    mean less price: tried first, it rules out more of the others than the one with the largest bound.
+    The bound is mean + the bonus of the largest width, ||x|| radius, - price, plus a slack for rounding. Returns the arm
+    with the best mean less price: tried first, it rules out more of the others than the one with the largest bound.
     """
     arms, n = int(s[H_ARMS]), int(s[H_PAD])
     t, k = int(s[H_THETA]), int(s[H_ARM])
-    spread = s[k + A_SPREAD * arms : k + A_SPREAD * arms + arms]
-    radius = s[k + A_RADIUS * arms : k + A_RADIUS * arms + arms]
-    reach_scale = s[H_ALPHA] * norm
+    room = int(s[H_ROOM])
+    spread = s[k + A_SPREAD * room : k + A_SPREAD * room + arms]
+    radius = s[k + A_RADIUS * room : k + A_RADIUS * room + arms]
+    alpha, cold = s[H_ALPHA], s[H_COLD]
     slack = 8.0 * (n + 8.0) * EPSILON
     means(s[t : t + arms * n], z, score)
+    if s[H_FEW] > 0.0:
+        weight = s[k + A_WEIGHT * room : k + A_WEIGHT * room + arms]
+        for a in range(arms):
+            if weight[a] < s[H_FEW]:
+                score[a] = max(score[a], s[H_TOP])
     if offers.size > 0:
         least = math.inf
         for a in range(arms):
@@ -205,11 +166,13 @@ def bounds(s, z, norm, offers, eligible, row, score, bound):
     if s[H_SAMPLE] > 0.0:
         draw = s[row + 1 : row + 1 + arms]
         for a in range(arms):
-            reach = reach_scale * max(spread[a] * draw[a], 0.0) * radius[a]
+            width = norm * spread[a] * radius[a]
+            reach = max(draw[a], 0.0) * (alpha * width + cold * min(share * width * width, 1.0))
             bound[a] = score[a] + reach + slack * (abs(score[a]) + reach)
     else:
         for a in range(arms):
-            reach = reach_scale * spread[a] * radius[a]
+            width = norm * spread[a] * radius[a]
+            reach = alpha * width + cold * min(share * width * width, 1.0)
             bound[a] = score[a] + reach + slack * (abs(score[a]) + reach)
     if eligible < arms:
         for a in range(arms):
@@ -225,16 +188,33 @@ def bounds(s, z, norm, offers, eligible, row, score, bound):
     return first
 
 
+@inlined
+def first_share(s, z):
+    """s: buffer, z: (D,) -> one over the squared width of an arm of which nothing is known, 0 where no bonus needs it."""
+    if s[H_COLD] == 0.0:
+        return 0.0
+    n, o = int(s[H_PAD]), int(s[H_FIRST])
+    first = s[o : o + n]
+    total = 0.0
+    for j in range(n):
+        total += first[j] * z[j] * z[j]
+    return 1.0 / total if total > 0.0 else 0.0
+
+
 @part
-def scored(s, a, z, row, mean):
+def exact_score(s, a, z, row, mean, share):
     """s: buffer, a: arm, z: (D,), mean: its mean less price -> its exact score."""
     size, c = int(s[H_PACK]), int(s[H_COV])
-    bonus = s[H_ALPHA] * s[int(s[H_ARM]) + A_SPREAD * int(s[H_ARMS]) + a]
+    bonus, cold = s[H_ALPHA], s[H_COLD]
     if s[H_SAMPLE] > 0.0:
         bonus *= s[row + 1 + a]
-    if bonus == 0.0:
+        cold *= s[row + 1 + a]
+    if bonus == 0.0 and cold == 0.0:
         return mean
-    return mean + bonus * math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
+    width = s[int(s[H_ARM]) + A_SPREAD * int(s[H_ROOM]) + a] * math.sqrt(
+        quadratic(s[c + a * size : c + a * size + size], z)
+    )
+    return mean + (bonus * width + cold * min(share * width * width, 1.0))
 
 
 @part
@@ -292,8 +272,9 @@ def choose(s, x, offers, prune):
     score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
     row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
     s[H_CURSOR] += 1.0
-    first = bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound)
-    best = scored(s, first, z, row, score[first])
+    share = first_share(s, z)
+    first = bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound, share)
+    best = exact_score(s, first, z, row, score[first], share)
     score[first] = best
     chosen = first
     ties = 1
@@ -304,7 +285,7 @@ def choose(s, x, offers, prune):
         if prune and bound[a] < best:
             score[a] = -math.inf
             continue
-        value = scored(s, a, z, row, score[a])
+        value = exact_score(s, a, z, row, score[a], share)
         score[a] = value
         evaluated += 1
         if value > best:
@@ -331,12 +312,88 @@ def select_offered(s, x, offers):
     return arm + int(s[H_ARMS]) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
 
 
-@short_kernel
-def learn(s, a, x, reward, weight, at):
-    """s: buffer, a: arm, x: (d,), at: clock index of the decision or < 0 for the next -> 0 or a code."""
+@inlined
+def _notice(s, z, reward):
+    """s: buffer, z: (D,) -> remembers the range of the rewards and which components of contexts never change."""
+    n, o = int(s[H_PAD]), int(s[H_LEVEL])
+    level = s[o : o + n]
+    if s[H_SEEN] == 0.0:
+        s[H_SEEN], s[H_LOW], s[H_HIGH] = 1.0, reward, reward
+        for j in range(n):
+            level[j] = z[j]
+    s[H_LOW], s[H_HIGH] = min(s[H_LOW], reward), max(s[H_HIGH], reward)
+    first_alpha(s)
+    for j in range(n):
+        level[j] = level[j] if level[j] == z[j] else 0.0
+
+
+@inlined
+def _absorb(s, a, z, v, norm2, reward, weight):
+    """s: buffer, a: arm, z: (D,), v: (D,) scratch -> the rank-one step of one reward."""
+    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
+    t, c, g, m = (
+        int(s[H_THETA]) + a * n,
+        int(s[H_COV]) + a * size,
+        int(s[H_GRAM]) + a * size,
+        int(s[H_MOMENT]) + a * n,
+    )
+    arm = int(s[H_ARM]) + a
+    cov, gram, theta, moment = s[c : c + size], s[g : g + size], s[t : t + n], s[m : m + n]
+    product(cov, z, v)
+    q = max(weight * dot(z, v), 0.0)
+    gain = weight * (reward - dot(theta, z)) / (1.0 + q)
+    for j in range(n):
+        moment[j] += weight * reward * z[j]
+    if size == n:
+        p, r = int(s[H_PRIOR]) + a * n, int(s[H_RIDGES]) + a * n
+        for j in range(n):
+            gram[j] += weight * z[j] * z[j]
+            cov[j] = 1.0 / (s[r + j] + gram[j])
+            theta[j] = cov[j] * (moment[j] + s[r + j] * s[p + j])
+        return
+    for j in range(n):
+        theta[j] += gain * v[j]
+    scale = math.sqrt(weight / (1.0 + q))
+    for j in range(n):
+        v[j] *= scale
+    add_outer(cov, v, -1.0)
+    queued = int(s[arm + A_QUEUED * room])
+    o = int(s[H_QUEUE]) + (a * QUEUE + queued) * n
+    row, root = s[o : o + n], math.sqrt(weight)
+    for j in range(n):
+        row[j] = root * z[j]
+    if a == int(s[H_JOB_ARM]) and s[H_STAGE] > 0.0:
+        _wait(s, row)
+    s[arm + A_QUEUED * room] = queued + 1.0
+    if queued + 1 == QUEUE:
+        drain(s, a)
+    # What rounding can do to x' cov x: relative to the largest width that x could have, not to its own.
+    radius = s[arm + A_RADIUS * room]
+    s[arm + A_ERROR * room] += (1.0 + weight * norm2 * radius * radius) * EPSILON
+    count = s[arm + A_COUNT * room]
+    if n <= TIGHTEN_DIM and count >= 4.0 * n and count >= s[arm + A_TIGHTEN * room]:
+        tighten(s, a)
+
+
+@part
+def _wait(s, row):
+    """s: buffer, row: (D,) context of the arm that is being inverted anew -> waits for the end of that."""
+    n, late = row.size, int(s[H_LATE])
+    if late >= int(s[H_LATE_ROWS]):
+        s[H_STAGE] = 0.0  # too many: begin again
+        return
+    o = int(s[H_LATE_AT]) + late * n
+    for j in range(n):
+        s[o + j] = row[j]
+    s[H_LATE] = late + 1.0
+
+
+@part
+def learned(s, a, x, reward, weight, at):
+    """As `learn`, for kernels."""
     s, x = borrowed(s), borrowed(x)
-    arms = int(s[H_ARMS])
-    if a < 0 or a >= arms:
+    room = int(s[H_ROOM])
+    if a < 0 or a >= int(s[H_ARMS]):
         return BAD_ARM
     if not abs(reward) <= LARGEST:
         return BAD_REWARD
@@ -347,61 +404,31 @@ def learn(s, a, x, reward, weight, at):
         return int(norm2)
     if at < 0:
         at = int(s[H_CLOCK])
-    s[H_CLOCK] = max(s[H_CLOCK], at + 1.0)
     if s[H_DISCOUNT] < 1.0:
         bucket = float(at // int(s[H_SPAN]))
         if bucket > s[H_BUCKET]:
-            advance(s, bucket)
-        elif bucket < s[H_BUCKET]:
+            return AGED
+        if bucket < s[H_BUCKET]:
             weight *= s[H_DISCOUNT] ** (s[H_SPAN] * (s[H_BUCKET] - bucket))
-    n, size, w = int(s[H_PAD]), int(s[H_PACK]), int(s[H_WORK])
+    s[H_CLOCK] = max(s[H_CLOCK], at + 1.0)
+    n, w = int(s[H_PAD]), int(s[H_WORK])
     z, v = s[w : w + n], s[w + n : w + 2 * n]
-    t, c, g, m = (
-        int(s[H_THETA]) + a * n,
-        int(s[H_COV]) + a * size,
-        int(s[H_GRAM]) + a * size,
-        int(s[H_MOMENT]) + a * n,
-    )
+    _notice(s, z, reward)
     arm = int(s[H_ARM]) + a
-    cov, gram, theta, moment = s[c : c + size], s[g : g + size], s[t : t + n], s[m : m + n]
-    s[arm + A_COUNT * arms] += 1.0
-    s[arm + A_WEIGHT * arms] += weight
-    s[arm + A_SQUARE * arms] += weight * reward * reward
+    s[arm + A_COUNT * room] += 1.0
+    s[arm + A_WEIGHT * room] += weight
+    s[arm + A_SQUARE * room] += weight * reward * reward
     s[H_LEARNED] += 1.0
     if weight > 0.0:
-        product(cov, z, v)
-        q = max(weight * dot(z, v), 0.0)
-        gain = weight * (reward - dot(theta, z)) / (1.0 + q)
-        for j in range(n):
-            moment[j] += weight * reward * z[j]
-        if size == n:
-            for j in range(n):
-                gram[j] += weight * z[j] * z[j]
-                cov[j] = 1.0 / (s[H_RIDGE] + gram[j])
-                theta[j] = cov[j] * (moment[j] + s[H_RIDGE] * s[int(s[H_PRIOR]) + a * n + j])
-        else:
-            for j in range(n):
-                theta[j] += gain * v[j]
-            scale = math.sqrt(weight / (1.0 + q))
-            for j in range(n):
-                v[j] *= scale
-            add_outer(cov, v, -1.0)
-            queued = int(s[arm + A_QUEUED * arms])
-            o = int(s[H_QUEUE]) + (a * QUEUE + queued) * n
-            row, root = s[o : o + n], math.sqrt(weight)
-            for j in range(n):
-                row[j] = root * z[j]
-            s[arm + A_QUEUED * arms] = queued + 1.0
-            if queued + 1 == QUEUE:
-                drain(s, a)
-            # What rounding can do to x' cov x: relative to the largest width that x could have, not to its own.
-            radius = s[arm + A_RADIUS * arms]
-            s[arm + A_ERROR * arms] += (1.0 + weight * norm2 * radius * radius) * EPSILON
-            if s[arm + A_ERROR * arms] > REBUILD_ERROR:
-                rebuild(s, a)
-            count = s[arm + A_COUNT * arms]
-            if n <= TIGHTEN_DIM and count >= 4.0 * n and count >= s[arm + A_TIGHTEN * arms]:
-                tighten(s, a)
-    if s[H_LEARNED] >= s[H_REFRESH]:
-        refresh(s)
-    return 0
+        _absorb(s, a, z, v, norm2, reward, weight)
+    due = s[H_PHASE] > 0.0 or s[H_LEARNED] >= s[H_REFRESH] or s[arm + A_ERROR * room] > REBUILD_ERROR
+    return DUE if due else 0
+
+
+@short_kernel
+def learn(s, a, x, reward, weight, at):
+    """s: buffer, a: arm, x: (d,), at: clock index of the decision or < 0 for the next -> 0, DUE or a code.
+
+    DUE asks for a call of `upkeep`; AGED, with nothing changed, for `advance` to the bucket of `at`.
+    """
+    return learned(s, a, x, reward, weight, at)

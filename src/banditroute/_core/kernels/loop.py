@@ -3,10 +3,12 @@
 import math
 
 from banditroute._core.kernels import borrowed, kernel, part
-from banditroute._core.kernels.derived import advance
 from banditroute._core.kernels.layout import (
+    AGED,
+    DUE,
     H_ARMS,
     H_BUCKET,
+    H_CLOCK,
     H_DISCOUNT,
     H_MIX,
     H_PAD,
@@ -14,7 +16,8 @@ from banditroute._core.kernels.layout import (
     H_SPAN,
     H_WORK,
 )
-from banditroute._core.kernels.linear import choose, learn
+from banditroute._core.kernels.linear import choose, learned
+from banditroute._core.kernels.refresh import advance, upkeep
 
 # Slots of the cursor array that `run` moves: feedback learned, controller noise used, forced decisions, code.
 C_FEEDBACK, C_NOISE, C_FORCED, C_CODE = 0, 1, 2, 3
@@ -101,7 +104,12 @@ def run(
         c = cursors[C_FEEDBACK]
         while c < order.size and due[c] <= t:
             i = order[c]
-            learn(s, arms[i], contexts[i], rewards[i, arms[i]], 1.0, i)
+            code = learned(s, arms[i], contexts[i], rewards[i, arms[i]], 1.0, i)
+            if code == AGED:
+                advance(s, float(i // int(s[H_SPAN])))
+                code = learned(s, arms[i], contexts[i], rewards[i, arms[i]], 1.0, i)
+            if code == DUE:
+                upkeep(s)
             pending[arms[i]] -= 1.0
             c += 1
         cursors[C_FEEDBACK] = c
@@ -141,3 +149,19 @@ def run(
             return t + 1
     cursors[C_CODE] = DONE
     return stop
+
+
+@kernel
+def learn_rows(s, arms, contexts, rewards):
+    """s: buffer, arms: (n,), contexts: (n, d), rewards: (n,) -> `learn` of every row in order; 0 or a code."""
+    s, contexts = borrowed(s), borrowed(contexts)
+    for i in range(arms.size):
+        code = learned(s, arms[i], contexts[i], rewards[i], 1.0, -1)
+        if code == AGED:
+            advance(s, float(int(s[H_CLOCK]) // int(s[H_SPAN])))
+            code = learned(s, arms[i], contexts[i], rewards[i], 1.0, -1)
+        if code == DUE:
+            upkeep(s)
+        if code < 0:
+            return code
+    return 0

@@ -1,25 +1,90 @@
-"""Kernels of the linear bandits over many rows: choosing block by block, learning in order."""
+"""Kernels of the linear bandits for whoever reads, one context or many at a time, and for choices in batches."""
 
 import math
 
 import numpy as np
 
-from banditroute._core.kernels import borrowed, kernel, part
+from banditroute._core.kernels import borrowed, kernel, part, short_kernel
 from banditroute._core.kernels.layout import (
+    BAD_SHAPE,
     H_ARMS,
+    H_COV,
     H_CURSOR,
+    H_DIM,
     H_NOISE,
+    H_PACK,
     H_PAD,
     H_PROPENSITY,
     H_ROWS,
+    H_THETA,
     H_WIDTH,
     ROWS,
 )
-from banditroute._core.kernels.linear import bounds, checked, learn, offered, scored, settle
+from banditroute._core.kernels.linear import bounds, checked, exact_score, first_share, offered, settle
+from banditroute._core.kernels.tiles import means, quadratic
+
+
+@short_kernel
+def predict(s, x, mean, std):
+    """s: buffer, x: (d,), mean, std: (N,) -> x' theta_a and sqrt(x' cov_a x) of every arm; 0 or a code.
+
+    Writes nothing into s, not even scratch: a reader must not disturb a thread that learns.
+    """
+    s, x, mean, std = borrowed(s), borrowed(x), borrowed(mean), borrowed(std)
+    norm2 = checked(s, x)
+    if norm2 < 0.0:
+        return int(norm2)
+    n, size = int(s[H_PAD]), int(s[H_PACK])
+    arms, t, c = int(s[H_ARMS]), int(s[H_THETA]), int(s[H_COV])
+    if mean.size != arms or std.size != arms:
+        return BAD_SHAPE
+    z = np.zeros(n)
+    z[: x.size] = x
+    means(s[t : t + arms * n], z, mean)
+    for a in range(arms):
+        std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
+    return 0
 
 
 @part
-def _choose_block(s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities):
+def _predict_block(s, contexts, start, stop, block, mean, std):
+    """Rows start .. stop - 1 for `predict_rows`; block: (stop - start or more, D) scratch; 0 or a code."""
+    s, contexts, block = borrowed(s), borrowed(contexts), borrowed(block)
+    mean, std = borrowed(mean), borrowed(std)
+    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
+    t, c = int(s[H_THETA]), int(s[H_COV])
+    for i in range(start, stop):
+        norm2 = checked(s, contexts[i])
+        if norm2 < 0.0:
+            return int(norm2)
+        block[i - start, :dim] = contexts[i]
+        means(s[t : t + arms * n], block[i - start], mean[i])
+    for a in range(arms):
+        matrix = s[c + a * size : c + a * size + size]
+        for i in range(start, stop):
+            std[i, a] = math.sqrt(quadratic(matrix, block[i - start]))
+    return 0
+
+
+@kernel
+def predict_rows(s, contexts, mean, std):
+    """s: buffer, contexts: (n, d), mean, std: (n, N) -> `predict` of every row, to the bit; 0 or a code.
+
+    A few dozen rows at a time, arm by arm: the matrix of an arm is read from the nearest cache instead of the next.
+    """
+    if mean.shape[1] != int(s[H_ARMS]) or std.shape[1] != int(s[H_ARMS]):
+        return BAD_SHAPE
+    block = np.zeros((ROWS, int(s[H_PAD])))
+    for start in range(0, contexts.shape[0], ROWS):
+        stop = min(start + ROWS, contexts.shape[0])
+        code = _predict_block(s, contexts, start, stop, block, mean, std)
+        if code < 0:
+            return code
+    return 0
+
+
+@part
+def _choose_block(s, contexts, offers, start, size, z, score, bound, best, share, whole, arms, propensities):
     """Rows start .. start + size - 1 for `choose_rows`; z .. whole: scratch for at least so many rows; 0 or a code."""
     s, z, score, bound = borrowed(s), borrowed(z), borrowed(score), borrowed(bound)
     contexts, offers = borrowed(contexts), borrowed(offers)
@@ -36,8 +101,9 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, whole
         z[i, :dim] = contexts[start + i]
         row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
         s[H_CURSOR] += 1.0
-        f = bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i])
-        score[i, f] = scored(s, f, z[i], row[i], score[i, f])
+        share[i] = first_share(s, z[i])
+        f = bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i], share[i])
+        score[i, f] = exact_score(s, f, z[i], row[i], score[i, f], share[i])
         first[i], chosen[i], best[i], ties[i] = f, f, score[i, f], 1
     for a in range(count):
         for i in range(size):
@@ -46,7 +112,7 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, whole
             if bound[i, a] < best[i]:
                 score[i, a] = -math.inf
                 continue
-            value = scored(s, a, z[i], row[i], score[i, a])
+            value = exact_score(s, a, z[i], row[i], score[i, a], share[i])
             score[i, a] = value
             if value > best[i]:
                 best[i], chosen[i], ties[i] = value, a, 1
@@ -67,25 +133,15 @@ def choose_rows(s, contexts, offers, arms, propensities, start):
     """
     count, total = int(s[H_ARMS]), contexts.shape[0]
     z = np.zeros((ROWS, int(s[H_PAD])))
-    score, bound, best = np.empty((ROWS, count)), np.empty((ROWS, count)), np.empty(ROWS)
+    score, bound = np.empty((ROWS, count)), np.empty((ROWS, count))
+    best, share = np.empty(ROWS), np.empty(ROWS)
     whole = np.empty((5, ROWS), np.int64)
     while start < total and s[H_CURSOR] < s[H_ROWS]:
         size = min(ROWS, total - start, int(s[H_ROWS] - s[H_CURSOR]))
         code = _choose_block(
-            s, contexts, offers, start, size, z, score, bound, best, whole, arms, propensities
+            s, contexts, offers, start, size, z, score, bound, best, share, whole, arms, propensities
         )
         if code < 0:
             return code
         start += size
     return start
-
-
-@kernel
-def learn_rows(s, arms, contexts, rewards):
-    """s: buffer, arms: (n,), contexts: (n, d), rewards: (n,) -> `learn` of every row in order; 0 or a code."""
-    s, contexts = borrowed(s), borrowed(contexts)
-    for i in range(arms.size):
-        code = learn(s, arms[i], contexts[i], rewards[i], 1.0, -1)
-        if code < 0:
-            return code
-    return 0

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from banditroute._core.kernels import inlined, kernel, part
 from banditroute._core.kernels.layout import EPSILON
 
@@ -13,6 +15,13 @@ def dot(a, b):
     for i in range(a.size):
         total += a[i] * b[i]
     return total
+
+
+@inlined
+def copy(source, out):
+    """source, out: (n,) -> out = source; a loop, because assigning one slice to another takes seconds to compile."""
+    for i in range(out.size):
+        out[i] = source[i]
 
 
 @part
@@ -199,51 +208,134 @@ def add_outer(p, u, sign):
         o += m + 8
 
 
-@part
-def cholesky_inverse(full, inverse, n, floor):
-    """full, inverse: (n * n,) -> inverse = full^-1 of a symmetric matrix whose eigenvalues are >= floor.
+# Stages of an inverse that is computed in slices.
+UNPACK, FACTOR, INVERT, MULTIPLY, PACK, INVERTED = 0, 1, 2, 3, 4, 5
 
-    Every pivot of a Cholesky factor is at least the smallest eigenvalue, so a pivot below `floor` is rounding and is
-    put back to it. Where rounding exceeds the floor (contexts of norm 1e6 under a small ridge) that alone would let
-    the factor grow by their ratio at every further row, to overflow; the matrix is then taken with a diagonal of the
-    size of its rounding. The result stays positive definite, and below 1 / floor, for any statistics.
-    """
-    largest = 0.0
-    for i in range(n):
-        inverse[i] = full[i * n + i]  # the diagonal is overwritten below
-        largest = max(largest, inverse[i])
-    rounding = 2.0 * n * EPSILON * largest
-    shift = rounding if rounding > floor else 0.0
-    done = False
-    while not done:
-        done = True
-        for i in range(n):  # full = L L', row by row; L overwrites the lower triangle
-            row = full[i * n : i * n + n]
-            for j in range(i):
-                other = full[j * n : j * n + n]
-                row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
-            pivot = inverse[i] + shift - dot(row[:i], row[:i])
-            if pivot < 0.5 * floor:
-                done = False
-                break
-            row[i] = math.sqrt(max(pivot, floor))
-        if not done:
-            shift = max(16.0 * shift, rounding)
-            for i in range(n):
-                for j in range(i):
-                    full[i * n + j] = full[j * n + i]
-    # Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows.
-    for j in range(n):
+
+@part
+def _factor(full, inverse, n, floor, place, budget):
+    """Full = L L', row by row; L overwrites the lower triangle, the diagonal waits in `inverse`. See `inverse_slice`."""
+    if place[1] == 0.0 and place[2] < 0.0:
+        largest = 0.0
+        for i in range(n):
+            inverse[i] = full[i * n + i]
+            largest = max(largest, inverse[i])
+        rounding = 2.0 * n * EPSILON * largest
+        place[2] = rounding if rounding > floor else 0.0
+    i = int(place[1])
+    while i < n and budget > 0.0:
+        row = full[i * n : i * n + n]
+        for j in range(i):
+            other = full[j * n : j * n + n]
+            row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
+        pivot = inverse[i] + place[2] - dot(row[:i], row[:i])
+        budget -= 0.5 * i * i + n
+        if pivot < 0.5 * floor:
+            largest = 0.0
+            for j in range(n):
+                largest = max(largest, inverse[j])
+            place[2] = max(16.0 * place[2], 2.0 * n * EPSILON * largest)
+            for m in range(n):
+                for j in range(m):
+                    full[m * n + j] = full[j * n + m]
+            i = 0
+            continue
+        row[i] = math.sqrt(max(pivot, floor))
+        i += 1
+    place[1] = i
+    return budget
+
+
+@part
+def _invert(full, inverse, n, place, budget):
+    """Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows."""
+    j = int(place[1])
+    while j < n and budget > 0.0:
         column = inverse[j * n : j * n + n]
         column[:j] = 0.0
         column[j] = 1.0 / full[j * n + j]
         for i in range(j + 1, n):
             row = full[i * n : i * n + n]
             column[i] = -dot(row[j:i], column[j:i]) / row[i]
-    # The answer is M' M: products of the columns of M, which are zero before their own index.
-    for i in range(n):
+        budget -= 0.5 * (n - j) * (n - j) + n
+        j += 1
+    place[1] = j
+    return budget
+
+
+@part
+def _multiply(full, inverse, n, place, budget):
+    """The answer is M' M: products of the columns of M, which are zero before their own index."""
+    i = int(place[1])
+    while i < n and budget > 0.0:
         for j in range(i + 1):
             full[i * n + j] = dot(inverse[i * n + i : i * n + n], inverse[j * n + i : j * n + n])
+        budget -= (i + 1.0) * (n - i) + n
+        i += 1
+    place[1] = i
+    return budget
+
+
+@part
+def inverse_slice(p, ridges, full, inverse, n, floor, place, budget):
+    """p: (L,) packed, ridges: (D,), full, inverse: (D * D,) scratch, place: (3,) stage, row, shift -> budget left.
+
+    Goes on with p = (diag(ridges) + p)^-1 until the budget, in multiplications, is used up or the stage is INVERTED;
+    p is overwritten in the last stage only. All eigenvalues of the matrix must be >= `floor`: every pivot of a
+    Cholesky factor is at least the smallest of them, so a pivot below is rounding and is put back to it. Where
+    rounding exceeds the floor (contexts of norm 1e6 under a small ridge) that alone would let the factor grow by
+    their ratio at every further row, to overflow; the matrix is then taken with a diagonal of the size of its
+    rounding, the shift. The result stays positive definite, and below 1 / floor, for any statistics.
+    """
+    while place[0] < INVERTED and budget > 0.0:
+        stage = int(place[0])
+        if stage == UNPACK:
+            i = int(place[1])
+            while i < n and budget > 0.0:
+                m = 8 * (i // 8)
+                o = 32 * (i // 8) * (i // 8 + 1) + (i - m) * (m + 8)
+                for j in range(m):
+                    full[i * n + j] = p[o + j] / 2
+                    full[j * n + i] = p[o + j] / 2
+                for j in range(m, m + 8):
+                    full[i * n + j] = p[o + j]
+                full[i * n + i] += ridges[i]
+                budget -= 4.0 * (m + 8)
+                i += 1
+            place[1] = i
+        elif stage == FACTOR:
+            budget = _factor(full, inverse, n, floor, place, budget)
+        elif stage == INVERT:
+            budget = _invert(full, inverse, n, place, budget)
+        elif stage == MULTIPLY:
+            budget = _multiply(full, inverse, n, place, budget)
+        else:
+            i = int(place[1])
+            while i < n and budget > 0.0:
+                m = 8 * (i // 8)
+                o = 32 * (i // 8) * (i // 8 + 1) + (i - m) * (m + 8)
+                for j in range(m):
+                    p[o + j] = 2.0 * full[i * n + j]
+                for j in range(m, m + 8):
+                    p[o + j] = full[i * n + j] if j <= i else full[j * n + i]
+                budget -= 2.0 * (m + 8)
+                i += 1
+            place[1] = i
+        if place[1] >= n:
+            place[0], place[1] = stage + 1.0, 0.0
+            place[2] = place[2] if stage != UNPACK else -1.0
+    return budget
+
+
+@kernel
+def cholesky_inverse(full, inverse, n, floor):
+    """full, inverse: (n * n,) -> inverse = full^-1 of a symmetric matrix whose eigenvalues are >= floor, at once."""
+    place = np.array([0.0, 0.0, -1.0])
+    _factor(full, inverse, n, floor, place, math.inf)
+    place[1] = 0.0
+    _invert(full, inverse, n, place, math.inf)
+    place[1] = 0.0
+    _multiply(full, inverse, n, place, math.inf)
     for i in range(n):
         for j in range(i + 1):
             inverse[i * n + j] = full[i * n + j]
@@ -275,17 +367,3 @@ def pack(full, p, n):
         for j in range(m, m + 8):
             p[o + j] = full[i * n + j]
         o += m + 8
-
-
-@part
-def regularised_inverse(gram, cov, ridge, n, full, inverse):
-    """gram, cov: (L,) -> cov = (ridge I + gram)^-1; full, inverse: (n * n,) scratch."""
-    if gram.size == n:
-        for i in range(n):
-            cov[i] = 1.0 / (ridge + gram[i])
-        return
-    unpack(gram, full, n)
-    for i in range(n):
-        full[i * n + i] += ridge
-    cholesky_inverse(full, inverse, n, ridge)
-    pack(inverse, cov, n)

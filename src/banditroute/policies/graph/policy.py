@@ -17,6 +17,7 @@ from banditroute.policies.base import (
     Utilities,
     check_generations,
     check_settings,
+    mixed,
 )
 from banditroute.policies.evidence import ArmEvidence, Sums, copied, flat
 from banditroute.policies.graph.cluster_graph import ClusterGraph
@@ -149,6 +150,14 @@ class GraphDiagLinUCB(Policy):
         c, w = self._active(x)
         return x if 2 * len(c) + 1 >= self.dim else np.concatenate([[SPARSE], c, w])
 
+    def keeps(self, row: Floats) -> bool:
+        """Whether this is a context, or marked clusters and weights."""
+        return row.size == self.dim or (row.size % 2 == 1 and bool(row[0] == SPARSE))
+
+    def context_of(self, kept: Floats) -> Floats:
+        """Return the context of what `kept` returned for it."""
+        return self.check_kept(kept, 0)
+
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return the context of what `update` was given."""
         given = np.asarray(x)
@@ -202,6 +211,15 @@ class GraphDiagLinUCB(Policy):
         each = [self._utility(self.check_context(x)) for x in rows]
         mean, bonus = (np.array([u[i] for u in each]).reshape(len(rows), len(self.arms)) for i in range(2))
         return Utilities(mean, bonus)
+
+    @property
+    def rule(self) -> str:
+        """How a choice follows from the index; arms without an edge to an active cluster are no candidates."""
+        return mixed("plays the candidate with the largest index, ties split evenly", self.mix)
+
+    def playable(self, x: ArrayLike) -> NDArray[np.bool_]:
+        """Return which arms have an edge to an active cluster, (k,)."""
+        return self._believed(self.check_context(x))[2]
 
     def propensities(
         self, x: ArrayLike, *, prices: ArrayLike | None = None, eligible: ArrayLike | None = None
