@@ -9,7 +9,7 @@ import pytest
 from banditroute import Controller, LinUCB, Polar, Router, simulate
 from banditroute.residency import Exchange
 from banditroute.residency.paging import as_paging
-from banditroute.router.planner import frozen_utilities
+from banditroute.router.views import frozen_utilities
 from banditroute.servers import SimulatedBackend
 from banditroute.simulation import homes
 

@@ -22,6 +22,7 @@ from banditroute.policies.base import (
     mixed,
 )
 from banditroute.policies.linear_evidence import LinearSums
+from banditroute.policies.linear_settings import under_settings
 from banditroute.policies.linear_slices import changing, learning, upkeeping
 from banditroute.policies.linear_state import LinearState
 
@@ -501,7 +502,9 @@ class LinearPolicy(LinearSums):
         if settings == "strict":
             self._agree(state)
         rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
-        self.state, self._rng = state if settings == "strict" else self._own(state, names), rng
+        if settings != "strict":
+            state = under_settings(self.state, state, [self.positions.get(name) for name in names])
+        self.state, self._rng = state, rng
         self.factors, self.generations = {}, generations
         self.rename(names)
 

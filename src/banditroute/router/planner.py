@@ -4,25 +4,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from copy import copy
 from dataclasses import replace
 from math import inf
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from banditroute._core.background import Background
 from banditroute._core.typing import Floats
-from banditroute.policies import Choice, Policy
+from banditroute.policies import Choice
 from banditroute.records import AdapterBackend
-from banditroute.residency import ResidentSet, View
+from banditroute.residency import View
 from banditroute.router import forcing
 from banditroute.router.backends import CarryOut
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
 from banditroute.router.residence import Residence
 from banditroute.router.shared_planning import SharedPlanning
+from banditroute.router.views import frozen_utilities, viewed
 
 __all__ = ["Planner", "Where"]
 
@@ -384,38 +383,8 @@ class Planner:
         return True
 
     def _view(self) -> View:
-        """Return what a plan may see, and start counting anew what is counted between plans."""
-        parts, residence = self._parts, self._residence
-        books = parts.books
-        parts.ledger.sweep(books.now(), 1024)  # what has expired is not pending
-        offered = parts.arms.offered if books.masked and books.masked == books.index - books.planned else None
-        count = len(parts.arms)
-        elsewhere = [] if self.shared is None else self.shared.eligible()
-        if elsewhere is None:
-            offered = None
-        elif offered is not None:
-            offered = offered.copy()
-            offered[[parts.arms.positions[n] for n in elsewhere if n in parts.arms.positions]] = True
-        blocked = np.zeros(count, dtype=np.bool_)
-        if self.reconciler is not None:
-            for name in self.reconciler.blocked():
-                if name in parts.arms.positions:
-                    blocked[parts.arms.positions[name]] = True
-        view = View(
-            clock=books.index + books.heard,
-            utilities=parts.policy.utilities,
-            faults=residence.faults,
-            loads=residence.loads,
-            resident=_copied(residence.actual),
-            desired=residence.desired.mask.copy(),
-            pending=np.array(parts.arms.pending, dtype=np.float64),
-            counts=getattr(parts.policy, "counts", None),
-            eligible_since_plan=offered,
-            blocked=blocked,
-        )
-        books.planned, books.masked = books.index, 0
-        parts.arms.offered = np.zeros(count, dtype=np.bool_)
-        return view
+        blocked, elsewhere = self.blocked(), [] if self.shared is None else self.shared.eligible()
+        return viewed(self._parts, self._residence, blocked, elsewhere)
 
     def _take_up(self, wanted: set[int]) -> None:
         """Put a planned set into effect, or have the reconciler bring it about."""
@@ -457,39 +426,3 @@ class Planner:
         if missed:
             arms, contexts, hits = zip(*missed, strict=True)
             self._residence.controller.observe_many(np.array(arms), np.array(contexts), np.array(hits))
-
-
-def _copied(resident: ResidentSet) -> ResidentSet:
-    new = copy(resident)  # a deep copy takes ten times as long, and the lock is held
-    new.mask = resident.mask.copy()
-    return new
-
-
-def frozen_utilities(policy: Policy, lock: threading.RLock) -> Callable[[ArrayLike], Any]:
-    """Return a stand-in for ``policy.utilities`` that does not hold the lock for long.
-
-    Parameters
-    ----------
-    policy : Policy
-        Copied as it is now, a slice at a time.
-    lock : RLock
-        Guards the policy.
-
-    Returns
-    -------
-    callable
-        ``utilities(contexts (n, dim)) -> (mean, bonus)``, two (n, k) arrays.
-
-    Examples
-    --------
-    >>> from banditroute import LinUCB
-    >>> policy = LinUCB(2, 3)
-    >>> frozen_utilities(policy, threading.RLock())(np.eye(3)).bonus.shape
-    (3, 2)
-    """
-    slices = policy.freeze()
-    while True:
-        with lock:
-            found = next(slices)
-        if found is not None:
-            return found
