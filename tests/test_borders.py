@@ -58,14 +58,20 @@ def test_a_reader_writes_nothing():
     assert np.array_equal(policy.buffer, before)
 
 
-def test_scores_beside_a_change_of_arms_are_of_one_moment():
+@pytest.mark.parametrize("more", [1, 12], ids=["in its place", "in another"])
+def test_scores_beside_a_change_of_arms_are_of_one_moment(more):
     policy = LinUCB(2, 4, rng=0)
     stale = policy.buffer  # as a thread sees it that has read the buffer before the change
-    policy.add_arm("new")
+    for i in range(more):
+        policy.add_arm(f"new-{i}")
     old = object.__new__(LinUCB)
     old.__dict__.update(policy.__dict__)
     old.buffer = stale
-    assert old.scores(np.ones(4)).mean.shape == (2,) and old.scores_batch(np.eye(4)).width.shape == (4, 2)
+    assert (stale is policy.buffer) == (more == 1)
+    one, many = old.scores(np.ones(4)), old.scores_batch(np.eye(4))
+    count = len(one.mean)
+    assert 2 <= count <= 2 + more and one.width.shape == (count,)
+    assert many.mean.shape == many.width.shape == (4, count)
 
 
 @pytest.mark.filterwarnings(MULTI)

@@ -225,7 +225,15 @@ def test_a_token_that_no_header_can_carry_is_refused(token, tmp_path, monkeypatc
 def test_openapi_tells_what_each_call_takes():
     with client(token="secret") as call:
         told = said(call.get("/openapi.json"))
-    assert set(told["paths"]) == {"/select", "/feedback", "/cancel", "/arms", "/healthz", "/metrics"}
+    assert set(told["paths"]) == {
+        "/select",
+        "/feedback",
+        "/cancel",
+        "/explain",
+        "/arms",
+        "/healthz",
+        "/metrics",
+    }
     fields = told["components"]["schemas"]["Ask"]["properties"]
     assert all("description" in fields[name] for name in ("context", "eligible", "id"))
     assert told["paths"]["/select"]["post"]["security"] == [{"HTTPBearer": []}]

@@ -308,7 +308,7 @@ class LinearPolicy(LinearSums):
         Scores
             ``mean`` (k,) in reward units, ``width`` (k,) = sqrt(x' A^-1 x), not multiplied by alpha.
         """
-        s = self.buffer  # once: another thread may add an arm, which makes a new one
+        s = self.buffer  # once: another thread may add an arm, which may make a new one
         row = self.check_context(x)
         while True:
             mean, std = np.empty(int(s[layout.H_ARMS])), np.empty(int(s[layout.H_ARMS]))

@@ -32,13 +32,11 @@ def viewed(
     """
     books, positions = parts.books, parts.arms.positions
     parts.ledger.sweep(books.now(), 1024)  # what has expired is not pending
-    offered = parts.arms.offered if books.masked and books.masked == books.index - books.planned else None
-    count = len(parts.arms)
-    if elsewhere is None:
-        offered = None
-    elif offered is not None:
-        offered = offered.copy()
-        offered[[positions[name] for name in elsewhere if name in positions]] = True
+    count, offered = len(parts.arms), None
+    told = None if elsewhere is None else [positions[name] for name in elsewhere if name in positions]
+    if told is not None and books.masked == books.index - books.planned and (books.masked or told):
+        offered = parts.arms.offered.copy()  # every request had a mask
+        offered[told] = True
     closed = np.zeros(count, dtype=np.bool_)
     closed[[positions[name] for name in blocked if name in positions]] = True
     view = View(
