@@ -14,22 +14,26 @@ With another version as a further column, its numbers from a process of its own;
     PYTHONPATH=OTHER/src python benchmarks/development.py --first 1000 --seeds 20 --data DIR --save other.npz
     python benchmarks/development.py --first 1000 --seeds 20 --data DIR --against other.npz
 
-``--noise-free`` counts the seeds in which the best arm has fewer than half of the last 500 requests.
+``--noise-free`` counts the seeds in which the best arm has fewer than half of the last 500 requests. ``--residency``
+tells the regret of 8,192 requests under Polaris and LRU, with the default and with the textbook's policy.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
-from banditroute import LinTS, LinUCB
-from banditroute.simulation import FAMILIES, Stream, digits_adapters, simulate
+from banditroute import LRU, LinTS, LinUCB, Polaris
+from banditroute.simulation import FAMILIES, Stream, digits_adapters, regret, simulate
 
 Floats = np.ndarray
 POLICIES = ("default", "textbook", "LinTS", "Thompson")
+DEFAULT: dict[str, Any] = {}
+TEXTBOOK: dict[str, Any] = {"alpha": 1.0, "ridge": 1.0, "prior": None}
 
 
 @cache
@@ -131,7 +135,7 @@ def played(run: Stream, policy: str, seed: int) -> Floats:
         return thompson(run, seed)
     if policy == "LinTS":
         return simulate(LinTS(*shape, propensities=False, rng=seed), run).arms
-    given = {"alpha": 1.0, "ridge": 1.0, "prior": None} if policy == "textbook" else {}
+    given = TEXTBOOK if policy == "textbook" else DEFAULT
     return simulate(LinUCB(*shape, rng=seed, **given), run).arms
 
 
@@ -202,6 +206,28 @@ def best_arm_lost(
     return right < 250
 
 
+def residency(first: int, seeds: int, only: str) -> None:
+    """Regret under residency."""
+    print(
+        "| 8,192 requests | Polaris, default | LRU, default | Polaris, textbook | Polaris over LRU, default |"
+    )
+    print("|---" * 5 + "|")
+    for name in ("homes", "abrupt", "gradual", "level", "low-rank", "isotropic"):
+        if not name.startswith(tuple(only.split(","))):
+            continue
+        values = np.empty((3, seeds))
+        for i, seed in enumerate(range(first, first + seeds)):
+            problem = FAMILIES[name](8192, seed)
+            shape = (problem.stream.arms, problem.stream.dim)
+            for k, (given, controller) in enumerate(
+                ((DEFAULT, Polaris), (DEFAULT, LRU), (TEXTBOOK, Polaris))
+            ):
+                run = simulate(LinUCB(*shape, rng=seed, **given), problem, controller(problem.capacity))
+                values[k, i] = regret(run, problem).total[-1]
+        cells = [f"{own.mean():.1f} ± {half(own):.1f}" for own in values]
+        print(f"| {name} | {' | '.join(cells)} | {values[0].mean() / values[1].mean():.2f} |", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,7 +243,11 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=12_000)
     parser.add_argument("--noise-free", action="store_true", help="the other table")
+    parser.add_argument("--residency", action="store_true", help="the third table")
     options = parser.parse_args()
+    if options.residency:
+        residency(options.first, options.seeds, options.only)
+        return
     if options.noise_free:
         noise_free(options.first, options.seeds)
         return

@@ -151,7 +151,7 @@ class LinearPolicy(LinearSums):
         self.draw_noise()
 
     def _bind(self) -> None:
-        self.buffer = self.state.buffer
+        self.buffer, self._copies = self.state.buffer, self.state.copies
         self._count = len(self.arms)
         self._sure = tuple(Choice(a, 1.0) for a in range(self._count))
 
@@ -270,7 +270,7 @@ class LinearPolicy(LinearSums):
             type(at) is not int or not 0 <= at < LATEST
         ):  # the kernel would take -3 for "next" and cut 2.7 down to 2
             at = check.integer("at", at, high=LATEST)
-        if self.state.copies:
+        if self._copies:
             learning(self.state, a, at)
         try:
             code = _learn(self.buffer, a, x, reward, weight, at)
@@ -287,7 +287,7 @@ class LinearPolicy(LinearSums):
             refresh.advance(self.buffer, float(when // self.span))
             code = _learn(self.buffer, a, self.check_context(x), reward, weight, at)
         if code == layout.DUE:
-            if self.state.copies:
+            if self._copies:
                 upkeeping(self.state)
             refresh.upkeep(self.buffer)
         elif code:
