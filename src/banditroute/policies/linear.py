@@ -54,12 +54,16 @@ SETTINGS = {
 
 
 def compile_kernels() -> None:
-    """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use."""
+    """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use.
+
+    To load a kernel from its file takes some 20 ms and to compile one seconds: the sixteenth reward is no time for it.
+    """
     state = LinearState(1, 1, ridge=1.0)
     s, x = state.buffer, np.zeros(1)
     prepare(k.select, s, x)
     prepare(k.select_offered, s, x, x)
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
+    prepare(refresh.upkeep, s)
 
 
 def compile_rest() -> None:
@@ -72,7 +76,6 @@ def compile_rest() -> None:
     prepare(loop.learn_rows, s, arms, rows, x)
     prepare(refresh.advance, s, 0.0)
     prepare(refresh.refresh, s)
-    prepare(refresh.upkeep, s)
     prepare(derived.drain_all, s)
     prepare(derived.rebuild, s, 0)
 
@@ -129,6 +132,8 @@ class LinearPolicy(LinearSums):
         head[layout.H_DISCOUNT] = check.finite("discount", discount, low=0.0, high=1.0, open_low=True)
         head[layout.H_SPAN] = max(1, round(0.1 / (1.0 - head[layout.H_DISCOUNT]))) if discount < 1.0 else 1.0
         self.span = int(head[layout.H_SPAN]) if discount < 1.0 else 0
+        if self.span:
+            prepare(refresh.advance, LinearState(1, 1, ridge=1.0).buffer, 0.0)
         head[layout.H_AUTO], head[layout.H_AUTO_RIDGE] = (
             (1.0 if self._sampling else WIDTHS) * auto_alpha,
             auto_ridge,
@@ -169,7 +174,7 @@ class LinearPolicy(LinearSums):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is derived, so that processes can receive a policy."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("buffer", "_sure")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("buffer", "_copies", "_sure")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebind what was left out."""
