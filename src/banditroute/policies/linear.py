@@ -174,7 +174,9 @@ class LinearPolicy(LinearSums):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is derived, so that processes can receive a policy."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("buffer", "_copies", "_sure")}
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ("buffer", "_copies", "_sure")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebind what was left out."""
