@@ -141,3 +141,17 @@ def test_random_damage_is_refused_or_does_no_harm(suffix, tmp_path):
             assert same(read, original), (i, damaged)
             unharmed += 1
     assert refused + unharmed == MUTATIONS and refused > 0.5 * MUTATIONS
+
+
+def test_a_parquet_file_whose_header_lost_its_format_is_still_checked(tmp_path):
+    path, own = tmp_path / "trace.parquet", trace()
+    own.save(path)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(path)
+    (key, header), *_ = [item for item in table.schema.metadata.items() if b"checksum" in item[1]]
+    lost = header.replace(b"format", b"fprmat")
+    parquet.write_table(table.replace_schema_metadata({key: lost}), path)
+    assert same(Trace.load(path), own)
+    parquet.write_table(table.replace_schema_metadata({key: lost.replace(b"small", b"smell")}), path)
+    with pytest.raises(ValueError, match="smell"):
+        Trace.load(path)

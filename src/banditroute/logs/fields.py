@@ -101,5 +101,4 @@ def told(header: Any) -> dict[str, Any]:
         raise ValueError(f"its format must be at most {FORMAT}, got {number!r:.80}; a newer release reads it")
     if number > 1 and not (type(header.get("checksum")) is str and type(header.get("columns")) is list):
         raise ValueError("its header is damaged: it must hold columns and checksum")
-    found: dict[str, Any] = header
-    return found
+    return {**header, "format": number}
