@@ -34,7 +34,7 @@ Scale = float | Literal["auto"]
 _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
 
 NOISE = 4096  # random numbers drawn ahead at a time
-WIDTHS = 1.25  # the automatic alpha in noise scales; a posterior sample takes exactly 1
+WIDTHS = 1.0  # the automatic alpha in noise scales, of a bound as of a posterior sample
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 

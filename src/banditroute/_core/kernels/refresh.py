@@ -21,7 +21,11 @@ from banditroute._core.kernels.layout import (
     A_QUEUED,
     A_SQUARE,
     A_WEIGHT,
+    FAR,
+    FAR_FREE,
     FIRST_REFRESH,
+    FREE,
+    FREE2,
     GROWTH,
     H_ARM,
     H_ARMS,
@@ -75,11 +79,7 @@ from banditroute._core.kernels.scales import (
     ERRORS,
     FAR_LEVEL,
     FAR_SLOPE,
-    FREE_LEVEL,
-    FREE_SLOPE,
     HEARD,
-    OWN_LEVEL,
-    OWN_SLOPE,
     REWARDS,
     SLOPES,
     SQUARES,
@@ -162,6 +162,7 @@ def _measure(s, budget):
     n, size, room, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM]), int(s[H_DIM])
     sums = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS]
     right, theta, seen = row_of(s, 2), row_of(s, 3), row_of(s, 4)
+    far, far_free, free, free2 = row_of(s, FAR), row_of(s, FAR_FREE), row_of(s, FREE), row_of(s, FREE2)
     level = s[int(s[H_LEVEL]) : int(s[H_LEVEL]) + n]
     first = -1
     for j in range(dim):
@@ -198,22 +199,20 @@ def _measure(s, budget):
                 if j < dim and level[j] == 0.0:
                     sums[SLOPES] += row[j] * row[j]
         error = s[arm + A_SQUARE * room]
-        at, own_level, own_slope = 0, 0.0, 0.0
+        at = 0
         for j in range(dim):
-            error += prior[j] * (seen[j] - 2.0 * moment[j]) - (moment[j] - seen[j]) * (theta[j] - prior[j])
-            far, free = (theta[j] - prior[j]) ** 2, 1.0 - ridges[j] * s[c + at + j]
+            away, share = theta[j] - prior[j], 1.0 - ridges[j] * s[c + at + j]
+            error += prior[j] * (seen[j] - 2.0 * moment[j]) - (moment[j] - seen[j]) * away
+            far[j] += away
+            far_free[j] += away * share
+            free[j] += share
+            free2[j] += share * share
             if level[j] != 0.0:
-                sums[FAR_LEVEL] += far
-                own_level += free
+                sums[FAR_LEVEL] += away * away
             else:
-                sums[FAR_SLOPE] += far
-                own_slope += free
+                sums[FAR_SLOPE] += away * away
                 sums[SLOPES] += s[g + at + j]
             at += 0 if size == n else 8 * (j // 8) + 8
-        sums[FREE_LEVEL] += own_level
-        sums[FREE_SLOPE] += own_slope
-        sums[OWN_LEVEL] += own_level * own_level
-        sums[OWN_SLOPE] += own_slope * own_slope
         sums[HEARD] += 1.0
         sums[ERRORS] += max(error, 0.0)
         sums[SQUARES] += s[arm + A_SQUARE * room]
@@ -264,7 +263,8 @@ def cancel(s):
 def _begin(s):
     o = int(s[H_JOB])
     s[o : o + SUMS] = 0.0
-    row_of(s, 2)[:] = 0.0
+    for k in (2, FAR, FAR_FREE, FREE, FREE2):
+        row_of(s, k)[:] = 0.0
     packed(s)[:] = 0.0
     _enter(s, SUM if s[H_POOLED] > 0.0 else MEASURE, 0.0)
 

@@ -6,9 +6,14 @@ from banditroute._core.kernels import part
 from banditroute._core.kernels.derived import reach
 from banditroute._core.kernels.layout import (
     COLD,
+    DOUBT,
     EVERY,
+    FAR,
+    FAR_FREE,
     FIRST,
     FIRST_TAU,
+    FREE,
+    FREE2,
     H_ALPHA,
     H_ARMS,
     H_AUTO,
@@ -33,6 +38,7 @@ from banditroute._core.kernels.layout import (
     LEAST,
     LOG_SPREAD,
     MATURE,
+    MEAN,
     RANGE,
     SUMS,
     TARGET,
@@ -41,17 +47,14 @@ from banditroute._core.kernels.layout import (
     WIDE,
 )
 
-# Sums of a refresh, at the start of the block `job`: deviations and determined coefficients of levels and slopes,
-# squared errors, weight, squared rewards, squared slopes of contexts, rewards, squared components; squares of what each
-# arm determines of levels and of slopes; arms that have answered.
-FAR_LEVEL, FREE_LEVEL, FAR_SLOPE, FREE_SLOPE, ERRORS, WEIGHT = 0, 1, 2, 3, 4, 5
-SQUARES, SLOPES, REWARDS, UNITS = 6, 7, 8, 9
-OWN_LEVEL, OWN_SLOPE, HEARD = 10, 11, 12
+# Sums of a refresh, at the start of the block `job`: squared deviations of levels and slopes, squared errors, weight,
+# squared rewards, squared slopes of contexts, rewards, squared components, arms that have answered.
+FAR_LEVEL, FAR_SLOPE, ERRORS, WEIGHT, SQUARES, SLOPES, REWARDS, UNITS, HEARD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @part
 def row_of(s, k):
-    """s: buffer, k: 0 .. 6 -> a vector of the job: TARGET, MEAN, three of scratch, OWN, FIRST."""
+    """s: buffer, k: 0 .. 10 -> a vector of the job: TARGET, MEAN, three of scratch, OWN, FIRST, FAR to FREE2."""
     n, o = int(s[H_PAD]), int(s[H_JOB]) + SUMS
     return s[o + k * n : o + k * n + n]
 
@@ -75,15 +78,37 @@ def likeliest(far, free, middle):
 
 
 @part
-def _free(s, total, squares):
-    """Coefficients that the data determine, less those that the pooled prior took: a share of one over the number of arms.
+def _apart(s, level, square):
+    """s: buffer, level: (D,), square: of it -> levels and slopes that the data determine beyond the pooled prior.
 
-    Arms count by what they determine: total^2 / squares is their number where all determine as much, and one where one
-    arm has all the feedback. That one is at the pooled prior, whatever the others are like.
+    Of each component the pooled prior took one arm's worth: arms count by what they determine, FREE^2 / FREE2 is their
+    number where all determine as much, and one where one arm has all the feedback. That one is at the pooled prior,
+    whatever the others are like.
+
+    Beside a level, slopes are then measured around their own mean, not around the prior, and the prior moves there (less
+    than one arm's worth is not stretched to one). Its slopes were those of the busiest arms, and what the best arm is good at says nothing of the others; its level stays,
+    on purpose.
     """
-    if s[H_POOLED] == 0.0 or total <= 0.0:
-        return max(total, 0.0)
-    return max(total - squares / total, 0.0)
+    n, dim = int(s[H_PAD]), int(s[H_DIM])
+    sums, mean = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS], row_of(s, MEAN)
+    far, far_free, free, free2 = row_of(s, FAR), row_of(s, FAR_FREE), row_of(s, FREE), row_of(s, FREE2)
+    levels, slopes = 0.0, 0.0
+    for j in range(dim):
+        if free[j] <= 0.0:
+            continue
+        own = free[j]
+        if s[H_POOLED] > 0.0:
+            own = max(own - free2[j] / free[j], 0.0)
+            if level[j] == 0.0 and square > TINY:
+                away = far[j] / max(free[j], 1.0)
+                sums[FAR_SLOPE] -= away * (2.0 * far_free[j] - away * free2[j])
+                mean[j] += away
+        if level[j] != 0.0:
+            levels += own
+        else:
+            slopes += own
+    sums[FAR_SLOPE] = max(sums[FAR_SLOPE], 0.0)
+    return levels, slopes
 
 
 @part
@@ -109,6 +134,7 @@ def rescale(s):
         sums[FAR_LEVEL] + sums[FAR_SLOPE] + sums[ERRORS] + sums[SQUARES] < math.inf
     )  # else rewards overflowed
     wanted = s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0
+    free_level, free_slope = _apart(s, level, square) if sound else (0.0, 0.0)
     if sound and wanted and weight > 0.0 and slopes + square > TINY:
         mean = sums[REWARDS] / weight
         power = sums[SQUARES] / weight
@@ -124,20 +150,17 @@ def rescale(s):
         if s[H_AUTO] > 0.0:
             share = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
             age = min(1.0, math.sqrt(MATURE * s[H_ARMS] * dim / weight))
-            s[H_ALPHA] = max(s[H_AUTO] * math.sqrt(s[H_SIGMA2]), share * width * age)
+            sigma = math.sqrt(s[H_SIGMA2])
+            s[H_ALPHA] = max(s[H_AUTO] * sigma, min(share * width, DOUBT * sigma) * age)
             s[H_COLD] = COLD * math.sqrt(variance)
             _expect_answers(s, weight)
         if s[H_AUTO_RIDGE] > 0.0:
             middle = FIRST_TAU * FIRST_TAU * total
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
             if slopes > TINY:
-                ridge = s[H_SIGMA2] / likeliest(
-                    sums[FAR_SLOPE], _free(s, sums[FREE_SLOPE], sums[OWN_SLOPE]), middle / slopes
-                )
+                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, middle / slopes)
             if square > TINY:
-                level_ridge = s[H_SIGMA2] / likeliest(
-                    sums[FAR_LEVEL], _free(s, sums[FREE_LEVEL], sums[OWN_LEVEL]), middle / square
-                )
+                level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square)
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
             _aim(
                 s,
