@@ -172,8 +172,9 @@ class NaiveScales:
                 if which.any():
                     own = free[:, which].sum(axis=0)
                     lost = (free[:, which] ** 2).sum(axis=0) / own if self.pooled else 0.0  # to the pooled prior
+                    first = 0.1 if which is slopes and constant.any() else 0.5
                     wanted[which] = noise / self.likeliest(
-                        (away[:, which] ** 2).sum(), (own - lost).sum(), 0.25 * variance / size
+                        (away[:, which] ** 2).sum(), (own - lost).sum(), first**2 * variance / size
                     )
             if ((self.ridges < 0.8 * wanted) | (self.ridges > 1.25 * wanted)).any():
                 self.ridges = wanted
@@ -185,6 +186,6 @@ class NaiveScales:
         from scipy.optimize import brentq
 
         def slope(v):
-            return 0.5 * far * np.exp(-v) - 0.5 * free - (v - np.log(middle)) / 4.0
+            return 0.5 * far * np.exp(-v) - 0.5 * free - (v - np.log(middle)) / 9.0
 
         return np.exp(brentq(slope, np.log(middle) - 60, np.log(middle) + 60, xtol=1e-13))

@@ -80,11 +80,12 @@ SEVERE = 1e-6  # such a bound is too much to wait for a slice of upkeep
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
 FIRST_REFRESH = 16.0
 
-# The automatic scales. A standard deviation of all rewards is the unit of FIRST_TAU and COLD; FIRST_ALPHA, UNKNOWN and
+# The automatic scales. A standard deviation of all rewards is the unit of FIRST_TAU, FIRST_SLOPE and COLD; FIRST_ALPHA, UNKNOWN and
 # HOPE are shares of the range of the rewards and zero: rewards that are all the same have one too.
 FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
-FIRST_TAU = 0.5  # middle of the prior of what level, and what slopes, contribute to the rewards of one arm
-LOG_SPREAD = 2.0  # standard deviation of the logarithm of that prior of a variance
+FIRST_TAU = 0.5  # middle of the prior of what the level contributes to the rewards of one arm
+FIRST_SLOPE = 0.1  # and of what its slopes do, beside a level; without one they carry it too
+LOG_SPREAD = 3.0  # standard deviation of the logarithm of that prior of a variance
 LEAST = 0.02  # noise is at least this share of the range of the rewards
 WIDE = 0.5  # width until something is known, as a share of the range of the rewards
 DOUBT = 3.0  # that width in noise scales, at most

@@ -11,6 +11,7 @@ from banditroute._core.kernels.layout import (
     FAR,
     FAR_FREE,
     FIRST,
+    FIRST_SLOPE,
     FIRST_TAU,
     FREE,
     FREE2,
@@ -158,7 +159,8 @@ def rescale(s):
             middle = FIRST_TAU * FIRST_TAU * total
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
             if slopes > TINY:
-                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, middle / slopes)
+                first = FIRST_SLOPE * FIRST_SLOPE * total if square > TINY else middle
+                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, first / slopes)
             if square > TINY:
                 level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square)
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
