@@ -9,7 +9,16 @@ import pytest
 
 from banditroute import FileStore, LinUCB, Recorder, Router, Static, Trace, UnknownArm, UnknownDecision
 from banditroute._core.kernels import candidates as kernels
-from banditroute.policies import HybridLinUCB, SharedLinUCB, SlidingWindow
+from banditroute.policies import (
+    BatchedUpdates,
+    HybridLinUCB,
+    Restarting,
+    SharedLinUCB,
+    SlidingWindow,
+    SquareCB,
+    StalenessInflation,
+)
+from banditroute.policies.wrapper import Wrapper
 from banditroute.terms import ArmHealth, BudgetPacer, CostModels, Queues
 
 D, F = 3, 4
@@ -492,6 +501,43 @@ def test_bad_masks_prices_and_policies_are_refused():
     router.close()
     with pytest.raises(ValueError, match="closed"):
         router.select(np.ones(D), candidates=given)
+
+
+WRAPPERS = {
+    "BatchedUpdates": BatchedUpdates, "Restarting": Restarting, "SlidingWindow": SlidingWindow, "SquareCB": SquareCB,
+    "StalenessInflation": StalenessInflation,
+}  # fmt: skip
+
+
+def test_all_wrappers_are_tried():
+    assert {
+        kind.__name__ for kind in Wrapper.__subclasses__() if kind.__module__.startswith("banditroute.")
+    } == set(WRAPPERS)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_refuse_candidates_by_their_name(name):
+    """What they keep they keep of arms; requests without candidates go to what the base knows of its arms."""
+
+    def base(arms):
+        return SharedLinUCB(arms, 1, features=(lambda arm, x: [1.0, ord(arm) / 99]) if arms else 2, rng=0)
+
+    with pytest.raises((TypeError, ValueError), match=f"{name} passes no candidates on|widths"):
+        WRAPPERS[name](base([]))
+    if name == "StalenessInflation":  # a base with widths knows no features
+        router = Router(WRAPPERS[name](LinUCB(["a", "b"], 1, rng=0)))
+    else:
+        router = Router(WRAPPERS[name](base(["a", "b"])))
+    before = router.stats()
+    for more in ({}, {"k": 2}):
+        with pytest.raises(TypeError, match=f"candidates must be left out with {name}: it passes none on to"):
+            router.select([1.0], candidates={"a": [1.0, 0.2], "new": [1.0, 0.1]}, **more)
+    with pytest.raises(TypeError, match=name):
+        router.explain([1.0], candidates={"a": [1.0, 0.2]})
+    assert router.stats() == before
+    assert router.update(router.select([1.0]).id, 1.0)
+    shown = router.select([1.0], k=2)
+    assert sorted(shown.arms) == ["a", "b"] and router.update(shown.id, [1.0, 0.0])
 
 
 def test_a_state_from_before_there_were_guests_is_taken_up():
