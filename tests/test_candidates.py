@@ -366,6 +366,43 @@ def test_a_budget_counts_what_guests_cost_and_is_passed_over_when_it_must():
     assert router.stats()["relaxed"] == relaxed + 1
 
 
+def test_what_a_dollar_is_worth_is_said_by_each_request_without_learning_anew():
+    """Candidates that are arms pay what is expected of them at the weight of the request; guests what the caller says."""
+    models = CostModels(ARMS, D, weights={"usd": 0.0, "seconds": 0.0})
+    router, rng = Router(KINDS["hybrid"](ARMS, alpha=0.0), terms=[models]), np.random.default_rng(0)
+    z = {"small": np.full(F, 0.1), "large": np.full(F, 0.3), "guest": np.full(F, -0.2)}
+    usd, skill, x = (
+        {"small": 0.01, "large": 0.2, "guest": 0.05},
+        {"small": 0.5, "large": 0.8, "guest": 0.1},
+        np.ones(D),
+    )
+    for i in range(90):
+        name = list(z)[i % 3]
+        one = router.select(x, {name}, candidates=z)
+        router.update(one.id, skill[name] + 0.01 * rng.standard_normal(), cost=usd[name], seconds=1.0)
+    learned = models.predict("usd", x)
+    assert learned == pytest.approx([0.01, 0.2], rel=0.2)
+    choices = {}
+    for weight in (0.0, 5.0, 0.0):
+        why = router.explain(
+            x, candidates=z, weights={"usd": weight}, prices={"guest": weight * usd["guest"]}
+        )
+        for arm, price in zip(ARMS, learned, strict=True):
+            assert why[arm].prices["costs"] == pytest.approx(weight * price, abs=1e-12)
+        assert why["guest"].prices["costs"] == 0.0 and why["guest"].prices["caller"] == weight * usd["guest"]
+        one = router.select(x, candidates=z, weights={"usd": weight})
+        shown = router.select(x, candidates=z, weights={"usd": weight}, k=2)
+        choices.setdefault(weight, []).append((one.arm, sorted(shown.arms[:1])))
+        router.cancel(one.id), router.cancel(shown.id)
+    assert choices[0.0] == [("large", ["large"])] * 2 and choices[5.0] == [("small", ["small"])]
+    assert np.array_equal(models.predict("usd", x), learned) and models.weights == {
+        "usd": 0.0,
+        "seconds": 0.0,
+    }
+    with pytest.raises(ValueError, match="weights must be of usd, seconds, got 'joules'"):
+        router.select(x, candidates=z, weights={"joules": 1.0})
+
+
 def test_arms_come_and_go_beside_candidates():
     router = Router(KINDS["hybrid"](ARMS))
     z = {name: np.full(F, 0.1 * i) for i, name in enumerate([*ARMS, "new", "guest"])}

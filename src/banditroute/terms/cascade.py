@@ -27,6 +27,8 @@ RIDGE = 5.0  # answers that the prior counts for
 RANKED = 500  # confidences of each arm that a new one is ranked among
 SURE = 2.5  # standard errors by which a confidence must tell something before it is acted on
 RANKS = np.linspace(0.05, 0.95, 10) - 0.5
+FEWEST = 20.0  # further calls after which what they gained counts
+LASTING = 0.999  # of what further calls have gained, kept from one to the next: beliefs get better
 
 
 class _Ridge:
@@ -52,6 +54,47 @@ class _Ridge:
         )
 
 
+class _Kept(NamedTuple):
+    """What further calls were expected to gain and did, decayed: their weight, both sums, and squares of what they did.
+
+    The best of many noisy beliefs is believed too much, so what is expected of it must be measured.
+    """
+
+    weight: float = 0.0
+    hoped: float = 0.0
+    gained: float = 0.0
+    squares: float = 0.0
+
+    def learned(self, hoped: float, gained: float) -> "_Kept":
+        """Return it with one more call."""
+        return _Kept(
+            LASTING * self.weight + 1.0, LASTING * self.hoped + hoped, LASTING * self.gained + gained,
+            LASTING * self.squares + gained * gained,
+        )  # fmt: skip
+
+    def faded(self) -> "_Kept":
+        """Return it after a call that was not made for what these have gained: one day it is tried again."""
+        return _Kept(*(LASTING * value for value in self))
+
+    @property
+    def error(self) -> float:
+        """Standard error of what a call gains in the mean."""
+        mean = self.gained / self.weight
+        return float(np.sqrt(max(self.squares / self.weight - mean * mean, 0.0) / self.weight))
+
+    @property
+    def harms(self) -> bool:
+        """Whether a call surely costs more than it gains."""
+        return self.weight >= FEWEST and self.gained / self.weight < -2.0 * self.error
+
+    @property
+    def share(self) -> float:
+        """Share of what is hoped that is surely gained, in [0, 1]; none before there were some."""
+        if self.weight < FEWEST or self.hoped <= 0.0:
+            return 0.0
+        return min(max((self.gained - self.weight * self.error) / self.hoped, 0.0), 1.0)
+
+
 class Cascaded(TermHost, Protocol):
     """A Router: what a cascade asks of it."""
 
@@ -71,6 +114,10 @@ class _Asked(NamedTuple):
     looked: Floats | None  # what the answer was judged by that sent the request here
     own: Floats | None  # what this answer was judged by, once looked at
     options: Mapping[str, Any]
+    hoped: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # what this call should gain, and what its answer must be worth for none
 
 
 class Cascade:
@@ -99,7 +146,9 @@ class Cascade:
     A confidence is any number that tends to be higher for better answers: its rank among the last 500 of the arm is all
     that counts. Two linear models, of the rank and of what the policy expects, start from the belief that the
     confidence tells nothing, and nothing is done before it is 2.5 standard errors from that: a useless confidence does
-    no harm. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
+    no harm. What further calls have gained is measured against what was hoped, for the best of many beliefs is believed
+    too much: trying an arm for the chance to check it counts for as much of it as is sure, and calls that surely lose
+    end. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
     count; its cost is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret
     bound. O(k) a look, O(k log k) a start.
 
@@ -136,6 +185,7 @@ class Cascade:
         self.most, self.limit = check.integer("most", most, low=1), check.integer("limit", limit, low=1)
         self.accepted = self.escalated = 0
         self._worth, self._next = _Ridge(), _Ridge()  # of an answer, and of a call after it
+        self._kept = _Kept()
         self._ranked: dict[str, tuple[list[float], deque[float]]] = {}  # sorted, and in the order they came
         self._open: OrderedDict[int, _Asked] = OrderedDict()
         self._lock = threading.Lock()
@@ -182,7 +232,7 @@ class Cascade:
         others = np.where(nets == best, second, best)  # of the arms beside each
         ranks = RANKS[:, None]
         gains = others + after[2] * ranks - (worth[0] + worth[1] * means + worth[2] * ranks)
-        return np.asarray(np.maximum(gains, 0.0).mean(axis=0))
+        return np.asarray(np.maximum(gains, 0.0).mean(axis=0) * self._kept.share)
 
     def look(
         self, decision: Decision, confidence: float, *, cost: float | None = None, **told: Any
@@ -218,9 +268,10 @@ class Cascade:
             means, at = policy.scores(asked.x).mean, policy.index(asked.arm)
             features = np.array([1.0, means[at], self._rank(asked.arm, sure) - 0.5])
             worth, after = float(self._worth.solution @ features), self._next.solution
-            useful = self._worth.slope > 0.0
+            useful, harms = self._worth.slope > 0.0, self._kept.harms
             self._open[decision.id] = asked = asked._replace(own=features)
-        gains = after[0] + after[1] * means + after[2] * features[2] - self.costs(asked.x) - worth
+        costs = self.costs(asked.x)
+        gains = after[0] + after[1] * means + after[2] * features[2] - costs - worth
         tried = (*asked.tried, asked.arm)
         allowed = _names(asked.options.get("eligible"), policy.arms)
         better = {a for a, gain in zip(policy.arms, gains, strict=True) if gain > 0.0 and a not in tried}
@@ -230,6 +281,10 @@ class Cascade:
                 better &= {a for a, may in zip(policy.arms, term.eligible(asked.x), strict=True) if may}
         if not useful or not better or len(tried) >= self.most:
             return None
+        if harms:
+            with self._lock:
+                self._kept = self._kept.faded()
+            return None
         second = self.router.select(asked.x, **{**asked.options, "eligible": frozenset(better)})
         self.router.update(decision.id, worth, cost=cost, **told)
         for term in self.router.terms:
@@ -238,7 +293,9 @@ class Cascade:
         self.escalated += 1
         with self._lock:
             self._open.pop(decision.id, None)
-        self._keep(second, _Asked(second.arm, asked.x, tried, features, None, asked.options))
+        at = policy.index(second.arm)
+        hoped = float(gains[at]), float(costs[at]) + worth
+        self._keep(second, _Asked(second.arm, asked.x, tried, features, None, asked.options, hoped))
         return second
 
     def update(self, decision_id: int, reward: float, **told: Any) -> bool:
@@ -261,6 +318,7 @@ class Cascade:
             if asked.looked is not None and asked.arm in policy.arms:
                 mean = policy.scores(asked.x).mean[policy.index(asked.arm)]
                 self._next = self._next.learned(np.array([1.0, mean, asked.looked[2]]), reward)
+                self._kept = self._kept.learned(asked.hoped[0], reward - asked.hoped[1])
         return learned
 
     def cancel(self, decision_id: int) -> bool:
@@ -296,6 +354,7 @@ class Cascade:
             for name, model in (("worth", self._worth), ("next", self._next)):
                 arrays[name] = np.append(np.column_stack([model.a, model.b]).ravel(), model.squares)
             ranked = {arm: list(order) for arm, (_, order) in self._ranked.items()}
+            arrays["kept"] = np.array(self._kept)
             return {"ranked": ranked, "accepted": self.accepted, "escalated": self.escalated}, arrays
 
     def load_state(self, header: Header, arrays: Arrays) -> None:
@@ -311,13 +370,14 @@ class Cascade:
             row = check.vector(name, check.entry("arrays", arrays, name), 13)
             sums = row[:12].reshape(3, 4)
             models.append(_Ridge(sums[:, :3].copy(), sums[:, 3].copy(), float(row[12])))
+        kept = _Kept(*check.vector("kept", arrays.get("kept", np.zeros(4)), 4).tolist())
         ranked = {}
         for arm, given in check.entry("header", header, "ranked").items():
             order = check.vector("ranked", given, len(given))[-RANKED:].tolist()
             ranked[str(arm)] = (sorted(order), deque(order))
         counts = [check.integer(n, check.entry("header", header, n)) for n in ("accepted", "escalated")]
         with self._lock:
-            (self._worth, self._next), self._ranked = models, ranked
+            (self._worth, self._next), self._ranked, self._kept = models, ranked, kept
             self.accepted, self.escalated = counts
 
 
