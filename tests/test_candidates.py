@@ -256,7 +256,7 @@ def test_statistics_after_a_kill_are_those_of_immediate_feedback(kind, checkpoin
     def work():
         router = Router(KINDS[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)])
         router.recover(tmp_path / "home", flush_s=0.01)
-        made, waiting = decided(router, n=300, delay=120)
+        made, waiting = decided(router, n=700, delay=500)
         if checkpoint:
             router.checkpoint()
         router.select(np.ones(D), candidates={"last": np.ones(F)})
@@ -271,10 +271,10 @@ def test_statistics_after_a_kill_are_those_of_immediate_feedback(kind, checkpoin
     with Router(KINDS[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)]) as router:
         report = router.recover(tmp_path / "home")
         assert report["skipped"] == 0
-        assert router.stats()["pending"] == 121 and router.terms[0].depth.tolist() == depth
+        assert router.stats()["pending"] == 501 and router.terms[0].depth.tolist() == depth
         assert router.policy.generator.bit_generator.state == state  # the same draws from here on
-        for i in range(180, 300):
-            assert router.update(f"r{i}", dict(waiting)[waiting[i - 180][0]])
+        for i in range(200, 700):
+            assert router.update(f"r{i}", waiting[i - 200][1])
         fresh = KINDS[kind](ARMS)
         for name, x, z in made:
             x, z = np.array(x), np.array(z)
@@ -288,7 +288,7 @@ def test_replicas_learn_what_one_router_would(kind, tmp_path):
     joined = [
         r.join(FileStore(tmp_path / "store"), background=False, share_decisions=True) for r in (one, two)
     ]
-    made, waiting = decided(one, n=200, delay=200)
+    made, waiting = decided(one, n=600, delay=500)
     mine, _ = decided(two, n=60, seed=9, prefix="s")
     for replica in joined * 2:
         replica.exchange()
