@@ -100,7 +100,7 @@ def test_trying_for_the_chance_to_check_counts_for_what_checks_have_gained():
     for i in range(400):
         kept = kept.learned(0.2, -0.5 + 0.3 * (-1) ** i)
     assert kept.share == 0.0 and kept.harms
-    for _ in range(5000):
+    for _ in range(12_000):
         kept = kept.faded()
     assert not kept.harms  # tried again
 

@@ -307,7 +307,7 @@ def _target(lists: Lists, target: ListTarget) -> tuple[Floats, Floats]:
                 raise ValueError(f"target must hold {shape} probabilities, got {name} of shape {array.shape}")
             found.append(array)
         return found[0], found[1]
-    rows = list(target)
+    rows: list[Any] = list(target)
     if not rows:
         raise ValueError("target must show an arm, got none")
     if all(isinstance(one, str) for one in rows):

@@ -27,8 +27,8 @@ RIDGE = 5.0  # answers that the prior counts for
 RANKED = 500  # confidences of each arm that a new one is ranked among
 SURE = 2.5  # standard errors by which a confidence must tell something before it is acted on
 RANKS = np.linspace(0.05, 0.95, 10) - 0.5
-FEWEST = 20.0  # further calls after which what they gained counts
-LASTING = 0.999  # of what further calls have gained, kept from one to the next: beliefs get better
+FEWEST = 200.0  # requests after which what looking has gained counts
+LASTING = 0.9995  # of what it has gained, kept from one to the next: beliefs get better
 
 
 class _Ridge:
@@ -55,9 +55,10 @@ class _Ridge:
 
 
 class _Kept(NamedTuple):
-    """What further calls were expected to gain and did, decayed: their weight, both sums, and squares of what they did.
+    """What looking was hoped to gain and did, decayed: weight of the requests, both sums, and squares of what it did.
 
-    The best of many noisy beliefs is believed too much, so what is expected of it must be measured.
+    An answer that is accepted gains nothing. The best of many noisy beliefs is believed too much, and the second call
+    may not be affordable when its time comes: so what is hoped of it must be measured.
     """
 
     weight: float = 0.0
@@ -66,25 +67,25 @@ class _Kept(NamedTuple):
     squares: float = 0.0
 
     def learned(self, hoped: float, gained: float) -> "_Kept":
-        """Return it with one more call."""
+        """Return it with one more request."""
         return _Kept(
             LASTING * self.weight + 1.0, LASTING * self.hoped + hoped, LASTING * self.gained + gained,
             LASTING * self.squares + gained * gained,
         )  # fmt: skip
 
     def faded(self) -> "_Kept":
-        """Return it after a call that was not made for what these have gained: one day it is tried again."""
+        """Return it after a call that was not made because such calls lose: one day it is tried again."""
         return _Kept(*(LASTING * value for value in self))
 
     @property
     def error(self) -> float:
-        """Standard error of what a call gains in the mean."""
+        """Standard error of what a request gains in the mean."""
         mean = self.gained / self.weight
         return float(np.sqrt(max(self.squares / self.weight - mean * mean, 0.0) / self.weight))
 
     @property
     def harms(self) -> bool:
-        """Whether a call surely costs more than it gains."""
+        """Whether further calls surely cost more than they gain."""
         return self.weight >= FEWEST and self.gained / self.weight < -2.0 * self.error
 
     @property
@@ -114,10 +115,8 @@ class _Asked(NamedTuple):
     looked: Floats | None  # what the answer was judged by that sent the request here
     own: Floats | None  # what this answer was judged by, once looked at
     options: Mapping[str, Any]
-    hoped: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # what this call should gain, and what its answer must be worth for none
+    hoped: float = 0.0  # what looking at the first answer was to gain
+    even: float = 0.0  # what the answer of a further call must be worth to gain nothing
 
 
 class Cascade:
@@ -146,8 +145,8 @@ class Cascade:
     A confidence is any number that tends to be higher for better answers: its rank among the last 500 of the arm is all
     that counts. Two linear models, of the rank and of what the policy expects, start from the belief that the
     confidence tells nothing, and nothing is done before it is 2.5 standard errors from that: a useless confidence does
-    no harm. What further calls have gained is measured against what was hoped, for the best of many beliefs is believed
-    too much: trying an arm for the chance to check it counts for as much of it as is sure, and calls that surely lose
+    no harm. What looking has gained is measured against what was hoped of it, for the best of many beliefs is believed
+    too much: trying an arm for the chance to check it counts for as much of that as is sure, and calls that surely lose
     end. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
     count; its cost is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret
     bound. O(k) a look, O(k log k) a start.
@@ -211,14 +210,16 @@ class Cascade:
         row = np.array(policy.check_context(x))
         prices, means = self.costs(row), policy.scores(row).mean
         with self._lock:
-            chance = self._chances(policy.arms, means, prices)
+            hoped = self._chances(policy.arms, means, prices)
+            chance = hoped * self._kept.share
         own = options.get("prices")
         if isinstance(own, Mapping):
             own = np.array([own.get(arm, 0.0) for arm in policy.arms])
         decision = self.router.select(
             row, **{**options, "prices": -chance if own is None else np.asarray(own) - chance}
         )
-        self._keep(decision, _Asked(decision.arm, row, (), None, None, options))
+        hopes = float(hoped[policy.index(decision.arm)])
+        self._keep(decision, _Asked(decision.arm, row, (), None, None, options, hopes))
         return decision
 
     def _chances(self, arms: tuple[str, ...], means: Floats, prices: Floats) -> Floats:
@@ -232,7 +233,7 @@ class Cascade:
         others = np.where(nets == best, second, best)  # of the arms beside each
         ranks = RANKS[:, None]
         gains = others + after[2] * ranks - (worth[0] + worth[1] * means + worth[2] * ranks)
-        return np.asarray(np.maximum(gains, 0.0).mean(axis=0) * self._kept.share)
+        return np.asarray(np.maximum(gains, 0.0).mean(axis=0))
 
     def look(
         self, decision: Decision, confidence: float, *, cost: float | None = None, **told: Any
@@ -293,9 +294,10 @@ class Cascade:
         self.escalated += 1
         with self._lock:
             self._open.pop(decision.id, None)
-        at = policy.index(second.arm)
-        hoped = float(gains[at]), float(costs[at]) + worth
-        self._keep(second, _Asked(second.arm, asked.x, tried, features, None, asked.options, hoped))
+        even = float(costs[policy.index(second.arm)]) + worth
+        self._keep(
+            second, _Asked(second.arm, asked.x, tried, features, None, asked.options, asked.hoped, even)
+        )
         return second
 
     def update(self, decision_id: int, reward: float, **told: Any) -> bool:
@@ -314,11 +316,13 @@ class Cascade:
             self.accepted += 1
             if asked.own is not None:
                 self._worth = self._worth.learned(asked.own, reward)
+            if asked.own is not None or asked.looked is not None:
+                gained = 0.0 if asked.looked is None else reward - asked.even
+                self._kept = self._kept.learned(asked.hoped, gained)
             policy = self.router.policy
             if asked.looked is not None and asked.arm in policy.arms:
                 mean = policy.scores(asked.x).mean[policy.index(asked.arm)]
                 self._next = self._next.learned(np.array([1.0, mean, asked.looked[2]]), reward)
-                self._kept = self._kept.learned(asked.hoped[0], reward - asked.hoped[1])
         return learned
 
     def cancel(self, decision_id: int) -> bool:
