@@ -23,6 +23,7 @@ from banditroute.terms import BudgetPacer
 ARMS, COSTS = ["small", "medium", "large"], np.array([1.0, 4.0, 10.0])
 SKILL = np.array([[0.4, 0.2], [0.55, 0.3], [0.6, 0.35]])  # of a constant, and of what is known of the request
 PER_S = 250.0  # requests a second of the busiest worker
+PATIENCE_S = 60.0
 
 
 def made(budget, seed):
@@ -65,7 +66,11 @@ def work(folder, at, requests, of_busiest, options, post, done):
             mine()
         done["ready"].wait()
         mine()
-        time.sleep(20 * options["sync"])  # letters and evidence arrive
+        end = time.monotonic() + PATIENCE_S  # letters and evidence arrive
+        while time.monotonic() < end and (
+            router.stats()["pending"] or router.policy.counts.sum() < options["total"]
+        ):
+            time.sleep(options["sync"])
         pacer = router.terms[0]
         found = {
             "requests": requests, "paid": paid, "answered": int(answered), "counts": router.policy.counts.tolist(),
@@ -113,7 +118,7 @@ def alone(requests, options):
 
 def measured(requests, workers, **options):
     """One run: spend over budget of all, of each worker, and of one Router alone; and what was learned where."""
-    found = together(requests, workers, options)
+    found = together(requests, workers, {**options, "total": requests})
     budget = options["budget"]
     return {
         "seed": options["seed"],
