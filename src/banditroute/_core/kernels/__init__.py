@@ -11,7 +11,13 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
-from numba.extending import intrinsic, overload
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.registry import CPUDispatcher
+
+from banditroute._core.kernels.memory import borrowed, view, whole
+
+__all__ = ["borrowed", "inlined", "kernel", "part", "prepare", "short_kernel", "view", "whole"]
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -19,6 +25,9 @@ _PATIENCE_S = 2.0
 _Files: Any = IndexDataCacheFile  # numba is not typed
 _Listener: Any = event.Listener
 _register: Any = event.register
+_Library: Any = JITCodeLibrary
+_Pipeline: Any = Compiler
+_Dispatcher: Any = CPUDispatcher
 
 
 def _stamp() -> str:
@@ -112,6 +121,62 @@ class _Notice(_Listener):  # type: ignore[misc]
 _register("numba:compile", _Notice())
 
 
+class _Draft(_Library):  # type: ignore[misc]
+    """The code of a part: linked into the kernels that use it, and optimised and made machine code there alone.
+
+    numba would do both at every level of calls: `dot` a dozen times over.
+    """
+
+    def finalize(self) -> None:
+        """Link what the part calls, and leave it at that."""
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Return 0: there is no machine code."""
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        """What `set_env` is called of."""
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Nothing: the environment is for errors and objects of Python, which parts have not."""
+
+
+class _Drafting(_Pipeline):  # type: ignore[misc]
+    """The compiler of parts."""
+
+    def __init__(self, typing: Any, target: Any, library: Any, *given: Any) -> None:
+        draft: Any = _Draft(target.codegen(), "part")
+        draft.enable_object_caching()
+        super().__init__(typing, target, draft, *given)
+
+
+class _Part(_Dispatcher):  # type: ignore[misc]
+    """A part: other kernels compile it into themselves. For a call from Python, as tests do, it is compiled alone."""
+
+    def __call__(self, *given: Any) -> Any:
+        """Compile it as a kernel, once, and call that."""
+        if "alone" not in vars(self):
+            self.alone = kernel(self.py_func)
+        return self.alone(*given)
+
+
+_PART = {
+    "nogil": True,
+    "cache": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _Drafting,
+}
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile lazily, without the GIL, cached on disk where a cache directory is writable."""
     return _compiled(function, nogil=True)
@@ -128,17 +193,24 @@ def short_kernel(function: Callable[..., Any]) -> Any:
 
 def part(function: Callable[..., Any]) -> Any:
     """As `kernel`, for what only other kernels call: compiled into them and cached with them, never on its own."""
-    return _compiled(function, nogil=True, cache=False)
+    return _part(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """As `part`, and always inlined: an array argument costs seven words per call."""
-    return _compiled(function, nogil=True, cache=False, forceinline=True)
+    return _part(function, forceinline=True)
+
+
+def _part(function: Callable[..., Any], **given: Any) -> Any:
+    dispatcher = _compiled(function, **_PART, **given)
+    if isinstance(dispatcher, _Dispatcher):  # else numba is switched off
+        dispatcher.__class__ = _Part
+    return dispatcher
 
 
 def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any) -> Any:
     njit: Any = numba.njit
-    options = {"fastmath": _FAST, "error_model": "numpy", **given}
+    options = {"fastmath": _FAST, "error_model": "numpy", "no_cfunc_wrapper": True, **given}
     try:
         dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container
@@ -150,38 +222,6 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
     if getattr(stored, "_cache_file", None) is not None:
         stored._cache_file = careful(stored._cache_path, stored._impl.filename_base, _STAMP)
     return dispatcher
-
-
-def borrowed(array: Any) -> Any:
-    """Return the array without its owner, so that slices of it are not counted; for arguments of a kernel only.
-
-    numba counts the references of every slice with a locked instruction. Whoever calls a kernel holds its arguments
-    for the length of the call, so a kernel need not. A third of the time of `choose` at (15, 32) was counting.
-    """
-    return array
-
-
-def _drop_owner(_: Any, array: Any) -> Any:
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        from numba.np import arrayobj  # loaded by now anyway; at the top it would slow our own import
-
-        arrays: Any = arrayobj
-        view = arrays.make_array(array)(context, builder, values[0])
-        view.meminfo = view.meminfo.type(None)
-        return view._getvalue()
-
-    return array(array), build
-
-
-_without_owner: Any = intrinsic(_drop_owner)
-
-
-@overload(borrowed, jit_options={"forceinline": True})
-def _compiled_borrowed(array: Any) -> Any:
-    def compiled(array: Any) -> Any:
-        return _without_owner(array)
-
-    return compiled
 
 
 def prepare(function: Callable[..., Any], *examples: Any) -> None:

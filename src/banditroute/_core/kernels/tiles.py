@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from banditroute._core.kernels import inlined, kernel, part
+from banditroute._core.kernels import inlined, kernel, part, view
 from banditroute._core.kernels.layout import EPSILON
 
 
@@ -24,6 +24,13 @@ def copy(source, out):
         out[i] = source[i]
 
 
+@inlined
+def clear(out):
+    """out: (n,) -> zeros."""
+    for i in range(out.size):
+        out[i] = 0.0
+
+
 @part
 def means(theta, x, out):
     """theta: (N * D,), x: (D,), out: (N,) -> out[a] = theta_a' x, eight arms per pass over x.
@@ -34,23 +41,23 @@ def means(theta, x, out):
     n, arms = x.size, out.size
     if arms < 8:
         for a in range(arms):
-            out[a] = dot(theta[a * n : a * n + n], x)
+            out[a] = dot(view(theta, a * n, n), x)
         return
     for start in range(0, arms, 8):
         a = min(start, arms - 8)
         o = a * n
         r0, r1, r2, r3 = (
-            theta[o : o + n],
-            theta[o + n : o + 2 * n],
-            theta[o + 2 * n : o + 3 * n],
-            theta[o + 3 * n : o + 4 * n],
+            view(theta, o, n),
+            view(theta, o + n, n),
+            view(theta, o + 2 * n, n),
+            view(theta, o + 3 * n, n),
         )
         o += 4 * n
         r4, r5, r6, r7 = (
-            theta[o : o + n],
-            theta[o + n : o + 2 * n],
-            theta[o + 2 * n : o + 3 * n],
-            theta[o + 3 * n : o + 4 * n],
+            view(theta, o, n),
+            view(theta, o + n, n),
+            view(theta, o + 2 * n, n),
+            view(theta, o + 3 * n, n),
         )
         t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
         for j in range(n):
@@ -82,17 +89,17 @@ def quadratic(p, x):
         w = m + 8
         # Eight rows at a time: one load of x[j] serves eight, and there is one reduction instead of eight.
         r0, r1, r2, r3 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         r4, r5, r6, r7 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
@@ -124,17 +131,17 @@ def product(p, x, out):
         m = 8 * block
         w = m + 8
         r0, r1, r2, r3 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         r4, r5, r6, r7 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
@@ -197,8 +204,8 @@ def add_outer(p, u, sign):
     o = 0
     for i in range(n):
         m = 8 * (i // 8)
-        row = p[o : o + m]
-        tile, own = p[o + m : o + m + 8], u[m : m + 8]
+        row = view(p, o, m)
+        tile, own = view(p, o + m, 8), view(u, m, 8)
         once = sign * u[i]
         twice = once + once
         for j in range(m):
@@ -224,11 +231,11 @@ def _factor(full, inverse, n, floor, place, budget):
         place[2] = rounding if rounding > floor else 0.0
     i = int(place[1])
     while i < n and budget > 0.0:
-        row = full[i * n : i * n + n]
+        row = view(full, i * n, n)
         for j in range(i):
-            other = full[j * n : j * n + n]
-            row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
-        pivot = inverse[i] + place[2] - dot(row[:i], row[:i])
+            other = view(full, j * n, n)
+            row[j] = (row[j] - dot(view(row, 0, j), view(other, 0, j))) / other[j]
+        pivot = inverse[i] + place[2] - dot(view(row, 0, i), view(row, 0, i))
         budget -= 0.5 * i * i + n
         if pivot < 0.5 * floor:
             largest = 0.0
@@ -251,12 +258,12 @@ def _invert(full, inverse, n, place, budget):
     """Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows."""
     j = int(place[1])
     while j < n and budget > 0.0:
-        column = inverse[j * n : j * n + n]
-        column[:j] = 0.0
+        column = view(inverse, j * n, n)
+        clear(view(column, 0, j))
         column[j] = 1.0 / full[j * n + j]
         for i in range(j + 1, n):
-            row = full[i * n : i * n + n]
-            column[i] = -dot(row[j:i], column[j:i]) / row[i]
+            row = view(full, i * n, n)
+            column[i] = -dot(view(row, j, i - j), view(column, j, i - j)) / row[i]
         budget -= 0.5 * (n - j) * (n - j) + n
         j += 1
     place[1] = j
@@ -269,7 +276,7 @@ def _multiply(full, inverse, n, place, budget):
     i = int(place[1])
     while i < n and budget > 0.0:
         for j in range(i + 1):
-            full[i * n + j] = dot(inverse[i * n + i : i * n + n], inverse[j * n + i : j * n + n])
+            full[i * n + j] = dot(view(inverse, i * n + i, n - i), view(inverse, j * n + i, n - i))
         budget -= (i + 1.0) * (n - i) + n
         i += 1
     place[1] = i
