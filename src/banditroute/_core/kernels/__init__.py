@@ -11,13 +11,11 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
-from numba.core.registry import CPUDispatcher
 
+from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole
 from banditroute._core.kernels.memory import borrowed, view, whole
 
-__all__ = ["borrowed", "inlined", "kernel", "part", "prepare", "short_kernel", "view", "whole"]
+__all__ = ["apart", "borrowed", "inlined", "kernel", "part", "prepare", "short_kernel", "view", "whole"]
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -25,9 +23,6 @@ _PATIENCE_S = 2.0
 _Files: Any = IndexDataCacheFile  # numba is not typed
 _Listener: Any = event.Listener
 _register: Any = event.register
-_Library: Any = JITCodeLibrary
-_Pipeline: Any = Compiler
-_Dispatcher: Any = CPUDispatcher
 
 
 def _stamp() -> str:
@@ -121,65 +116,19 @@ class _Notice(_Listener):  # type: ignore[misc]
 _register("numba:compile", _Notice())
 
 
-class _Draft(_Library):  # type: ignore[misc]
-    """The code of a part: linked into the kernels that use it, and optimised and made machine code there alone.
-
-    numba would do both at every level of calls: `dot` a dozen times over.
-    """
-
-    def finalize(self) -> None:
-        """Link what the part calls, and leave it at that."""
-        self._raise_if_finalized()
-        for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
-        self._finalized = True
-
-    def get_pointer_to_function(self, name: str) -> int:
-        """Return 0: there is no machine code."""
-        self._ensure_finalized()
-        return 0
-
-    @property
-    def codegen(self) -> Any:
-        """What `set_env` is called of."""
-        return self
-
-    def set_env(self, name: str, env: Any) -> None:
-        """Nothing: the environment is for errors and objects of Python, which parts have not."""
-
-
-class _Drafting(_Pipeline):  # type: ignore[misc]
-    """The compiler of parts."""
-
-    def __init__(self, typing: Any, target: Any, library: Any, *given: Any) -> None:
-        draft: Any = _Draft(target.codegen(), "part")
-        draft.enable_object_caching()
-        super().__init__(typing, target, draft, *given)
-
-
-class _Part(_Dispatcher):  # type: ignore[misc]
-    """A part: other kernels compile it into themselves. For a call from Python, as tests do, it is compiled alone."""
-
-    def __call__(self, *given: Any) -> Any:
-        """Compile it as a kernel, once, and call that."""
-        if "alone" not in vars(self):
-            self.alone = kernel(self.py_func)
-        return self.alone(*given)
-
-
 _PART = {
     "nogil": True,
+    "forceinline": False,  # else it is that of whoever calls it first
     "cache": False,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
-    "pipeline_class": _Drafting,
+    "pipeline_class": Drafting,
 }
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile lazily, without the GIL, cached on disk where a cache directory is writable."""
-    return _compiled(function, nogil=True)
+    return _compiled(function, nogil=True, forceinline=False)
 
 
 def short_kernel(function: Callable[..., Any]) -> Any:
@@ -196,21 +145,26 @@ def part(function: Callable[..., Any]) -> Any:
     return _part(function)
 
 
+def apart(function: Callable[..., Any]) -> Any:
+    """As `part`, and never inlined: for what is long and called from several places."""
+    return _part(function, pipeline_class=Apart)
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """As `part`, and always inlined: an array argument costs seven words per call."""
     return _part(function, forceinline=True)
 
 
 def _part(function: Callable[..., Any], **given: Any) -> Any:
-    dispatcher = _compiled(function, **_PART, **given)
-    if isinstance(dispatcher, _Dispatcher):  # else numba is switched off
-        dispatcher.__class__ = _Part
+    dispatcher = _compiled(function, **{**_PART, **given})
+    if isinstance(dispatcher, Dispatcher):  # else numba is switched off
+        dispatcher.__class__ = Part
     return dispatcher
 
 
 def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any) -> Any:
     njit: Any = numba.njit
-    options = {"fastmath": _FAST, "error_model": "numpy", "no_cfunc_wrapper": True, **given}
+    options = {"fastmath": _FAST, "error_model": "numpy", "no_cfunc_wrapper": True, "pipeline_class": Whole, **given}
     try:
         dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container

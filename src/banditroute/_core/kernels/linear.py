@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._core.kernels import borrowed, inlined, part, short_kernel, view, whole
+from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
 from banditroute._core.kernels.derived import drain, first_alpha, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
@@ -375,7 +375,7 @@ def _absorb(s, a, z, v, norm2, reward, weight):
         tighten(s, a)
 
 
-@part
+@apart
 def _wait(s, row):
     """s: buffer, row: (D,) context of the arm that is being inverted anew -> waits for the end of that."""
     n, late = row.size, whole(s, H_LATE)
