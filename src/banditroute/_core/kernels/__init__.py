@@ -1,21 +1,23 @@
 """Compiled kernels: plain functions over arrays, the only place that imports numba."""
 
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Lock, Thread, Timer
 from typing import Any
 
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
+from numba.core.compiler_lock import global_compiler_lock
 
 from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole
 from banditroute._core.kernels.memory import borrowed, view, whole
 
-__all__ = ["apart", "borrowed", "inlined", "kernel", "part", "prepare", "short_kernel", "view", "whole"]
+__all__ = ["apart", "borrowed", "inlined", "kernel", "part", "prepare", "prepare_soon", "short_kernel", "view", "whole"]
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -23,6 +25,8 @@ _PATIENCE_S = 2.0
 _Files: Any = IndexDataCacheFile  # numba is not typed
 _Listener: Any = event.Listener
 _register: Any = event.register
+_compiler_lock: Any = global_compiler_lock
+_soon: dict[Callable[..., Any], Thread] = {}  # what threads compile, or have compiled
 
 
 def _stamp() -> str:
@@ -46,6 +50,10 @@ class _Stored(_Files):  # type: ignore[misc]
             super().save(key, data)
         except OSError:
             return
+
+    def holds(self, key: Any) -> bool:
+        """Whether there is something to load."""
+        return key in self._load_index()
 
     def load(self, key: Any) -> Any:
         """Return what was stored, or None."""
@@ -180,9 +188,52 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
 
 def prepare(function: Callable[..., Any], *examples: Any) -> None:
     """Compile a kernel for the types of `examples` and refuse any other: a type slip raises, it never recompiles."""
-    dispatcher: Any = function
-    compiler: Any = numba
-    if compiler.config.DISABLE_JIT or not dispatcher._can_compile:
+    if _open(function):
+        dispatcher: Any = function
+        with _compiler_lock:
+            if _open(function):  # a thread may have done it meanwhile
+                dispatcher.compile(_types_of(examples))
+                dispatcher.disable_compile()
+
+
+def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
+    """As `prepare`, by a thread where it takes seconds, which it does once on a machine: a call until then waits.
+
+    The end of the process, and a fork, wait for that thread too: it ends with the code on the disk.
+    """
+    if not _open(function) or function in _soon:
         return
-    dispatcher.compile(tuple(compiler.typeof(value) for value in examples))
-    dispatcher.disable_compile()
+    dispatcher: Any = function
+    cache = dispatcher._cache
+    stored: Any = getattr(cache, "_cache_file", None)
+    if isinstance(stored, _Stored) and stored.holds(
+        cache._index_key(_types_of(examples), dispatcher.targetctx.codegen())
+    ):
+        prepare(function, *examples)
+        return
+    # Not `prepare`: a call that waits for the thread must find the kernel open for compilation.
+    _soon[function] = Thread(
+        target=dispatcher.compile, args=(_types_of(examples),), name="banditroute-compile", daemon=False
+    )
+    _soon[function].start()
+
+
+def _open(function: Callable[..., Any]) -> bool:
+    compiler: Any = numba
+    dispatcher: Any = function
+    return not compiler.config.DISABLE_JIT and bool(dispatcher._can_compile)
+
+
+def _types_of(examples: tuple[Any, ...]) -> tuple[Any, ...]:
+    compiler: Any = numba
+    return tuple(compiler.typeof(value) for value in examples)
+
+
+def _wait() -> None:
+    """Let the threads end: a child of a fork would find the compiler locked for ever."""
+    for thread in list(_soon.values()):
+        thread.join()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait)

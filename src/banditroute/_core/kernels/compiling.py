@@ -1,5 +1,6 @@
 """How parts of kernels are compiled: into the kernels that use them, and nowhere else."""
 
+import gc
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
@@ -68,6 +69,16 @@ class Whole(_Compiler):  # type: ignore[misc]
 
     def __init__(self, typing: Any, target: Any, library: Any, args: Any, result: Any, flags: Any, names: Any) -> None:
         super().__init__(typing, target, library, args, result, _Options(flags), names)
+
+    def compile_extra(self, function: Any) -> Any:
+        """Compile without collecting garbage in between: hardly any is, and to look for it took a fifth of the time."""
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(function)
+        finally:
+            if collects:
+                gc.enable()
 
 
 class Drafting(Whole):
