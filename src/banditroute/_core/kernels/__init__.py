@@ -14,7 +14,7 @@ from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 
-from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole
+from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole, load
 from banditroute._core.kernels.memory import borrowed, view, whole
 
 __all__ = ["apart", "borrowed", "inlined", "kernel", "part", "prepare", "prepare_soon", "short_kernel", "view", "whole"]
@@ -191,6 +191,7 @@ def prepare(function: Callable[..., Any], *examples: Any) -> None:
     if _open(function):
         dispatcher: Any = function
         with _compiler_lock:
+            load()
             if _open(function):  # a thread may have done it meanwhile
                 dispatcher.compile(_types_of(examples))
                 dispatcher.disable_compile()
@@ -203,6 +204,7 @@ def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
     """
     if not _open(function) or function in _soon:
         return
+    load()
     dispatcher: Any = function
     cache = dispatcher._cache
     stored: Any = getattr(cache, "_cache_file", None)

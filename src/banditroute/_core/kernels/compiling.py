@@ -1,16 +1,54 @@
 """How parts of kernels are compiled: into the kernels that use them, and nowhere else."""
 
 import gc
+import sys
+from importlib import import_module
 from typing import Any
 
+from numba.core import typed_passes as typed
+from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, Flags
+from numba.core.compiler_machinery import PassManager
 from numba.core.registry import CPUDispatcher
 
 _Library: Any = JITCodeLibrary  # numba is not typed
 _Compiler: Any = Compiler
 _Flags: Any = Flags
+_Passes: Any = PassManager
+_untyped: Any = untyped
+_typed: Any = typed
 Dispatcher: Any = CPUDispatcher
+
+_STEPS = (
+    _untyped.TranslateByteCode,
+    _untyped.FixupArgs,
+    _untyped.IRProcessing,
+    _untyped.GenericRewrites,
+    _untyped.ReconstructSSA,
+    _typed.NopythonTypeInference,
+    _typed.PreLowerStripPhis,
+    _typed.NopythonRewrites,
+    _typed.IRLegalization,
+    _typed.NativeLowering,
+    _typed.NoPythonBackend,
+)
+
+
+def load() -> None:
+    """Load what numba loads with its first function, less `scipy.linalg`: a third of that time, to see whether it is there.
+
+    It is, for we depend on it. Whoever has numba compile linear algebra loads it then.
+    """
+    if "numba.np.arraymath" in sys.modules:
+        return
+    linalg: Any = import_module("numba.np.linalg")
+    asked = linalg.ensure_blas
+    linalg.ensure_blas = lambda: None
+    try:
+        import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = asked
 
 
 class _Options(_Flags):  # type: ignore[misc]
@@ -69,6 +107,14 @@ class Whole(_Compiler):  # type: ignore[misc]
 
     def __init__(self, typing: Any, target: Any, library: Any, args: Any, result: Any, flags: Any, names: Any) -> None:
         super().__init__(typing, target, library, args, result, _Options(flags), names)
+
+    def define_pipelines(self) -> Any:
+        """Return the passes that kernels need: they have no closures, no contexts, no branches on types."""
+        passes = _Passes("kernels")
+        for step in _STEPS:
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
 
     def compile_extra(self, function: Any) -> Any:
         """Compile without collecting garbage in between: hardly any is, and to look for it took a fifth of the time."""
