@@ -17,7 +17,18 @@ from numba.core.compiler_lock import global_compiler_lock
 from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole, load
 from banditroute._core.kernels.memory import borrowed, view, whole
 
-__all__ = ["apart", "borrowed", "inlined", "kernel", "part", "prepare", "prepare_soon", "short_kernel", "view", "whole"]
+__all__ = [
+    "apart",
+    "borrowed",
+    "inlined",
+    "kernel",
+    "part",
+    "prepare",
+    "prepare_soon",
+    "short_kernel",
+    "view",
+    "whole",
+]
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -172,7 +183,13 @@ def _part(function: Callable[..., Any], **given: Any) -> Any:
 
 def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any) -> Any:
     njit: Any = numba.njit
-    options = {"fastmath": _FAST, "error_model": "numpy", "no_cfunc_wrapper": True, "pipeline_class": Whole, **given}
+    options = {
+        "fastmath": _FAST,
+        "error_model": "numpy",
+        "no_cfunc_wrapper": True,
+        "pipeline_class": Whole,
+        **given,
+    }
     try:
         dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container

@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
+import numba
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
@@ -105,7 +106,9 @@ class _Draft(_Library):  # type: ignore[misc]
 class Whole(_Compiler):  # type: ignore[misc]
     """The compiler of kernels."""
 
-    def __init__(self, typing: Any, target: Any, library: Any, args: Any, result: Any, flags: Any, names: Any) -> None:
+    def __init__(
+        self, typing: Any, target: Any, library: Any, args: Any, result: Any, flags: Any, names: Any
+    ) -> None:
         super().__init__(typing, target, library, args, result, _Options(flags), names)
 
     def define_pipelines(self) -> Any:
@@ -151,7 +154,7 @@ class Part(Dispatcher):  # type: ignore[misc]
     def __call__(self, *given: Any) -> Any:
         """Compile it as a kernel, once, and call that."""
         if "alone" not in vars(self):
-            from banditroute._core.kernels import kernel  # which imports this
-
-            self.alone = kernel(self.py_func)
+            jit: Any = numba.njit
+            options = {name: self.targetoptions[name] for name in ("fastmath", "error_model")}
+            self.alone = jit(pipeline_class=Whole, **options)(self.py_func)
         return self.alone(*given)
