@@ -56,14 +56,13 @@ SETTINGS = {
 def compile_kernels() -> None:
     """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use.
 
-    Prices may come with the first request, and the refresh is needed at the sixteenth reward: threads compile the
-    kernels of both meanwhile, once on a machine.
+    The refresh is first needed at the sixteenth reward: until then a thread compiles it, once on a machine.
     """
     state = LinearState(1, 1, ridge=1.0)
     s, x = state.buffer, np.zeros(1)
     prepare(k.select, s, x)
+    prepare(k.select_offered, s, x, x)
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
-    prepare_soon(k.select_offered, s, x, x)
     prepare_soon(refresh.upkeep, s)
 
 
@@ -71,7 +70,6 @@ def compile_rest() -> None:
     """Compile the other kernels of the linear policies too."""
     state = LinearState(1, 1, ridge=1.0)
     s, x, rows, arms = state.buffer, np.zeros(1), np.zeros((1, 1)), np.zeros(1, dtype=np.int64)
-    prepare(k.select_offered, s, x, x)
     prepare(refresh.upkeep, s)
     prepare(batch.predict, s, x, x, x)
     prepare(batch.predict_rows, s, rows, rows, rows)

@@ -217,7 +217,8 @@ def prepare(function: Callable[..., Any], *examples: Any) -> None:
 def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
     """As `prepare`, by a thread where it takes seconds, which it does once on a machine: a call until then waits.
 
-    The end of the process, and a fork, wait for that thread too: it ends with the code on the disk.
+    The end of the process, and a fork, wait for that thread too: it ends with the code on the disk. For kernels that are
+    given our own arrays alone: after the thread, a call with other types would still compile.
     """
     if not _open(function) or function in _soon:
         return
@@ -230,7 +231,7 @@ def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
     ):
         prepare(function, *examples)
         return
-    # Not `prepare`: a call that waits for the thread must find the kernel open for compilation.
+    # Not `prepare`: a call that waits for the thread must find the kernel open.
     _soon[function] = Thread(
         target=dispatcher.compile, args=(_types_of(examples),), name="banditroute-compile", daemon=False
     )

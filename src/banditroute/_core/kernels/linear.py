@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
 from banditroute._core.kernels.derived import drain, first_alpha, tighten
 from banditroute._core.kernels.layout import (
@@ -279,7 +277,7 @@ def choose(s, x, offers, prune):
     best = exact_score(s, first, z, row, score[first], share)
     score[first] = best
     chosen = first
-    ties = np.int64(1)  # of one type from here on: `settle` is compiled for each
+    ties = min(eligible, 1)  # of one type from here on: `settle` is compiled for each
     evaluated = 1
     for a in range(arms):
         if a == first or bound[a] == -math.inf:
