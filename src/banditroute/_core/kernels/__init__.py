@@ -126,7 +126,7 @@ class _Notice(_Listener):  # type: ignore[misc]
     def _say(self) -> None:
         self._said = True
         print(
-            "banditroute: compiling kernels for this machine, once for each version; this can take half a minute",
+            "banditroute: compiling kernels for this machine, once for each version; this can take some seconds",
             file=sys.stderr,
             flush=True,
         )
