@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._core.kernels import part
+from banditroute._core.kernels import part, view, whole
 from banditroute._core.kernels.derived import reach
 from banditroute._core.kernels.layout import (
     COLD,
@@ -56,8 +56,8 @@ FAR_LEVEL, FAR_SLOPE, ERRORS, WEIGHT, SQUARES, SLOPES, REWARDS, UNITS, HEARD = 0
 @part
 def row_of(s, k):
     """s: buffer, k: 0 .. 10 -> a vector of the job: TARGET, MEAN, three of scratch, OWN, FIRST, FAR to FREE2."""
-    n, o = int(s[H_PAD]), int(s[H_JOB]) + SUMS
-    return s[o + k * n : o + k * n + n]
+    n, o = whole(s, H_PAD), whole(s, H_JOB) + SUMS
+    return view(s, o + k * n, n)
 
 
 @part
@@ -90,8 +90,8 @@ def _apart(s, level, square):
     than one arm's worth is not stretched to one). Its slopes were those of the busiest arms, and what the best arm is good at says nothing of the others; its level stays,
     on purpose.
     """
-    n, dim = int(s[H_PAD]), int(s[H_DIM])
-    sums, mean = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS], row_of(s, MEAN)
+    dim = whole(s, H_DIM)
+    sums, mean = view(s, whole(s, H_JOB), SUMS), row_of(s, MEAN)
     far, far_free, free, free2 = row_of(s, FAR), row_of(s, FAR_FREE), row_of(s, FREE), row_of(s, FREE2)
     levels, slopes = 0.0, 0.0
     for j in range(dim):
@@ -122,9 +122,9 @@ def _expect_answers(s, weight):
 @part
 def rescale(s):
     """New noise, alpha and ridges from the sums; see docs/algorithms.md, "Estimated scales"."""
-    n, dim = int(s[H_PAD]), int(s[H_DIM])
-    sums = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS]
-    level = s[int(s[H_LEVEL]) : int(s[H_LEVEL]) + n]
+    n, dim = whole(s, H_PAD), whole(s, H_DIM)
+    sums = view(s, whole(s, H_JOB), SUMS)
+    level = view(s, whole(s, H_LEVEL), n)
     weight = sums[WEIGHT]
     s[H_MOVE] = 0.0
     target, square = row_of(s, TARGET), 0.0
@@ -176,7 +176,7 @@ def rescale(s):
 @part
 def _aim(s, ridge, level_ridge, target, level):
     """Takes other ridges; moving an arm to them costs a cube of D, so only when one of them is off by a fifth."""
-    n = int(s[H_PAD])
+    n = whole(s, H_PAD)
     for j in range(n):
         wanted = level_ridge if level[j] != 0.0 else ridge
         if not 0.8 * wanted <= target[j] <= 1.25 * wanted:
