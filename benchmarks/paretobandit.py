@@ -10,8 +10,8 @@ order, then serve the test split (1,824), still learning.
     python benchmarks/paretobandit.py --peer /tmp/pareto/bin/python --data wheel.npz [--seeds 20] [--first 1000]
 
 `wheel.npz` holds the prompts of the wheel (Apache-2.0) as its own features, with rewards and costs; its side starts
-from its shipped priors with its shipped settings, ours cold: the default `LinUCB` in 01, and `Restarting` around it in 02
-and 03. Without ``--data`` it reads `pareto4.npz` (25 components of MiniLM and a constant), to which the priors do
+from its shipped priors with its shipped settings, ours cold: the default `LinUCB` in 01, with `Restarting` around it in
+02 and 03. Without ``--data`` it reads `pareto4.npz` (25 components of MiniLM and a constant), to which the priors do
 not fit: its side then starts cold too, with the settings that it ships for that.
 """
 

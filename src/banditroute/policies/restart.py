@@ -28,11 +28,11 @@ class Restarting(Wrapper):
     """Any policy, with a detector per arm that restarts it when its rewards stop being what was predicted.
 
     A surprise is ``z = ((r - mean) / sqrt(1 + width^2) - its average so far) / s``, clipped to [-4, 4], where s is the
-    root mean square of all arms. For changes of ``d`` = 1/8, 1/4, 1/2 and 1 noise scales up and down (the sign e) each arm has
-    a sum ``S <- max(0, S + d (e z - width) - log E[exp(d e z)])``, the expectation being the mean so far, at least
-    ``exp(d^2 / 2)``. When one exceeds ``log(8e5 / alarms)`` the arm starts cold, and learns again from the feedback
-    since that sum was last zero. In the rest of the time a request looks at arm a, whatever the policy says, with
-    chance ``min(0.1, look s / (what a is expected to earn less than the best)) / k``.
+    root mean square of all arms: the noise scale. For changes of ``d`` = 1/8, 1/4, 1/2 and 1 noise scales up and down
+    (the sign e) each arm has a sum ``S <- max(0, S + d (e z - width) - log E[exp(d e z)])``, the expectation being the
+    mean so far, at least ``exp(d^2 / 2)``. When one exceeds ``log(8e5 / alarms)`` the arm starts cold, and learns again
+    from the feedback since that sum was last zero. Whatever the policy says, a request looks at arm a with chance
+    ``min(0.1, look s / (what a is expected to earn less than the best, prices included)) / k``.
 
     Parameters
     ----------
@@ -160,9 +160,7 @@ class Restarting(Wrapper):
             return choice
         total = looks.cumsum()
         if drawn >= total[-1]:
-            return Choice(
-                choice.arm, (1.0 - float(total[-1])) * choice.propensity + float(looks[choice.arm])
-            )
+            return Choice(choice.arm, (1.0 - float(total[-1])) * choice.propensity + float(looks[choice.arm]))
         arm = int(np.searchsorted(total, drawn, side="right"))
         if choice.propensity != choice.propensity:  # the base was told not to work them out
             return Choice(arm, choice.propensity)
