@@ -25,7 +25,6 @@ LENGTH, MOMENT = 12_000, 6_000
 DATA = ("mmlupro28", "llmrouter9", "pareto4", "digits", "wine", "breast_cancer")
 POLICIES = {
     "LinUCB": lambda k, d, s: LinUCB(k, d, rng=s),
-    "Restarting, look 0": lambda k, d, s: Restarting(LinUCB(k, d, rng=s), look=0.0),
     "Restarting": lambda k, d, s: Restarting(LinUCB(k, d, rng=s)),
 }
 COLUMNS = ["data", "policy", "where nothing changes", "less LinUCB", "false alarms", "share after a fall of .05",

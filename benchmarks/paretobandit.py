@@ -186,6 +186,21 @@ def show(mine: dict[str, list], peer: dict[str, list]) -> list[dict]:
     return rows
 
 
+def page(rows: list[dict], seeds: range) -> dict:
+    """The lines as a table for benchmarks/report.py."""
+    columns = ["experiment, ceiling in dollars", "phase", "ours", "theirs", "ours less theirs",
+               "our spend, of the ceiling", "largest", "theirs"]  # fmt: skip
+    lines = []
+    for row in rows:
+        experiment, budget = row["cell"].split()
+        less = f"{row['diff']:+.4f} ± {row['half']:.4f}"
+        spent = [f"{row[name]:.3f}" for name in ("spend", "largest", "their spend")]
+        lines.append([f"{experiment}, {budget}", row["phase"], f"{row['ours']:.4f}", f"{row['theirs']:.4f}",
+                      f"**{less}**" if row["diff"] > row["half"] else less, *spent])  # fmt: skip
+    note = f"Seeds {seeds[0]} to {seeds[-1]}, ± half a 95 % interval of paired differences; bold: it lies above 0."
+    return {"tables": {"paretobandit": {"columns": columns, "rows": lines, "note": note}}}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", default=sys.executable, help="a Python that has paretobandit")
@@ -196,7 +211,7 @@ if __name__ == "__main__":
         "--side", choices=["ours", "theirs"], help="print the runs of one side as JSON and end"
     )
     parser.add_argument("--data", help="pareto4.npz; looked for as all recorded data")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--save", type=Path, help="write the table for benchmarks/report.py")
     options = parser.parse_args()
     if options.data is None:
         from recorded import data_file
@@ -210,5 +225,6 @@ if __name__ == "__main__":
     command += ["--first", str(options.first), "--data", options.data, "--only", *options.only]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = show(served("ours", options.data, seeds, options.only), json.loads(done.stdout.splitlines()[-1]))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if options.save:
+        text = json.dumps(page(rows, seeds), indent=1, ensure_ascii=False)
+        options.save.write_text(text + "\n", encoding="utf-8")

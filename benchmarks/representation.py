@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--only", nargs="+", default=DATA, choices=DATA)
+    parser.add_argument("--alone", action="store_true", help="the parts without the master")
     given = parser.parse_args()
     for name in given.only:
         got: dict[str, list[float]] = {}
@@ -83,10 +84,11 @@ def main() -> None:
         for seed in range(given.first, given.first + given.seeds):
             run = drawn(name, given.data, LENGTH, seed)
             parts = representations(run.contexts, seed)
-            began = time.process_time()
-            chosen, end = mastered(run, parts, seed)
-            spent, ends = spent + time.process_time() - began, [*ends, end]
-            played = {"master": chosen}
+            played = {}
+            if not given.alone:
+                began = time.process_time()
+                played["master"], end = mastered(run, parts, seed)
+                spent, ends = spent + time.process_time() - began, [*ends, end]
             for part, (contexts, discount) in parts.items():
                 own = Stream(contexts, run.means, run.rewards, run.arms)
                 policy = LinUCB(len(run.arms), contexts.shape[1], discount=discount, rng=seed)
@@ -95,14 +97,17 @@ def main() -> None:
                 got.setdefault(who, []).append(run.means[np.arange(LENGTH), arms][LENGTH // 2 :].mean())
         table = {who: np.array(values) for who, values in got.items()}
         best = max((who for who in table if who != "master"), key=lambda who: table[who].mean())
-        gap = table["master"] - table[best]
-        print(f"{name}: " + ", ".join(f"{who} {values.mean():.4f}" for who, values in table.items()))
-        print(
-            f"    master less {best}: {gap.mean():+.4f} ± {half(gap):.4f}; in force at the end "
-            f"{ {part: ends.count(part) for part in sorted(set(ends))} }; "
-            f"{1e6 * spent / (given.seeds * LENGTH):.0f} µs a request",
-            flush=True,
-        )
+        gaps = {who: values - table["linear"] for who, values in table.items() if who != "linear"}
+        less = ", ".join(f"{who} {gap.mean():+.4f} ± {half(gap):.4f}" for who, gap in gaps.items())
+        print(f"{name}: linear {table['linear'].mean():.4f}; less linear: {less}", flush=True)
+        if not given.alone:
+            gap = table["master"] - table[best]
+            print(
+                f"    master less {best}: {gap.mean():+.4f} ± {half(gap):.4f}; in force at the end "
+                f"{ {part: ends.count(part) for part in sorted(set(ends))} }; "
+                f"{1e6 * spent / (given.seeds * LENGTH):.0f} µs a request",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
