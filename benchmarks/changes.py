@@ -103,7 +103,11 @@ def main() -> None:
             lines.append([name, policy, shown(stays), less, false, *falls, shown(fall), shown(rise)])
             print(f"| {' | '.join(lines[-1])} |", flush=True)
     if given.save:
-        table = {"columns": COLUMNS, "rows": lines, "note": f"{given.seeds} seeds from {given.first} on."}
+        table = {
+            "columns": COLUMNS,
+            "rows": lines,
+            "note": f"Seeds {given.first} to {given.first + given.seeds - 1}, ± half a 95 % t interval.",
+        }
         given.save.write_text(json.dumps({"tables": {"changes": table}}, indent=1, ensure_ascii=False) + "\n")
 
 
