@@ -73,7 +73,8 @@ if __name__ == "__main__":
     service = FeatureService(custom_encoder=MiniLM(), embedding_dim=384, pca_path=DEFAULT_PCA_PATH)
     contexts, rewards, costs, split = [], [], [], []
     for part, path in enumerate((get_example_val_path(), get_example_holdout_path())):
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        text = Path(path).read_text(encoding="utf-8")
+        for line in text.rstrip("\n").split("\n"):  # not splitlines: prompts hold breaks of other kinds
             record = json.loads(line)
             contexts.append(service.extract_features(record["prompt"]))
             rewards.append([record["arms"][arm]["reward"] for arm in K3_ARM_ORDER])

@@ -80,7 +80,7 @@ POLICIES: dict[str, Callable[[int, int, int], Policy]] = {
     "SquareCB": lambda k, d, s: SquareCB(LinUCB(k, d, rng=s)),
     "SlidingWindow 1000": lambda k, d, s: SlidingWindow(LinUCB(k, d, rng=s), 1000),
     "Stale": lambda k, d, s: StalenessInflation(LinUCB(k, d, rng=s)),
-    "Restarting mix .05": lambda k, d, s: Restarting(LinUCB(k, d, mix=0.05, rng=s)),
+    "Restarting": lambda k, d, s: Restarting(LinUCB(k, d, rng=s)),
     "RarelySwitching": lambda k, d, s: BatchedUpdates(LinUCB(k, d, rng=s)),
 }
 FIXED = "best Fixed"  # known in hindsight only

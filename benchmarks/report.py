@@ -24,6 +24,8 @@ PAGES = (
     "docs/studies/polar.md",
     "docs/gateways.md",
     "docs/studies/real-lora.md",
+    "docs/changing-world.md",
+    "docs/terms.md",
 )
 DOCUMENTS = tuple(ROOT / page for page in PAGES)
 MARKED = re.compile(r"(<!-- bench:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /bench:(?P=name) -->)", re.DOTALL)

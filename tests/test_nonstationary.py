@@ -12,6 +12,7 @@ from banditroute.policies import (
     SlidingWindow,
     StalenessInflation,
 )
+from banditroute.policies.base import Scores
 from banditroute.testing import CHECKS
 
 TEXTBOOK = {"alpha": 0.5, "ridge": 1.0, "prior": None}
@@ -136,6 +137,130 @@ CHANGING = {
     "discounted": lambda: LinUCB(5, 6, discount=0.995, rng=0),
     "both": lambda: Restarting(LinUCB(5, 6, discount=0.995, mix=0.02, rng=0)),
 }
+
+
+def looking(rng):
+    """A policy that has learned enough to look: 150 rewards of arms that differ."""
+    policy, own = Restarting(LinUCB(3, 2, rng=rng), look=0.5), np.random.default_rng(7)
+    for t in range(150):
+        policy.update(t % 3, [1.0, own.random()], 0.2 * (t % 3) + 0.3 * own.standard_normal(), at=t)
+    return policy
+
+
+# What cannot hold of a policy that has learned already.
+COLD = {"cold_start_is_exact", "evidence_adds_up", "feedback_order_does_not_matter", "online_equals_batch"}
+
+
+@pytest.mark.parametrize("check", [c for c in CHECKS if c.__name__ not in COLD], ids=lambda c: c.__name__)
+def test_a_policy_that_looks_passes(check):
+    check(looking)
+
+
+def test_looks_are_as_likely_as_told_and_cost_what_they_may():
+    policy, x = looking(0), np.array([1.0, 0.5])
+    prices, open_ = np.array([0.0, 0.1, 0.0]), np.array([True, True, False])
+    for given in ({}, {"prices": prices}, {"eligible": open_}):
+        told = policy.propensities(x, **given)
+        scale = float(np.sqrt(policy.surprise[1]))
+        value = policy.scores(x).mean - given.get("prices", 0.0)
+        value = np.where(given.get("eligible", True), value, -np.inf)
+        share = np.array(
+            [min(0.1, 0.5 * scale / g) / 3 if 0 < g < np.inf else 0.0 for g in value.max() - value]
+        )
+        share[value.argmax()] = 0.1 / 3
+        np.testing.assert_allclose(
+            told, share + (1.0 - share.sum()) * policy.base.propensities(x, **given), rtol=1e-12
+        )
+        drawn = [policy.select(x, **given) for _ in range(6000)]
+        assert all(choice.propensity == pytest.approx(told[choice.arm], rel=1e-12) for choice in drawn)
+        seen = np.bincount([choice.arm for choice in drawn], minlength=3) / 6000
+        np.testing.assert_allclose(seen, told, atol=4.5 * 0.5 / 6000**0.5)
+        assert share @ np.where(np.isfinite(value), value.max() - value, 0.0) <= 0.5 * scale
+    assert (policy.propensities(x) > 0.0).all()
+
+
+def slow_alarm(errors, widths, limit):
+    """Index, side and size of the first alarm, by the definition: sums over every run that ends now."""
+    seen, centre, square, moments = (
+        0,
+        0.0,
+        0.0,
+        {(e, d): [np.exp(d * d / 2)] * 100 for e in (1, -1) for d in SIZES},
+    )
+    steps = {key: [] for key in moments}
+    for n, (error, width) in enumerate(zip(errors, widths, strict=True), 1):
+        own, room = error - (centre / seen if seen else 0.0), np.hypot(width, seen**-0.5) if seen else width
+        centre, seen = centre + error, seen + 1
+        square += (min(own**2, 16 * square if n > 100 else np.inf) - square) / n
+        if n <= 100:
+            continue
+        z = np.clip(own / np.sqrt(square), -4, 4)
+        for (e, d), grown in moments.items():
+            grown.append(np.exp(d * e * z))
+            steps[e, d].append(d * (e * z - room) - max(np.log(np.mean(grown)), d * d / 2))
+            if max(np.cumsum(steps[e, d][::-1])) > limit:
+                return n, e, d
+    return None
+
+
+SIZES = (0.125, 0.25, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("shift", [-0.6, 0.5, -2.0, 0.0])
+def test_an_alarm_comes_when_the_definition_says(shift):
+    class Told(LinUCB):
+        """Predicts and doubts what it is told to."""
+
+        def scores(self, x):
+            return self.told
+
+    policy, rng = Restarting(Told(1, 1, rng=0), alarms=100.0), np.random.default_rng(3)
+    widths = 0.3 / np.sqrt(np.arange(1, 801))
+    errors = 0.1 * (rng.standard_normal(800) + 0.1 + np.where(np.arange(800) < 400, 0.0, shift))
+    came = None
+    for n, (error, width) in enumerate(zip(errors, widths, strict=True), 1):
+        policy.base.told = Scores(np.zeros(1), np.array([width]))
+        before = policy.restarts[0]
+        policy.update(0, [1.0], error * np.sqrt(1.0 + width**2))
+        if policy.restarts[0] > before:
+            came = n
+            break
+    wanted = slow_alarm(errors, widths, policy.limit)
+    assert came == (wanted and wanted[0])
+    assert (came is None) == (shift == 0.0)
+    if came:
+        assert came > 400
+        assert policy.base.counts[0] <= came - 300  # it has learned again from the run alone
+
+
+def test_noise_of_other_kinds_and_models_that_do_not_fit_are_no_change():
+    rng = np.random.default_rng(5)
+    kinds = {
+        "rare": lambda x, a: float(rng.random() < 0.03 + 0.01 * a),
+        "certain": lambda x, a: 0.5 + 0.1 * a,
+        "heavy": lambda x, a: 0.5 + 0.05 * rng.standard_t(3),
+        "curved": lambda x, a: float(np.cos(5.0 * x[0] + a)) + 0.1 * rng.standard_normal(),
+        "no constant": lambda x, a: 5.0 + 0.1 * rng.standard_normal(),
+    }
+    for name, reward in kinds.items():
+        policy = Restarting(LinUCB(3, 2, rng=0), alarms=1.0)
+        for t in range(3000):
+            x = np.array([rng.standard_normal(), 0.0 if name == "no constant" else 1.0])
+            policy.update(t % 3, x, reward(x, t % 3))
+        assert not policy.restarts.any(), name
+
+
+def test_a_favourite_that_falls_a_little_is_left():
+    # It falls .05 below every other arm, half a noise scale; below 10 % of the requests from the 500th on.
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = np.column_stack([rng.standard_normal((5000, 4)) / 4, np.ones(5000)])
+        means = np.tile([0.5, 0.5, 0.5, 0.6], (5000, 1)) + x[:, :4] @ rng.standard_normal((4, 4)) * 0.02
+        means[2500:, 3] -= 0.15
+        stream = Stream(x, means, means + 0.1 * rng.standard_normal(means.shape), tuple("abcd"))
+        run = simulate(Restarting(LinUCB(4, 5, rng=seed)), stream)
+        assert (run.arms[2000:2500] == 3).mean() > 0.8
+        assert (run.arms[3000:] == 3).mean() < 0.1
 
 
 @pytest.mark.parametrize("name", ["restarting", "both"])
