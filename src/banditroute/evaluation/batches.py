@@ -18,6 +18,7 @@ from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import ValueSums, joined, value_sums
 from banditroute.evaluation.workers import spread
 from banditroute.logs import Trace
+from banditroute.logs.files import kind_of
 from banditroute.logs.parquet import parquet_batches
 from banditroute.policies import Policy
 
@@ -67,7 +68,7 @@ class Batches:
         found = (
             [path]
             if path.is_file()
-            else sorted(p for p in path.rglob("*") if p.suffix in known and p.is_file())
+            else sorted(p for p in path.rglob("*") if kind_of(p) in known and p.is_file())
         )
         if not found:
             raise FileNotFoundError(f"no folder or file {path} with traces in it")

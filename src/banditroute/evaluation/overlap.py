@@ -11,7 +11,14 @@ from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.logs import Trace
 from banditroute.policies import Policy
 
-__all__ = ["Target", "check_overlap", "known_propensities", "policy_probabilities", "target_array"]
+__all__ = [
+    "Target",
+    "as_target",
+    "check_overlap",
+    "known_propensities",
+    "policy_probabilities",
+    "target_array",
+]
 
 Target = str | int | ArrayLike | Policy | Mapping[str, float] | Callable[[Any], Any]
 
@@ -135,7 +142,10 @@ def _positions(names: tuple[str, ...], arms: NDArray[Any]) -> Ints:
         at = order[np.searchsorted(values, arms, sorter=order).clip(max=width - 1)]
         wrong = values[at] != arms
         if wrong.any():
-            raise ValueError(f"target must be one of {names}, got {arms[wrong][0]}")
+            raise ValueError(
+                f"target must be one of {names}, got {arms[wrong][0]}: these names are whole numbers, so whole numbers "
+                "are names; np.array(trace.names)[positions] makes names of positions"
+            )
         found: Ints = at.astype(np.int64)
         return found
     place = {name: i for i, name in enumerate(names)}
@@ -149,7 +159,21 @@ def _positions(names: tuple[str, ...], arms: NDArray[Any]) -> Ints:
 
 
 def _is_whole(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) <= 18
+    return name.isascii() and name.isdigit() and len(name) <= 18 and str(int(name)) == name
+
+
+def as_target(names: tuple[str, ...], positions: Ints) -> Ints:
+    """Return arms by position, (n,), as `target_array` takes them: where all names are whole numbers, the numbers.
+
+    Examples
+    --------
+    >>> as_target(("10", "9"), np.array([0, 1])), as_target(("a", "b"), np.array([0, 1]))
+    (array([10,  9]), array([0, 1]))
+    """
+    if not all(_is_whole(name) for name in names):
+        return positions
+    found: Ints = np.array([int(name) for name in names])[positions]
+    return found
 
 
 def policy_probabilities(log: Trace, policy: Policy) -> Floats:

@@ -26,6 +26,7 @@ def read_frame(
     >>> read_frame({"arm": ["a"], "reward": [1.0]}, {}).gathered().values["rewards"]
     array([1.])
     """
+    frame = _with_index(frame)
     own = _titles(frame)
     rows = {title: len(frame[key]) for title, key in own.items()}
     if len(set(rows.values())) > 1:
@@ -44,7 +45,16 @@ def titles(frame: Any) -> list[str]:
     >>> titles({"arm": ["a"]})
     ['arm']
     """
-    return list(_titles(frame))
+    return list(_titles(_with_index(frame)))
+
+
+def _with_index(frame: Any) -> Any:
+    """Return a frame of pandas with the levels of its index that have names as columns: files keep them as such."""
+    names = getattr(getattr(frame, "index", None), "names", None)
+    if not names or not callable(getattr(frame, "reset_index", None)):
+        return frame
+    named = [name for name in names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=named) if named else frame
 
 
 def _titles(frame: Any) -> dict[str, Any]:
