@@ -245,7 +245,7 @@ def ours(trace, targets):
     """Our estimates, and the predicted rewards (n, k) behind DM and DR."""
     from banditroute.evaluation import compare, expected_rewards
 
-    return compare(trace, targets, clip=CLIP, draws=2000), expected_rewards(trace, ridge=1.0, folds=5)
+    return compare(trace, targets, clip=CLIP), expected_rewards(trace, ridge=1.0, folds=5)
 
 
 def differences(found, theirs, rows):

@@ -274,7 +274,8 @@ def _for_a_log(path: Path, args: argparse.Namespace) -> None:
     """Refuse what is done to the scores of all arms alone."""
     if getattr(args, "components", None) is not None:
         raise ValueError(
-            f"--components is for the scores of all arms: --features 'e_*=embedding:16' reduces contexts of the log {path}"
+            f"--components is for the scores of all arms; contexts of a log are reduced by --features "
+            f"'e_*=embedding:16', got {path}"
         )
     if getattr(args, "scale", 1.0) != 1.0:
         raise ValueError(f"--scale is for the scores of all arms: rewards of the log {path} stay as they are")
