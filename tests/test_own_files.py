@@ -71,6 +71,7 @@ def test_a_position_beside_numbered_arms_says_how_it_becomes_a_name():
         ("a.csv", table().replace(",", ";"), [], "separated by commas, got ';'"),
         ("a.csv", "", [], "got an empty file"),
         ("a.csv", "arm,reward\n", [], "it must hold a row"),
+        ("a.csv", "arm,reward\na,1\n,0\n", [], "column 'arm': must hold names, got '' in row 1"),
         ("a.csv", table().encode() + b"caf\xe9,1,0.5,3,gold,x\n", [], "pandas.read_csv(path, encoding=...)"),
         ("a.tsv", table(), [], "sep='\\t'"),
         ("a.json", "[]", [], "pandas.read_json"),
@@ -178,6 +179,29 @@ def test_features_reduce_vectors_of_a_table_of_scores(tmp_path, capsys):
     told = capsys.readouterr()
     assert "`e_*` as vectors of 3, reduced to 2 components, `q` as a text hashed into 64" in told.err
     assert "contexts of length 67" in told.out
+
+
+def test_frames_of_several_levels_are_called_as_files_call_them():
+    pandas = pytest.importorskip("pandas", reason="frames: extra frame")
+    titles = [("score", "g"), ("score", "h"), ("context", 0), ("context", 1)]
+    frame = pandas.DataFrame(np.eye(4), columns=pandas.MultiIndex.from_tuples(titles))
+    scores = Scores.read(frame, reward="score:*")
+    assert scores.arms == ("g", "h") and scores.contexts.shape == (4, 2)
+
+
+def test_what_is_no_trace_and_no_target_is_told_with_the_way_out():
+    pandas = pytest.importorskip("pandas", reason="frames: extra frame")
+    frame = pandas.DataFrame({"arm": [1.0, 2.0], "reward": [1.0, 0.0]})
+    with pytest.raises(ValueError, match=r"astype\('int64'\)"):
+        Trace.from_frame(frame)
+    with pytest.raises(TypeError, match=r"pandas.DataFrame\(rows\)"):
+        Trace.from_frame(frame.to_dict("records"))
+    with pytest.raises(TypeError, match=r"Trace.from_frame a frame\), got DataFrame$"):
+        evaluate(frame, "a")
+    trace = Trace(names=NUMBERS, arms=ARMS, rewards=REWARDS, propensities=SHARES)
+    with pytest.raises(ValueError, match="such as the predict of an estimator, got None"):
+        evaluate(trace, None)
+    assert list(evaluate(trace, 2, estimators="ips").estimates) == ["ips"]
 
 
 @pytest.mark.parametrize("word", ["tier=colour", "=text", "prompt=text:0", "words=number:3"])

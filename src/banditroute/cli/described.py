@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from banditroute.features import Category, Embedding, Features, Fields, HashedText, Number
 from banditroute.logs import Scores, Trace, files, lists
 from banditroute.logs import cells as cell
+from banditroute.logs.builder import Builder
 from banditroute.logs.scores import score_columns
 
 __all__ = ["Column", "column_of", "described"]
@@ -75,20 +76,25 @@ def described(table: Table, path: Path, columns: Mapping[str, Any], wanted: Sequ
     also: dict[str, cell.Parse] = {
         n: _vectors if one.kind == "embedding" else _raw for n, one in fields.items()
     }
-    required = ("arm", "reward")
+    required: tuple[str, ...] = ("arm", "reward")
     if isinstance(table, Scores):
         columns, required = score_columns(path, **columns), ("score",)
         also |= dict.fromkeys(("score", "charge"), cell.present_numbers)
 
-    def finish(builder: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    def finish(builder: Builder) -> tuple[tuple[str, ...], dict[str, Any]]:
         return builder.gathered(required).notes, {name: builder.extra(name) for name in fields}
 
     titles = {name: one.title for name, one in fields.items()}
-    notes, cells = files.gather(path, {**columns, **titles}, finish=finish, also=also)
+    found: tuple[tuple[str, ...], dict[str, Any]] = files.gather(
+        path, {**columns, **titles}, finish=finish, also=also
+    )
+    cells = found[1]
     parts: dict[str, Features] = {}
     given: dict[str, Sequence[Any]] = {}
     said = []
     for name, one in fields.items():
+        if one.title in parts:
+            raise ValueError(f"--features must name a column once, got {one.title!r} twice")
         parts[one.title], given[one.title], words = _part(one, cells[name])
         said.append(f"`{one.title}` as {words}")
     rows = [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
@@ -98,7 +104,7 @@ def described(table: Table, path: Path, columns: Mapping[str, Any], wanted: Sequ
     if table.contexts is not None:
         contexts = np.column_stack([contexts, table.contexts])
     note = f"contexts of {contexts.shape[1]} numbers: {', '.join(said)}"
-    return replace(table, contexts=contexts, notes=(note, *notes))
+    return replace(table, contexts=contexts, notes=(note, *found[0]))
 
 
 def _raw(title: str, cells: cell.Cells, first: int = 0) -> NDArray[Any]:

@@ -108,8 +108,11 @@ def _probabilities(names: tuple[str, ...], count: int, array: NDArray[Any]) -> F
     if array.shape == (width,):
         array = np.broadcast_to(array, (count, width))
     if array.shape != (count, width) or array.dtype.kind not in "fiub":
-        raise ValueError(f"target must be an arm, ({count},) arms or ({count}, {width}) probabilities, "
-                         f"got {array.dtype} of shape {array.shape}")  # fmt: skip
+        got = f"{array.dtype} of shape {array.shape}" if array.ndim else check.shown(array.item())
+        raise ValueError(
+            f"target must be an arm, ({count},) arms, ({count}, {width}) probabilities or a function of the contexts "
+            f"that returns these, such as the predict of an estimator, got {got}"
+        )
     given: Floats = array if array.dtype == np.float64 else array.astype(np.float64)
     sums = given.sum(axis=1)
     if not (given.min(initial=0.0) >= 0.0 and np.abs(sums - 1.0).max(initial=0.0) < 1e-6):

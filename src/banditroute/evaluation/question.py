@@ -111,7 +111,7 @@ class Question(NamedTuple):
         min_ess: float = 20.0,
     ) -> "Question":
         """Return the checked options."""
-        wanted = tuple(estimators)
+        wanted = (estimators,) if isinstance(estimators, str) else tuple(estimators)
         if not wanted or any(name not in ESTIMATORS for name in wanted):
             raise ValueError(f"estimators must be of {ESTIMATORS}, got {wanted}")
         level = check.finite("confidence", confidence, low=0.0, high=1.0, open_low=True)

@@ -248,7 +248,9 @@ def _answerable(
 ) -> tuple[Trace, tuple[str, ...]]:
     """Return the rows with a reward, with the propensities that were asked for, and what is to be said of these."""
     if not isinstance(trace, Trace):
-        raise TypeError(f"trace must be a Trace (Trace.load reads a file), got {trace!r:.80}")
+        raise TypeError(
+            f"trace must be a Trace (Trace.load reads a file, Trace.from_frame a frame), got {type(trace).__name__}"
+        )
     if not targets:
         raise ValueError("targets must name at least one target, got none")
     if propensities not in ("logged", "estimated"):

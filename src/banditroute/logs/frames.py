@@ -59,13 +59,18 @@ def _with_index(frame: Any) -> Any:
 
 def _titles(frame: Any) -> dict[str, Any]:
     if not isinstance(frame, Mapping) and not (hasattr(frame, "columns") and hasattr(frame, "__getitem__")):
-        raise TypeError(f"frame must be a frame or a mapping of columns, got {type(frame).__name__}")
+        raise TypeError(
+            f"frame must be a frame or a mapping of columns, got {type(frame).__name__}; pandas.DataFrame(rows) makes "
+            "one of rows"
+        )
     found: dict[str, Any] = {}
     columns = frame.column_names if hasattr(frame, "column_names") else getattr(frame, "columns", frame)
     for title in columns:
-        if str(title) in found:
-            raise ValueError(f"frame must have distinct columns, got {str(title)!r} twice")
-        found[str(title)] = title
+        # Columns of several levels are called as files call them: ("score", "gpt") is score:gpt.
+        text = ":".join(str(part) for part in title if part != "") if isinstance(title, tuple) else str(title)
+        if text in found:
+            raise ValueError(f"frame must have distinct columns, got {text!r} twice")
+        found[text] = title
     return found
 
 
