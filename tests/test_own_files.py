@@ -80,6 +80,13 @@ def test_a_position_beside_numbered_arms_says_how_it_becomes_a_name():
         ("a.csv", table(), ["--features", "tier=number"], "must hold numbers, got"),
         ("a.csv", table(), ["--features", "nowhere"], "no column 'nowhere'"),
         ("a.csv", table(), ["--features", "w*"], "embedding"),
+        (
+            "a.csv",
+            table(),
+            ["--features", "tier", "reward"],
+            "must be known before the decision, got 'reward'",
+        ),
+        ("a.csv", table(), ["--features", "tier", "tier=text"], "must name a column once"),
         ("a.csv", table(), ["--components", "2"], "--features 'e_*=embedding:16'"),
         ("a.csv", table(), ["--scale", "255"], "--scale is for the scores of all arms"),
         ("a.csv", table(), ["--rewards", "reward"], "--reward"),

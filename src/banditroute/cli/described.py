@@ -72,6 +72,7 @@ def described(table: Table, path: Path, columns: Mapping[str, Any], wanted: Sequ
     array([[0., 1.],
            [1., 0.]])
     """
+    _check_known_before(columns, wanted)
     fields = {f"feature {i}": one for i, one in enumerate(wanted)}
     also: dict[str, cell.Parse] = {
         n: _vectors if one.kind == "embedding" else _raw for n, one in fields.items()
@@ -105,6 +106,19 @@ def described(table: Table, path: Path, columns: Mapping[str, Any], wanted: Sequ
         contexts = np.column_stack([contexts, table.contexts])
     note = f"contexts of {contexts.shape[1]} numbers: {', '.join(said)}"
     return replace(table, contexts=contexts, notes=(note, *found[0]))
+
+
+def _check_known_before(columns: Mapping[str, Any], wanted: Sequence[Column]) -> None:
+    """Refuse what nobody knows when a request comes: a rule that looks at its own reward is worth nothing."""
+    for field in ("arm", "reward", "propensity", "cost"):
+        own = columns.get(field, field)
+        odd = next(
+            (one.title for one in wanted if one.title in ([own] if isinstance(own, str) else own)), None
+        )
+        if odd is not None:
+            raise ValueError(
+                f"--features must be known before the decision, got {odd!r}, the column of {field}"
+            )
 
 
 def _raw(title: str, cells: cell.Cells, first: int = 0) -> NDArray[Any]:
