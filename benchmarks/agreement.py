@@ -13,8 +13,8 @@ an environment of their own (``peers/agreement.txt``), where this file is starte
 * DR of ``vw`` uses a regression that it learns online along the log, row by row, ours one on the other folds: both are
   unbiased and not the same number, so the difference is given in standard errors of IPS. ``vw`` refuses the direct
   method as biased, and has no SNIPS.
-* Intervals: obp resamples rows, ours are Student's with a correction for skewness: the ends agree up to the noise of the
-  bootstrap, and their difference is given in standard errors of DR.
+* Intervals: obp resamples rows, ours are Student's with a correction for skewness: the ends agree up to the noise of
+  the bootstrap, and their difference is given in standard errors of DR.
 
 obp is installed without its dependencies: the version pip finds for this Python asks for a PyYAML that no longer
 builds, and for PyTorch, which it imports but does not need for these estimators; an empty stand-in takes its place.
