@@ -203,7 +203,7 @@ def test_what_is_no_trace_and_no_target_is_told_with_the_way_out():
         Trace.from_frame(frame)
     with pytest.raises(TypeError, match=r"pandas.DataFrame\(rows\)"):
         Trace.from_frame(frame.to_dict("records"))
-    with pytest.raises(TypeError, match=r"Trace.from_frame a frame\), got DataFrame$"):
+    with pytest.raises(TypeError, match=r"Trace.from_frame reads a frame\), got DataFrame$"):
         evaluate(frame, "a")
     trace = Trace(names=NUMBERS, arms=ARMS, rewards=REWARDS, propensities=SHARES)
     with pytest.raises(ValueError, match="such as the predict of an estimator, got None"):

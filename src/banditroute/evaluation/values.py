@@ -248,9 +248,9 @@ def _answerable(
 ) -> tuple[Trace, tuple[str, ...]]:
     """Return the rows with a reward, with the propensities that were asked for, and what is to be said of these."""
     if not isinstance(trace, Trace):
-        raise TypeError(
-            f"trace must be a Trace (Trace.load reads a file, Trace.from_frame a frame), got {type(trace).__name__}"
-        )
+        way = "Trace.from_frame reads a frame" if hasattr(trace, "columns") else "Trace.load reads a file"
+        got = type(trace).__name__ if hasattr(trace, "columns") else f"{trace!r:.80}"
+        raise TypeError(f"trace must be a Trace ({way}), got {got}")
     if not targets:
         raise ValueError("targets must name at least one target, got none")
     if propensities not in ("logged", "estimated"):
