@@ -13,6 +13,8 @@ an environment of their own (``peers/agreement.txt``), where this file is starte
 * DR of ``vw`` uses a regression that it learns online along the log, row by row, ours one on the other folds: both are
   unbiased and not the same number, so the difference is given in standard errors of IPS. ``vw`` refuses the direct
   method as biased, and has no SNIPS.
+* Its slate estimators SIPS, IIPS and RIPS are our `evaluate_lists` under three click models; a log of lists with their
+  values is frozen for the tests. This version has no others for lists.
 * Intervals: obp resamples rows, ours are Student's with a correction for skewness: the ends agree up to the noise of
   the bootstrap, and their difference is given in standard errors of DR.
 
@@ -25,6 +27,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -118,8 +121,59 @@ def worker(folder):
     print(json.dumps(answer))
 
 
+def frozen_lists(rows=300, items=5, places=3):
+    """Lists that a softmax without replacement drew, and what obp's slate estimators make of another softmax."""
+    absent_torch()
+    from obp import ope
+
+    rng = np.random.default_rng(11)
+
+    def softmaxed(scores, arms):
+        """Probability of each arm of a list after those above it."""
+        left, found = np.exp(scores), []
+        for arm in arms:
+            found.append(left[arm] / left.sum())
+            left[arm] = 0.0
+        return np.array(found)
+
+    def marginals(scores):
+        """Probability of every arm at every place, (places, items), by trying all lists."""
+        table = np.zeros((places, items))
+        for arms in permutations(range(items), places):
+            table[np.arange(places), arms] += softmaxed(scores, arms).prod()
+        return table
+
+    log = {name: [] for name in ("arms", "rewards", "marginal", "prefix")}
+    target = {"marginal": [], "prefix": []}
+    for _ in range(rows):
+        own, other = rng.standard_normal((2, items))
+        arms = np.argsort(-(own + rng.gumbel(size=items)))[:places]
+        log["arms"].append(arms.tolist())
+        log["rewards"].append((rng.random(places) < 0.2 + 0.1 * arms).astype(float).tolist())
+        for scores, into in ((own, log), (other, target)):
+            into["marginal"].append(marginals(scores)[np.arange(places), arms].tolist())
+            into["prefix"].append(softmaxed(scores, arms).cumprod().tolist())
+    flat = {
+        "slate_id": np.repeat(np.arange(rows), places), "position": np.tile(np.arange(places), rows),
+        "reward": np.ravel(log["rewards"]),
+    }  # fmt: skip
+    for of, name in ((log, ""), (target, "evaluation_policy_")):
+        prefix = np.array(of["prefix"])
+        flat[f"{name}pscore"] = np.repeat(prefix[:, -1], places)
+        flat[f"{name}pscore_item_position"] = np.ravel(of["marginal"])
+        flat[f"{name}pscore_cascade"] = prefix.ravel()
+    kinds = {
+        "places": ope.SlateIndependentIPS, "cascade": ope.SlateRewardInteractionIPS, "lists": ope.SlateStandardIPS,
+    }  # fmt: skip
+    values = {
+        name: float(kind(len_list=places).estimate_policy_value(**flat)) for name, kind in kinds.items()
+    }
+    return {"obp": values, "log": {"arms_of": items, **log}, "target": target}
+
+
 def frozen(folder):
     """Let both draw a log and value every arm on it; write files and values."""
+    (folder / "lists.json").write_text(json.dumps(frozen_lists()) + "\n", encoding="utf-8")
     values = {"obp": frozen_obp(folder / "open-bandit.csv"), "vw": frozen_vw(folder / "decisions.dsjson")}
     (folder / "values.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 

@@ -139,7 +139,7 @@ class NaiveScales:
         if self.pooled:
             S, b = (sum(self.sums(a)[i] for a in range(self.arms)) for i in (0, 1))
             self.prior = np.linalg.solve(np.trace(S) / self.dim / n * np.eye(self.dim) + S, b)
-        errors, far, free = 0.0, np.zeros(self.dim), []
+        errors, away, free = 0.0, [], []
         for a in range(self.arms):
             if not self.feedback[a]:
                 continue
@@ -147,8 +147,15 @@ class NaiveScales:
             p, left = self.prior, b - S @ self.prior
             own = sum(r * r for _, r in self.feedback[a]) - 2 * b @ p + p @ S @ p - left @ (theta - p)
             errors += max(own, 0.0)  # a diagonal misfit can make it negative
-            far += (theta - p) ** 2
+            away.append(theta - p)
             free.append(1.0 - self.ridges * np.diag(cov))
+        away, free = np.array(away), np.array(free)
+        if (
+            self.pooled and level.any()
+        ):  # slopes are apart from their own mean, and that is where the prior is
+            own = np.where(level == 0.0, away.sum(axis=0) / np.maximum(free.sum(axis=0), 1.0), 0.0)
+            away = away - free * own
+            self.prior = self.prior + own
         variance = (r @ r) / n - (r.mean() ** 2 if level.any() else 0.0)
         spread = min(np.ptp(r), 4.0 * np.sqrt(variance))
         noise = max(errors / n, (0.02 * spread) ** 2)
@@ -156,10 +163,8 @@ class NaiveScales:
         if len(free) == 1 < self.arms:  # nothing tells yet how far arms are apart
             variance = max(variance, (0.5 * reach) ** 2)
         if self.auto_alpha:
-            first = 0.6 * spread * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n))
-            self.alpha = max(
-                np.sqrt(noise) * (1.0 if self.sampling else 1.25), first * (0.2 if self.sampling else 1.0)
-            )
+            first = min(spread * (0.1 if self.sampling else 0.5), 3.0 * np.sqrt(noise))
+            self.alpha = max(np.sqrt(noise), first * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n)))
             self.cold = 0.25 * np.sqrt(variance)
             self.few, self.top = np.floor(np.log2(1.0 + n / (8 * self.arms))), r.max() + 0.5 * reach
         if self.auto_ridge:
@@ -167,12 +172,13 @@ class NaiveScales:
             wanted = np.empty(self.dim)
             for which, size in ((slopes, (X[:, slopes] ** 2).sum() / n), (constant, (level**2).sum())):
                 if which.any():
-                    own = np.array([determined[which].sum() for determined in free])
+                    own = free[:, which].sum(axis=0)
                     lost = (
-                        (own**2).sum() / own.sum() if self.pooled else 0.0
-                    )  # what the pooled prior was fitted with
+                        (free[:, which] ** 2).sum(axis=0) / own if self.pooled else 0.0
+                    )  # to the pooled prior
+                    first = 0.1 if which is slopes and constant.any() else 0.5
                     wanted[which] = noise / self.likeliest(
-                        far[which].sum(), own.sum() - lost, 0.25 * variance / size
+                        (away[:, which] ** 2).sum(), (own - lost).sum(), first**2 * variance / size
                     )
             if ((self.ridges < 0.8 * wanted) | (self.ridges > 1.25 * wanted)).any():
                 self.ridges = wanted
@@ -184,6 +190,6 @@ class NaiveScales:
         from scipy.optimize import brentq
 
         def slope(v):
-            return 0.5 * far * np.exp(-v) - 0.5 * free - (v - np.log(middle)) / 4.0
+            return 0.5 * far * np.exp(-v) - 0.5 * free - (v - np.log(middle)) / 9.0
 
         return np.exp(brentq(slope, np.log(middle) - 60, np.log(middle) + 60, xtol=1e-13))

@@ -9,7 +9,16 @@ import pytest
 
 from banditroute import FileStore, LinUCB, Recorder, Router, Static, Trace, UnknownArm, UnknownDecision
 from banditroute._core.kernels import candidates as kernels
-from banditroute.policies import HybridLinUCB, SharedLinUCB, SlidingWindow
+from banditroute.policies import (
+    BatchedUpdates,
+    HybridLinUCB,
+    Restarting,
+    SharedLinUCB,
+    SlidingWindow,
+    SquareCB,
+    StalenessInflation,
+)
+from banditroute.policies.wrapper import Wrapper
 from banditroute.terms import ArmHealth, BudgetPacer, CostModels, Queues
 
 D, F = 3, 4
@@ -247,7 +256,7 @@ def test_statistics_after_a_kill_are_those_of_immediate_feedback(kind, checkpoin
     def work():
         router = Router(KINDS[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)])
         router.recover(tmp_path / "home", flush_s=0.01)
-        made, waiting = decided(router, n=300, delay=120)
+        made, waiting = decided(router, n=700, delay=500)
         if checkpoint:
             router.checkpoint()
         router.select(np.ones(D), candidates={"last": np.ones(F)})
@@ -262,10 +271,10 @@ def test_statistics_after_a_kill_are_those_of_immediate_feedback(kind, checkpoin
     with Router(KINDS[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)]) as router:
         report = router.recover(tmp_path / "home")
         assert report["skipped"] == 0
-        assert router.stats()["pending"] == 121 and router.terms[0].depth.tolist() == depth
+        assert router.stats()["pending"] == 501 and router.terms[0].depth.tolist() == depth
         assert router.policy.generator.bit_generator.state == state  # the same draws from here on
-        for i in range(180, 300):
-            assert router.update(f"r{i}", dict(waiting)[waiting[i - 180][0]])
+        for i in range(200, 700):
+            assert router.update(f"r{i}", waiting[i - 200][1])
         fresh = KINDS[kind](ARMS)
         for name, x, z in made:
             x, z = np.array(x), np.array(z)
@@ -279,7 +288,7 @@ def test_replicas_learn_what_one_router_would(kind, tmp_path):
     joined = [
         r.join(FileStore(tmp_path / "store"), background=False, share_decisions=True) for r in (one, two)
     ]
-    made, waiting = decided(one, n=200, delay=200)
+    made, waiting = decided(one, n=600, delay=500)
     mine, _ = decided(two, n=60, seed=9, prefix="s")
     for replica in joined * 2:
         replica.exchange()
@@ -355,6 +364,43 @@ def test_a_budget_counts_what_guests_cost_and_is_passed_over_when_it_must():
     relaxed = router.stats()["relaxed"]
     assert router.select(np.ones(D), candidates=only).arm == "large"
     assert router.stats()["relaxed"] == relaxed + 1
+
+
+def test_what_a_dollar_is_worth_is_said_by_each_request_without_learning_anew():
+    """Candidates that are arms pay what is expected of them at the weight of the request; guests what the caller says."""
+    models = CostModels(ARMS, D, weights={"usd": 0.0, "seconds": 0.0})
+    router, rng = Router(KINDS["hybrid"](ARMS, alpha=0.0), terms=[models]), np.random.default_rng(0)
+    z = {"small": np.full(F, 0.1), "large": np.full(F, 0.3), "guest": np.full(F, -0.2)}
+    usd, skill, x = (
+        {"small": 0.01, "large": 0.2, "guest": 0.05},
+        {"small": 0.5, "large": 0.8, "guest": 0.1},
+        np.ones(D),
+    )
+    for i in range(90):
+        name = list(z)[i % 3]
+        one = router.select(x, {name}, candidates=z)
+        router.update(one.id, skill[name] + 0.01 * rng.standard_normal(), cost=usd[name], seconds=1.0)
+    learned = models.predict("usd", x)
+    assert learned == pytest.approx([0.01, 0.2], rel=0.2)
+    choices = {}
+    for weight in (0.0, 5.0, 0.0):
+        why = router.explain(
+            x, candidates=z, weights={"usd": weight}, prices={"guest": weight * usd["guest"]}
+        )
+        for arm, price in zip(ARMS, learned, strict=True):
+            assert why[arm].prices["costs"] == pytest.approx(weight * price, abs=1e-12)
+        assert why["guest"].prices["costs"] == 0.0 and why["guest"].prices["caller"] == weight * usd["guest"]
+        one = router.select(x, candidates=z, weights={"usd": weight})
+        shown = router.select(x, candidates=z, weights={"usd": weight}, k=2)
+        choices.setdefault(weight, []).append((one.arm, sorted(shown.arms[:1])))
+        router.cancel(one.id), router.cancel(shown.id)
+    assert choices[0.0] == [("large", ["large"])] * 2 and choices[5.0] == [("small", ["small"])]
+    assert np.array_equal(models.predict("usd", x), learned) and models.weights == {
+        "usd": 0.0,
+        "seconds": 0.0,
+    }
+    with pytest.raises(ValueError, match="weights must be of usd, seconds, got 'joules'"):
+        router.select(x, candidates=z, weights={"joules": 1.0})
 
 
 def test_arms_come_and_go_beside_candidates():
@@ -492,6 +538,43 @@ def test_bad_masks_prices_and_policies_are_refused():
     router.close()
     with pytest.raises(ValueError, match="closed"):
         router.select(np.ones(D), candidates=given)
+
+
+WRAPPERS = {
+    "BatchedUpdates": BatchedUpdates, "Restarting": Restarting, "SlidingWindow": SlidingWindow, "SquareCB": SquareCB,
+    "StalenessInflation": StalenessInflation,
+}  # fmt: skip
+
+
+def test_all_wrappers_are_tried():
+    assert {
+        kind.__name__ for kind in Wrapper.__subclasses__() if kind.__module__.startswith("banditroute.")
+    } == set(WRAPPERS)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_refuse_candidates_by_their_name(name):
+    """What they keep they keep of arms; requests without candidates go to what the base knows of its arms."""
+
+    def base(arms):
+        return SharedLinUCB(arms, 1, features=(lambda arm, x: [1.0, ord(arm) / 99]) if arms else 2, rng=0)
+
+    with pytest.raises((TypeError, ValueError), match=f"{name} passes no candidates on|widths"):
+        WRAPPERS[name](base([]))
+    if name == "StalenessInflation":  # a base with widths knows no features
+        router = Router(WRAPPERS[name](LinUCB(["a", "b"], 1, rng=0)))
+    else:
+        router = Router(WRAPPERS[name](base(["a", "b"])))
+    before = router.stats()
+    for more in ({}, {"k": 2}):
+        with pytest.raises(TypeError, match=f"candidates must be left out with {name}: it passes none on to"):
+            router.select([1.0], candidates={"a": [1.0, 0.2], "new": [1.0, 0.1]}, **more)
+    with pytest.raises(TypeError, match=name):
+        router.explain([1.0], candidates={"a": [1.0, 0.2]})
+    assert router.stats() == before
+    assert router.update(router.select([1.0]).id, 1.0)
+    shown = router.select([1.0], k=2)
+    assert sorted(shown.arms) == ["a", "b"] and router.update(shown.id, [1.0, 0.0])
 
 
 def test_a_state_from_before_there_were_guests_is_taken_up():

@@ -7,6 +7,7 @@ import pytest
 
 from banditroute import LinUCB, Router, UnknownDecision
 from banditroute.terms import BudgetPacer, Cascade
+from banditroute.terms.cascade import _Kept
 
 SKILL = np.array([0.6, 0.9])
 COSTS = np.array([1.0, 10.0])
@@ -48,6 +49,60 @@ def test_a_useless_confidence_changes_nothing():
         alone, cascade = served(0.0, seed=seed, cascaded=False), served(0.0, seed=seed)
         assert cascade[0] > alone[0] - 0.003
         assert cascade[2] < 1.01
+
+
+class Watched:
+    """A Router that tells which arms each call could go to."""
+
+    def __init__(self, router):
+        self.router, self.open = router, []
+        self.policy, self.terms, self.update, self.cancel = (
+            router.policy,
+            router.terms,
+            router.update,
+            router.cancel,
+        )
+
+    def select(self, x, **options):
+        self.open.append(options.get("eligible") or frozenset(self.policy.arms))
+        return self.router.select(x, **options)
+
+
+def test_propensities_of_both_calls_are_frequencies():
+    """Weighed by one over its propensity each arm that a call could go to counts as often as there was such a call."""
+    rng, arms, skill = np.random.default_rng(3), ["a", "b", "c"], np.array([0.5, 0.7, 0.9])
+    watched = Watched(Router(LinUCB(arms, 1, mix=0.4, rng=0)))
+    cascade, off = Cascade(watched, costs=[0.0, 0.02, 0.04]), {1: [], 2: []}
+    for _ in range(4000):
+        good = rng.random(3) < skill
+        decision, call = cascade.start([1.0], prices=[0.0, 0.02, 0.04]), 1
+        while decision is not None:
+            last = decision
+            weighed = [(a == decision.arm) / decision.propensity - (a in watched.open[-1]) for a in arms]
+            off[call].append(weighed)
+            decision, call = (
+                cascade.look(decision, 1.5 * good[arms.index(decision.arm)] + rng.normal()),
+                call + 1,
+            )
+        cascade.update(last.id, float(good[arms.index(last.arm)]))
+    assert len(off[2]) > 800
+    for rows in map(np.array, off.values()):
+        assert (np.abs(rows.mean(axis=0)) <= 3.0 * rows.std(axis=0) / np.sqrt(len(rows))).all()
+
+
+def test_trying_for_the_chance_to_check_counts_for_what_checks_have_gained():
+    """Of many arms the best belief is too good: what further calls gain is measured, and none is made that loses."""
+    kept = _Kept()
+    assert kept.share == 0.0 and not kept.harms
+    for i in range(400):
+        kept = kept.learned(0.2, 0.1 + 0.3 * (-1) ** i)
+    assert 0.3 < kept.share < 0.5 and not kept.harms
+    for i in range(400):
+        kept = kept.learned(0.2, -0.5 + 0.3 * (-1) ** i)
+    assert kept.share == 0.0 and kept.harms
+    for _ in range(12_000):
+        kept = kept.faded()
+    assert not kept.harms  # tried again
 
 
 def test_both_calls_count_on_one_budget_and_are_in_the_ledger():

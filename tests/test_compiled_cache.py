@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from banditroute._core import kernels
+from banditroute._core.kernels import tiles
 
 
 @pytest.fixture
@@ -57,3 +61,38 @@ def test_another_stamp_voids_the_code_and_new_times_do_not(stored, tmp_path, mon
     assert kernels._stamp() == before
     (copy / "tiles.py").write_bytes((copy / "tiles.py").read_bytes() + b"#")
     assert kernels._stamp() != before
+
+
+def test_a_part_of_kernels_can_be_called_alone():
+    p, x = np.array([2.0] * 8), np.arange(8.0)
+    assert tiles.quadratic(p, x) == pytest.approx(2.0 * (x @ x))
+    assert kernels.whole(p, 3) == 2 and kernels.view(x, 2, 3).tolist() == [2.0, 3.0, 4.0]
+
+
+START = """
+import os, sys
+import banditroute
+from banditroute._core import kernels
+policy = banditroute.LinUCB(2, 2, rng=0)
+assert "scipy.linalg" not in sys.modules
+if hasattr(os, "fork") and (child := os.fork()) == 0:  # waits: the child finds an open compiler
+    assert not any(thread.is_alive() for thread in kernels._soon.values())
+    policy.refresh()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+for i in range(40):
+    policy.update(policy.select([1.0, 0.0]).arm, [1.0, 0.0], i % 3)
+print(len(kernels._soon), policy.scores([1.0, 0.0]).mean.tolist())
+"""
+
+
+def test_the_refresh_is_compiled_beside_the_requests_and_decides_the_same(tmp_path):
+    """A process without stored code waits for it where it is needed; the next one finds it."""
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", START], env=env, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    first, second = (one.stdout.split(maxsplit=1) for one in said)
+    assert (first[0], second[0]) == ("1", "0")
+    assert first[1] == second[1]

@@ -17,6 +17,7 @@ from banditroute.features import Embedding
 
 POLICY = {"kind": "LinUCB", "arms": ["a", "b", "c"], "dim": 2, "rng": 0}
 PLAIN = {"policy": POLICY}
+OF_POLICIES = {"SharedLinUCB": {"features": 2}}
 OF_CONTROLLERS = {"Static": {"arms": ["a"]}}
 OF_TERMS = {
     "BudgetPacer": {"budget": 0.01, "costs": {"a": 0.02, "b": 0.01, "c": 0.001}},
@@ -41,7 +42,7 @@ OF_FEATURES = {
 RESIDENCY = {"residency": {"kind": "LRU", "capacity": 1}, "paging": 0.1}
 
 KINDS = (
-    [{"policy": POLICY | {"kind": kind}} for kind in POLICIES]
+    [{"policy": POLICY | {"kind": kind, **OF_POLICIES.get(kind, {})}} for kind in POLICIES]
     + [PLAIN | {"wrappers": [{"kind": kind}]} for kind in WRAPPERS]
     + [
         PLAIN | {"residency": {"kind": kind, **OF_CONTROLLERS.get(kind, {"capacity": 1})}, "paging": 0.1}
@@ -67,6 +68,7 @@ OTHERS = [
     PLAIN | {"sources": {"*": {"low": 0, "high": 1, "clip": True}, "app": {"per_s": 5.5}}},
     PLAIN | {"router": {"feedback_limit_s": 60, "spread_pending": True, "expired_reward": None}},
     {"policy": POLICY | {"alpha": 1, "arms": 3}},
+    {"policy": {"kind": "HybridLinUCB", "arms": [], "dim": 2, "features": 2, "interactions": True}},
 ]
 FAULTS = [
     ({}, "policy: must be given"),
@@ -88,6 +90,12 @@ FAULTS = [
     ({"policy": POLICY | {"alpha": False}}, "policy.alpha: must be a number or 'auto', got False"),
     ({"policy": POLICY | {"alpha": math.nan}}, "policy: alpha must be a finite number, got nan"),
     ({"policy": POLICY | {"alpha": -1}}, "policy: alpha must be in [0, "),
+    (
+        {"policy": POLICY | {"kind": "SharedLinUCB", "features": "load"}},
+        "policy.features: must be an integer, got 'load'",
+    ),
+    ({"policy": POLICY | {"kind": "SharedLinUCB"}}, "policy.features: must be given"),
+    ({"policy": POLICY | {"kind": "LinUCB", "arms": []}}, "policy: arms must"),
     ({"policy": POLICY | {"arms": ["a", "a"]}}, "policy: arms must be distinct, got 'a' twice"),
     ({"policy": POLICY | {"arms": ["a", 1]}}, "policy.arms.1: must be a text, got 1"),
     ({"policy": POLICY | {"dim": 10**9}}, "policy: "),
@@ -173,8 +181,9 @@ def test_what_a_file_can_name_can_be_made(given):
     request = {"HashedText": "a", "Fourier": "a", "Category": "x", "Number": 3.0}
     with from_config({key: value for key, value in given.items() if key != "backend"}) as router:
         x = request.get(given.get("features", {}).get("kind"), [1.0, 0.5])
-        decision = router.select(x)
-        assert decision.arm in router.arms
+        brought = {"a": [1.0, 0.2], "new": [1.0, 0.7]} if "features" in given["policy"] else None
+        decision = router.select(x, candidates=brought)
+        assert decision.arm in (brought or router.arms)
         assert router.update(decision.id, 0.5)
     with from_config(given | {"router": {"maintenance": "manual"}}) as router:
         assert (router.backend is None) == ("backend" not in given)

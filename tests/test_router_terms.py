@@ -1,12 +1,13 @@
 """Terms in a Router: saved, restored, replayed; arms come and go with all of them on."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from banditroute import LinUCB, Router, UnknownArm
-from banditroute.policies import SharedLinUCB
+from banditroute.policies import HybridLinUCB, SharedLinUCB
 from banditroute.terms import ArmHealth, BudgetPacer, CostModels, QualityFloor, Queues, Sessions
 
 ARMS = ("a", "b", "c")
@@ -64,6 +65,72 @@ def test_a_saved_router_goes_on_with_all_its_terms(tmp_path):
     assert states(other) == states(router)
     assert serve(router, now, 100, 1) == serve(other, later, 100, 1)
     assert states(other) == states(router)
+
+
+KINDS = {
+    "arms": lambda: LinUCB(ARMS, 2, mix=0.1, rng=0),
+    "candidates": lambda: HybridLinUCB(ARMS, 2, features=2, mix=0.1, rng=0),
+}
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_kill_all_terms_are_what_they_were(kind, checkpoint, tmp_path):
+    """Spent, set aside, dual price, depths, health and sessions, to the last bit; and they go on alike."""
+    home, seen = tmp_path / "home", tmp_path / "seen.json"
+
+    def serve(router, now, n, seed):
+        rng, waiting, arms = np.random.default_rng(seed), [], []
+        for i in range(n):
+            now[0] += float(rng.exponential(3.0))
+            brought = {name: rng.random(2) for name in (*ARMS, "guest")} if kind == "candidates" else None
+            k = 2 if i % 5 == 0 else None
+            shown = router.select(
+                rng.standard_normal(2), session=f"s{i % 7}", candidates=brought, k=k, id=f"{seed}-{i}"
+            )
+            arms.append(shown.arms if k else (shown.arm,))
+            waiting.append((shown, k))
+            if len(waiting) > 6:
+                shown, k = waiting.pop(int(rng.integers(len(waiting))))
+                reward, (cost, seconds) = float(rng.random()), rng.exponential(1.0, 2)
+                told = {"cost": cost, "seconds": seconds, "failed": bool(rng.random() < 0.1)}
+                if rng.random() < 0.1:
+                    router.cancel(shown.id)
+                else:
+                    router.update(shown.id, [reward] * len(shown.arms) if k else reward, **told)
+        return arms
+
+    def of(router):
+        left = [(term.name, term.left, term.price, term.spent, term.reserved) for term in router.terms[1:2]]
+        return [
+            *(
+                (json.loads(header), {n: a.hex() for n, a in arrays.items()})
+                for header, arrays in states(router)
+            ),
+            left,
+        ]
+
+    child = os.fork()
+    if child == 0:
+        try:
+            now = [0.0]
+            router = Router(KINDS[kind](), terms=terms(), clock=lambda: now[0])
+            router.recover(home, flush_s=0.01)
+            serve(router, now, 150, 0)
+            if checkpoint:
+                router.checkpoint()
+                serve(router, now, 60, 1)
+            router.parts.listeners.all[0].flush()
+            seen.write_text(json.dumps([now[0], of(router), router.stats()["callback_errors"]]))
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    at, wanted, errors = json.loads(seen.read_text())
+    assert not errors
+    with Router(KINDS[kind](), terms=terms(), clock=lambda: at) as router:
+        assert router.recover(home)["skipped"] == 0
+        assert json.loads(json.dumps(of(router))) == wanted
+        assert len(serve(router, [at], 50, 3)) == 50 and not router.stats()["callback_errors"]
 
 
 def test_arms_come_and_go_with_all_terms_on():

@@ -21,7 +21,7 @@ WRAPPERS = {
     for name in ("Restarting", "SlidingWindow", "SquareCB", "StalenessInflation")
 }
 # Abstract, or made of objects that a file cannot hold.
-OBJECTS = ("Policy", "LinearPolicy", "BatchedUpdates", "GraphDiagLinUCB", "SharedLinUCB", "HybridLinUCB")
+OBJECTS = ("Policy", "LinearPolicy", "BatchedUpdates", "GraphDiagLinUCB")
 POLICIES = {
     name: kind
     for name, kind in vars(policies).items()

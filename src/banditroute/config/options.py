@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,7 +29,8 @@ def _plain(hint: Any) -> Any:
         return hint
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if "_SupportsArray" in str(hint):  # ArrayLike, once resolved: numbers, and what stands beside it
+        arguments = tuple(one for one in arguments if get_origin(one) is not Callable)
+        if "_SupportsArray" in str(arguments):  # ArrayLike, once resolved: numbers, and what stands beside it
             beside = [one for one in arguments if one is type(None) or get_origin(one) is Literal]
             return Union[(Numbers, *beside)]
         parts = [part for part in (_plain(one) for one in arguments) if part is not None]

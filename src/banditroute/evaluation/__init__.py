@@ -15,6 +15,7 @@ from banditroute.evaluation.forecasting import Forecasts, expected_rewards, fore
 from banditroute.evaluation.overlap import Target, check_overlap, known_propensities, target_array
 from banditroute.evaluation.propensities import estimated_propensities
 from banditroute.evaluation.question import Estimate, Evaluation
+from banditroute.evaluation.rankings import Lists, ListTarget, evaluate_lists
 from banditroute.evaluation.replays import Replay, replay
 from banditroute.evaluation.report_advice import advice
 from banditroute.evaluation.reports import Report, report
@@ -35,6 +36,8 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Forecasts",
+    "ListTarget",
+    "Lists",
     "Replay",
     "Report",
     "RewardModel",
@@ -51,6 +54,7 @@ __all__ = [
     "difference",
     "estimated_propensities",
     "evaluate",
+    "evaluate_lists",
     "expected_rewards",
     "fault_price",
     "forecasts",

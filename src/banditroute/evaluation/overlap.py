@@ -10,6 +10,7 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.logs import Trace
 from banditroute.policies import Policy
+from banditroute.policies.candidates import CandidatePolicy
 
 __all__ = [
     "Target",
@@ -182,7 +183,8 @@ def as_target(names: tuple[str, ...], positions: Ints) -> Ints:
 def policy_probabilities(log: Trace, policy: Policy) -> Floats:
     """Return the probabilities of a policy as it stands on each row, (n, k), with the row's prices and mask.
 
-    Arms are matched by name: the policy may have them in another order, and must have the same ones.
+    Arms are matched by name: the policy may have them in another order, and must have the same ones. Where the log has
+    candidates the policy chooses among those of each row, and its own arms need not be there.
 
     Examples
     --------
@@ -193,6 +195,8 @@ def policy_probabilities(log: Trace, policy: Policy) -> Floats:
     """
     if log.contexts is None:
         raise ValueError("trace must hold contexts to evaluate a policy, got none")
+    if log.candidates is not None:
+        return _of_candidates(log, policy)
     if sorted(policy.arms) != sorted(log.names):
         raise ValueError(f"policy must have the arms of the trace, {log.names}, got {policy.arms}")
     if policy.dim != log.contexts.shape[1]:
@@ -207,6 +211,32 @@ def policy_probabilities(log: Trace, policy: Policy) -> Floats:
             prices=None if prices is None else prices[i],
             eligible=None if eligible is None else eligible[i],
         )
+    return out
+
+
+def _of_candidates(log: Trace, policy: Policy) -> Floats:
+    """Return the probabilities of a policy that takes candidates on those of each row, (n, k)."""
+    assert log.candidates is not None
+    assert log.contexts is not None
+    if not isinstance(policy, CandidatePolicy):
+        raise TypeError(
+            f"policy must take candidates, as SharedLinUCB and HybridLinUCB do, got {type(policy).__name__}: the trace "
+            "holds them"
+        )
+    if policy.arms and any("places among the candidates" in note for note in log.notes):
+        raise ValueError(
+            f"policy must have no arms where those of the trace are places among the candidates, got {policy.arms}"
+        )
+    size = log.candidates.shape[1] // len(log.names)
+    if size != policy.candidate_size:
+        raise ValueError(f"policy must take candidates of {size} features, got {policy.candidate_size}")
+    place = {name: i for i, name in enumerate(log.names)}
+    out = np.zeros((len(log), len(log.names)))
+    for i, x in enumerate(log.contexts):
+        names, z = log.candidates_of(i)
+        at = [place[name] for name in names]
+        prices = None if log.prices is None else log.prices[i, at]
+        out[i, at] = policy.candidate_propensities(x, (names, z), prices)
     return out
 
 
@@ -228,7 +258,7 @@ def check_overlap(
     if seen is None:
         seen = np.bincount(log.arms, minlength=width) > 0
     used = np.bincount(target, minlength=width) > 0 if target.ndim == 1 else target.max(axis=0) > 0.0
-    if (used & ~seen).any():
+    if log.candidates is None and (used & ~seen).any():  # candidates come and go: what counts is each row
         arm = log.names[int((used & ~seen).argmax())]
         raise ValueError(f"{name}: an arm the target plays must have been logged, got no row of {arm!r}")
     if log.eligible is not None:

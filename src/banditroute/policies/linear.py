@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, loop, prepare, refresh
+from banditroute._core.kernels import derived, layout, loop, prepare, prepare_soon, refresh
 from banditroute._core.kernels import linear as k
 from banditroute._core.kernels import rows as batch
 from banditroute._core.typing import Floats, Rng
@@ -34,7 +34,7 @@ Scale = float | Literal["auto"]
 _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
 
 NOISE = 4096  # random numbers drawn ahead at a time
-WIDTHS = 1.25  # the automatic alpha in noise scales; a posterior sample takes exactly 1
+WIDTHS = 1.0  # the automatic alpha in noise scales, of a bound as of a posterior sample
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
 
@@ -56,20 +56,21 @@ SETTINGS = {
 def compile_kernels() -> None:
     """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use.
 
-    To load a kernel from its file takes some 20 ms and to compile one seconds: the sixteenth reward is no time for it.
+    The refresh is first needed at the sixteenth reward: until then a thread compiles it, once on a machine.
     """
     state = LinearState(1, 1, ridge=1.0)
     s, x = state.buffer, np.zeros(1)
     prepare(k.select, s, x)
     prepare(k.select_offered, s, x, x)
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
-    prepare(refresh.upkeep, s)
+    prepare_soon(refresh.upkeep, s)
 
 
 def compile_rest() -> None:
     """Compile the other kernels of the linear policies too."""
     state = LinearState(1, 1, ridge=1.0)
     s, x, rows, arms = state.buffer, np.zeros(1), np.zeros((1, 1)), np.zeros(1, dtype=np.int64)
+    prepare(refresh.upkeep, s)
     prepare(batch.predict, s, x, x, x)
     prepare(batch.predict_rows, s, rows, rows, rows)
     prepare(batch.choose_rows, s, rows, rows, arms, x, 0)

@@ -202,7 +202,9 @@ class LinearState:
         if self.pack == self.pad:
             eye[:] = 1.0 / self.target
         else:
-            tiles.pack(np.diag(1.0 / self.target).ravel(), eye, self.pad)
+            at = np.arange(self.pad)
+            block = at // 8
+            eye[32 * block * (block + 1) + 8 * block + at % 8 * (8 * block + 9)] = 1.0 / self.target
         least = self.target[: self.dim].min()
         for a in arms:
             self._gram[a] = self.moment[a] = self.arm[a] = 0.0
@@ -331,7 +333,7 @@ class LinearState:
 
     def small(self) -> dict[str, Floats]:
         """Return copies of what `to_arrays` has beside `rows`."""
-        used = layout.SUMS + layout.VECTORS * self.pad
+        used = layout.SUMS + layout.KEPT * self.pad
         job = self.job if self.buffer[layout.H_PHASE] > 0.0 else self.job[:used]
         small = {
             "header": self.buffer[: layout.HEADER],
@@ -373,7 +375,7 @@ class LinearState:
             newer = {name: np.asarray(check.entry("arrays", arrays, name), np.float64) for name in NEWER}
             given.update(ridges=newer["ridges"], level=newer["level"], queue=newer["queue"])
             job = newer["job"]
-            used = layout.SUMS + layout.VECTORS * new.pad
+            used = layout.SUMS + layout.KEPT * new.pad
             if job.shape != (new.job.size if head[layout.H_PHASE] > 0.0 else used,):
                 raise ValueError(f"job must have shape ({used},) or that of a whole job, got {job.shape}")
             if not np.isfinite(job).all():

@@ -18,12 +18,13 @@ class LinUCB(LinearPolicy):
     dim : int
         Length of the context vectors. Add a constant component for an intercept.
     alpha : float or "auto"
-        Width of exploration in reward units. "auto" takes 1.25 times the noise scale that best explains the rewards so
-        far, and at least 0.6 of their range while there are fewer than ten rewards per coefficient, less and less
-        from then on; half of the range of rewards and zero until 16 rewards are known. Directions of which nothing is
-        known keep a bonus of their own, a quarter of the standard deviation of the rewards, so that an arm is tried
-        though rewards carry no noise. And an arm that has hardly answered, less than once by eight requests per arm,
-        twice by 24, three times by 56, is taken to be better than the best reward seen: no estimate shuts it out.
+        Width of exploration in reward units. "auto" takes the noise scale that best explains the rewards so far, and
+        at least half of their range or three noise scales, whichever is less, while there are fewer than ten rewards
+        per coefficient, less and less from then on; half of the range of rewards and zero until 16 rewards are known.
+        Directions of which nothing is known keep a bonus of their own, a quarter of the standard deviation of the
+        rewards, so that an arm is tried though rewards carry no noise. And an arm that has hardly answered, less than
+        once by eight requests per arm, twice by 24, three times by 56, is taken to be better than the best reward seen:
+        no estimate shuts it out.
     ridge : float or "auto"
         Prior precision. "auto" takes the noise variance over the variance between arms, one for the levels of the arms
         (the coefficients of components that never change: the scale of the constant does not matter) and one for their

@@ -28,7 +28,8 @@ class Wrapper(Policy):
     A subclass writes `_learn` and names in ``_kept`` its own arrays (attributes) that are saved beside those of the
     base, in ``_settings`` those that must agree with a state. What a linear base tells of its statistics (``_passed``)
     can be asked of the wrapper too. It shares evidence and has widths where the base does. The compiled loop of a
-    simulation knows nothing of wrappers: they run request by request.
+    simulation knows nothing of wrappers: they run request by request. Requests that bring their candidates are refused:
+    what is kept here is kept of arms.
     """
 
     _kept: tuple[str, ...] = ()
@@ -38,6 +39,11 @@ class Wrapper(Policy):
     def __init__(self, base: Policy) -> None:
         if not isinstance(base, Policy):
             raise TypeError(f"base must be a Policy, got {type(base).__name__}")
+        if not base.arms:
+            raise ValueError(
+                f"base must have arms: {type(self).__name__} passes no candidates on, got {type(base).__name__} "
+                "without any"
+            )
         self.base = base
         super().__init__(base.arms, base.dim, max_norm=base.max_norm, rng=base.generator)
         self.clock = 0

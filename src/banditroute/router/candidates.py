@@ -13,6 +13,7 @@ from banditroute.errors import UnknownArm
 from banditroute.policies import Choice
 from banditroute.policies.base import LARGEST
 from banditroute.policies.candidates import CandidatePolicy, Candidates
+from banditroute.policies.wrapper import Wrapper
 from banditroute.records import Decision, Extras, Parts, Request
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.explain import Explanation, explained_candidates
@@ -140,9 +141,13 @@ class CandidatePath:
     def policy(self) -> CandidatePolicy:
         """Return the policy, which must take candidates."""
         if self._policy is None:
+            policy = self._parts.policy
+            why = "it knows no features"
+            if isinstance(policy, Wrapper):
+                why = f"it passes none on to {type(policy.base).__name__}"
             raise TypeError(
-                f"candidates must be left out with {type(self._parts.policy).__name__}: it knows no features; "
-                "SharedLinUCB and HybridLinUCB do"
+                f"candidates must be left out with {type(policy).__name__}: {why}; SharedLinUCB and HybridLinUCB "
+                "take them"
             )
         return self._policy
 

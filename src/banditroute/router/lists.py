@@ -18,7 +18,7 @@ from banditroute.router.ledger import IDS, decision_key
 from banditroute.router.parts import RouterParts
 from banditroute.router.request_path import RequestPath
 
-__all__ = ["ListPath", "Rewards", "cascade", "place_id"]
+__all__ = ["ListPath", "Rewards", "cascade", "chances", "open_places", "place_id"]
 
 Rewards = Mapping[str, float | None] | Sequence[float | None]
 Law = Callable[[Floats], Floats]
@@ -106,13 +106,32 @@ def ranked(order: Ints, laws: Sequence[Floats], explored: int, drawn: int) -> Ra
     >>> ranked(np.array([0, 1]), [np.array([0.5, 0.5]), np.array([0.0, 1.0])], explored=0, drawn=1)
     Ranked(chosen=[1, 0], marginal=[0.25, 0.25], prefix=[0.25, 0.25])
     """
+    chosen = _with(order.tolist(), explored, drawn, len(laws))
+    return Ranked(chosen, *chances(order, laws, chosen))
+
+
+def _with(best: list[int], place: int, arm: int, count: int) -> list[int]:
+    """Return the best with an arm drawn at one place."""
+    return [*best[:place], arm, *(a for a in best[place:] if a != arm)][:count]
+
+
+def chances(order: Ints, laws: Sequence[Floats], chosen: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Return the probability of each position of any list at its place, and of the list down to there.
+
+    Parameters
+    ----------
+    order, laws
+        As in `ranked`.
+    chosen : sequence of int
+        At most as many positions as there are laws.
+
+    Examples
+    --------
+    >>> chances(np.array([0, 1]), [np.array([0.5, 0.5]), np.array([0.0, 1.0])], [0, 1])
+    ([0.75, 0.75], [0.75, 0.75])
+    """
     best, count = order.tolist(), len(laws)
-
-    def listed(place: int, arm: int) -> list[int]:
-        return [*best[:place], arm, *(a for a in best[place:] if a != arm)][:count]
-
-    chosen = listed(explored, drawn)
-    marginal, prefix = [0.0] * count, [0.0] * count
+    marginal, prefix = [0.0] * len(chosen), [0.0] * len(chosen)
     for j, law in enumerate(laws):
         rest = best[j:]
         for i, arm in enumerate(chosen):
@@ -125,12 +144,11 @@ def ranked(order: Ints, laws: Sequence[Floats], explored: int, drawn: int) -> Ra
                 above = float(sum(law[a] for a in rest[:at]))
                 share = (1.0 - above) * (rest[at - 1] == arm) + above * (rest[at] == arm)
             marginal[i] += share / count
-            whole = i < j and chosen[: i + 1] == best[: i + 1]
-            if whole:
-                prefix[i] += 1.0 / count
-            elif i >= j and listed(j, chosen[j])[: i + 1] == chosen[: i + 1]:
+            if i < j:
+                prefix[i] += float(list(chosen[: i + 1]) == best[: i + 1]) / count
+            elif _with(best, j, chosen[j], count)[: i + 1] == list(chosen[: i + 1]):
                 prefix[i] += float(law[chosen[j]]) / count
-    return Ranked(chosen, marginal, prefix)
+    return marginal, prefix
 
 
 def explored_place(at: int, count: int) -> int:
@@ -408,22 +426,49 @@ class ListPath:
         return found
 
 
-def _found(
-    mean: Floats, offers: Floats, places: int, at: int, law: Law, draw: Callable[[Floats], int]
-) -> Ranked:
-    """Return a list of at most so many places: the best by mean less price, and one place as the policy would."""
+def open_places(
+    mean: Floats, offers: Floats, places: int, law: Law, at: Callable[[Floats], None] = lambda left: None
+) -> tuple[Ints, list[Floats]]:
+    """Return the order of the open positions, best mean less price first, and the law of each place of a list.
+
+    Parameters
+    ----------
+    mean, offers : (k,) arrays
+        What each is expected to earn, and its price, infinite where it is closed.
+    places : int
+        As many as are wanted; there are fewer where fewer are open.
+    law : callable
+        From prices to the probabilities of a choice among what they leave open.
+    at : callable
+        Is told the prices of each place.
+
+    Examples
+    --------
+    >>> law = lambda offers: np.isfinite(offers) / np.isfinite(offers).sum()
+    >>> order, laws = open_places(np.array([0.1, 0.9]), np.zeros(2), 2, law)
+    >>> order, laws
+    (array([1, 0]), [array([0.5, 0.5]), array([1., 0.])])
+    """
     order = np.argsort(-(mean - offers), kind="stable")
     order = order[np.isfinite(offers[order])]
     if not len(order):
         raise ValueError("eligible must leave an arm to play, got none")
-    count = min(places, len(order))
-    explored, drawn, laws, left = explored_place(at, count), -1, [], offers.copy()
-    for i in range(count):
+    laws, left = [], offers.copy()
+    for i in range(min(places, len(order))):
         if i:
             left[order[i - 1]] = inf
         laws.append(law(left))
-        one = draw(
-            left
-        )  # each place uses the random numbers of a decision, as its replay from a journal does
-        drawn = one if i == explored else drawn
-    return ranked(order, laws, explored, drawn)
+        at(left)
+    return order, laws
+
+
+def _found(
+    mean: Floats, offers: Floats, places: int, at: int, law: Law, draw: Callable[[Floats], int]
+) -> Ranked:
+    """Return a list of at most so many places: the best by mean less price, and one place as the policy would."""
+    drawn: list[
+        int
+    ] = []  # each place uses the random numbers of a decision, as its replay from a journal does
+    order, laws = open_places(mean, offers, places, law, lambda left: drawn.append(draw(left)))
+    explored = explored_place(at, len(laws))
+    return ranked(order, laws, explored, drawn[explored])

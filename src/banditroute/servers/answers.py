@@ -2,17 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal, TypeVar
 
+from banditroute._core import validation as check
 from banditroute.durability.claims import CANCELLED as WITHDRAWN
 from banditroute.durability.replicas import Replica, StateStore
-from banditroute.errors import UnknownDecision
+from banditroute.durability.rows import unpacked
+from banditroute.errors import SnapshotError, UnknownArm, UnknownDecision
 from banditroute.router import Router
 from banditroute.router.ledger import ANSWERED, CANCELLED, decision_key
+from banditroute.router.lists import Rewards, place_id
 
-__all__ = ["Standing", "aupdate", "in_loop", "shared_store", "standing", "waits", "withdraw"]
+__all__ = [
+    "Standing",
+    "aupdate",
+    "in_loop",
+    "learn_list",
+    "places",
+    "shared_store",
+    "standing",
+    "waits",
+    "withdraw",
+]
 
 Standing = Literal["pending", "answered", "cancelled", "expired"]
 Result = TypeVar("Result")
@@ -87,6 +100,123 @@ async def aupdate(
     return await in_loop(router, decision_id, call)
 
 
+def places(router: Router, decision_id: int | str) -> dict[int, str | None]:
+    """Return the ids of the places of a list with their arms, None for one that has ended; whoever made it.
+
+    Asks the store where another worker made it, and waits for it to arrive there.
+
+    Raises
+    ------
+    UnknownDecision
+        No worker made it, as far as the store knows.
+    OSError
+        The store is down.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> router = Router(LinUCB(["a", "b"], 1, rng=0))
+    >>> shown = router.select([1.0], k=2)
+    >>> router.update(shown.id, {shown.arms[0]: 1.0})
+    True
+    >>> list(places(router, shown.id).values()) == [None, shown.arms[1]]
+    True
+    """
+    key, parts, found = decision_key(decision_id), router.parts, dict[int, str | None]()
+    with parts.lock:
+        pending, closed = parts.ledger.pending, parts.ledger.closed
+        while (one := place_id(key, len(found))) in pending or one in closed:
+            found[one] = pending[one][0] if one in pending else None
+    store = shared_store(router)
+    end = time.monotonic() + PATIENCE_S
+    while not found:
+        if store is None or time.monotonic() >= end:
+            raise UnknownDecision(
+                f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
+            )
+        while (data := store.look([one := place_id(key, len(found))])[0]) is not None:
+            try:
+                found[one] = unpacked(data)[0].arm if data else None
+            except SnapshotError:
+                found[one] = None
+        if not found:
+            time.sleep(PAUSE_S)
+    return found
+
+
+def learn_list(
+    router: Router,
+    decision_id: int | str,
+    rewards: Rewards,
+    cost: float | None = None,
+    seconds: float | None = None,
+    failed: bool = False,
+    source: str | None = None,
+) -> tuple[list[Standing], bool]:
+    """Learn what places of a list earned as `Router.update` does, whichever worker made it; may ask the store.
+
+    Returns
+    -------
+    list of str
+        How each place stands.
+    bool
+        Whether the reward of a place was not taken, which still awaits it: its source is above its rate.
+
+    Raises
+    ------
+    UnknownDecision, UnknownArm, ValueError, TypeError
+        As `Router.update`; nothing has changed.
+    OSError
+        The store is down.
+
+    Examples
+    --------
+    >>> from banditroute import LinUCB, Router
+    >>> router = Router(LinUCB(["a", "b", "c"], 1, rng=0))
+    >>> shown = router.select([1.0], k=3)
+    >>> learn_list(router, shown.id, {shown.arms[1]: 1.0, shown.arms[2]: None})
+    (['pending', 'answered', 'cancelled'], False)
+    """
+    key = decision_key(decision_id)
+    foreign, known = waits(router, key), places(router, decision_id)
+    if isinstance(rewards, Mapping):
+        told = [(one, rewards[arm]) for one, arm in known.items() if arm in rewards and arm is not None]
+    else:
+        told = list(zip(known, rewards, strict=False))
+    if not foreign:
+        router.update(key, rewards, cost, seconds, failed, source)
+        now = {one: standing(router, one) or "answered" for one in known}
+        return list(now.values()), any(now[one] == "pending" for one, reward in told if reward is not None)
+    _check(router, known, rewards)
+    now, late, first = {}, False, True
+    for one, reward in told:
+        if reward is None:
+            now[one] = withdraw(router, one)
+            continue
+        rest = (cost, seconds, failed) if first else (None, None, False)  # of the list, so told once
+        first = False
+        if router.update(one, reward, *rest, source):
+            now[one] = "answered"
+        else:
+            now[one] = standing(router, one) or "answered"
+            late = late or now[one] == "pending"
+    return [now.get(one) or standing(router, one) or "answered" for one in known], late
+
+
+def _check(router: Router, known: Mapping[int, str | None], rewards: Rewards) -> None:
+    """Refuse rewards for a list of another worker as its own would."""
+    if isinstance(rewards, Mapping):
+        arms = set(known.values())
+        for arm in rewards:
+            if arm not in arms and None not in arms:
+                raise UnknownArm(f"reward must be of arms of the list, {list(known.values())}, got {arm!r}")
+    elif len(rewards) > len(known):
+        raise ValueError(f"reward must hold at most {len(known)} places, got {len(rewards)}")
+    for reward in rewards.values() if isinstance(rewards, Mapping) else rewards:
+        if reward is not None:
+            router.policy.check_reward(check.finite("reward", reward), 1.0)
+
+
 def standing(router: Router, decision_id: int | str) -> Standing | None:
     """Return how a decision stands, None where nobody knows it; asks the store where another worker made it.
 
@@ -157,6 +287,9 @@ def withdraw(router: Router, decision_id: int | str) -> Standing:
     while True:
         found = store.take([key], WITHDRAWN)[0]
         if found is not None:
+            place = 1  # of a list all places; what no list is has one
+            while store.take([place_id(key, place)], WITHDRAWN)[0] is not None:
+                place += 1
             return "cancelled" if found else "answered"
         if time.monotonic() >= end:
             raise UnknownDecision(

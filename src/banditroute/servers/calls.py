@@ -1,14 +1,14 @@
 """What doors over HTTP take, answer and refuse: the sidecar, and the routes in LiteLLM's proxy; needs FastAPI."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from banditroute._core import validation as check
 from banditroute.errors import UnknownArm, UnknownDecision
@@ -18,11 +18,13 @@ from banditroute.servers.repeats import Ended
 
 __all__ = [
     "Answer",
+    "ListStands",
     "PlainRoute",
     "Reward",
     "Stands",
     "Strict",
     "Withdrawal",
+    "list_stands",
     "malformed",
     "refusal",
     "stands",
@@ -59,18 +61,30 @@ class Reward(Strict):
     source: str | None = Field(None, description="Who reports the reward.")
 
 
-class Answer(Reward):
+def _way(given: Any) -> str:
+    return "by name" if isinstance(given, Mapping) else "by place" if isinstance(given, list) else "number"
+
+
+class Answer(Strict):
     """What came of a decision, and what it took: the parameters of `Router.update`.
 
     Examples
     --------
-    >>> Answer(id="7", reward=0.5).failed
-    False
+    >>> Answer(id="7", reward=0.5).failed, Answer(id="7", reward={"large": 1.0}).reward
+    (False, {'large': 1.0})
     """
 
+    id: str = Field(description="Id of the decision, or the caller's own.")
+    reward: Annotated[
+        Annotated[float, Tag("number")]
+        | Annotated[list[float | None], Tag("by place")]
+        | Annotated[dict[str, float | None], Tag("by name")],
+        Discriminator(_way),
+    ] = Field(description="Of a list also one for each place, or by name; null withdraws a place.")
     cost: float | None = Field(None, description="What the call did cost, >= 0.")
     seconds: float | None = Field(None, description="How long it took, >= 0.")
     failed: bool = Field(False, description="The call itself failed.")
+    source: str | None = Field(None, description="Who reports the reward.")
 
 
 class Withdrawal(Strict):
@@ -98,6 +112,18 @@ class Stands(BaseModel):
     standing: Standing
 
 
+class ListStands(Stands):
+    """How a list stands whose places were answered: pending while one of them is.
+
+    Examples
+    --------
+    >>> ListStands(id="7", standing="pending", places=["answered", "pending"]).places[0]
+    'answered'
+    """
+
+    places: list[Standing]
+
+
 async def stands(router: Router, key: int, learned: Awaitable[bool]) -> Stands:
     """Wait for an answer to be learned, and return how its decision stands then.
 
@@ -120,6 +146,27 @@ async def stands(router: Router, key: int, learned: Awaitable[bool]) -> Stands:
     if now == "pending":
         raise HTTPException(429, "not taken: the source is above its rate; the decision awaits its feedback")
     return Stands(id=str(key), standing=now or "answered")
+
+
+def list_stands(key: int, each: list[Standing], late: bool) -> ListStands:
+    """Return how a list stands, from what `learn_list` returned.
+
+    Raises
+    ------
+    HTTPException
+        429: a reward was not taken, and its place awaits it still.
+
+    Examples
+    --------
+    >>> list_stands(7, ["answered", "pending"], late=False).standing
+    'pending'
+    """
+    if late:
+        raise HTTPException(
+            429, "not taken in full: the source is above its rate; the other places await their feedback"
+        )
+    now: Standing = next((how for how in ("pending", "answered") if how in each), each[0])
+    return ListStands(id=str(key), standing=now, places=each)
 
 
 def refusal(error: Exception, own: str = "") -> HTTPException:

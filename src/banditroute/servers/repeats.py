@@ -3,14 +3,15 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from banditroute._core import validation as check
 from banditroute.errors import UnknownDecision
-from banditroute.records import Decision
+from banditroute.records import Decision, Ranking
 from banditroute.router import Router
 from banditroute.router.ledger import LONGEST_ID, decision_key
+from banditroute.router.lists import place_id
 from banditroute.servers.answers import shared_store, standing
 
 __all__ = ["Chosen", "Ended", "Repeats"]
@@ -27,27 +28,44 @@ class Ended(ValueError):
 
 
 class Chosen(NamedTuple):
-    """What a caller is told of a decision.
+    """What a caller is told of a decision; ``places`` of a list: id, arm, propensity, and prefix where it is known.
 
     Examples
     --------
-    >>> Chosen.read(Chosen(7, "large", 1.0, True).text()).arm
-    'large'
+    >>> Chosen.read(Chosen(7, "large", 1.0, True).text()).told()
+    {'id': '7', 'arm': 'large', 'propensity': 1.0, 'hit': True}
     """
 
     id: int
     arm: str
     propensity: float
     hit: bool
+    places: Sequence[tuple[int, str, float, float | None]] = ()
 
     @classmethod
     def of(cls, decision: Decision) -> "Chosen":
         """Return it of a decision."""
-        return cls(decision.id, decision.arm, float(decision.propensity), bool(decision.hit))
+        one = cls(decision.id, decision.arm, float(decision.propensity), bool(decision.hit))
+        if not isinstance(decision, Ranking):
+            return one
+        parts = zip(decision.places, decision.prefixes, strict=True)
+        return one._replace(
+            places=[(place.id, place.arm, float(place.propensity), float(prefix)) for place, prefix in parts]
+        )
+
+    def told(self) -> dict[str, Any]:
+        """Return it with ids as strings, as JSON numbers have 53 bits."""
+        told: dict[str, Any] = {
+            "id": str(self.id), "arm": self.arm, "propensity": self.propensity, "hit": self.hit
+        }  # fmt: skip
+        if self.places:
+            keys = ("id", "arm", "propensity", "prefix")
+            told["places"] = [dict(zip(keys, (str(one[0]), *one[1:]), strict=True)) for one in self.places]
+        return told
 
     def text(self) -> bytes:
         """Return it as bytes."""
-        return json.dumps(self).encode()
+        return json.dumps(self if self.places else self[:4]).encode()
 
     @classmethod
     def read(cls, data: bytes) -> "Chosen":
@@ -118,11 +136,16 @@ class Repeats:
     def _before(self, own: str) -> Chosen | None:
         """Return a decision that was made before a restart: the Router knows it, and no more what it said."""
         parts, key = self.router.parts, decision_key(own)
+        found: list[tuple[int, str, float, None]] = []
         with parts.lock:
-            entry = parts.ledger.pending.get(key)
-        if entry is not None:
-            return Chosen(key, entry[0], float(entry[2]), True)
-        how = standing(self.router, key)
+            pending, closed = parts.ledger.pending, parts.ledger.closed
+            while (one := place_id(key, len(found))) in pending:
+                found.append((one, pending[one][0], float(pending[one][2]), None))
+            whole = one not in closed  # else another place of the list has ended
+        if found and whole:
+            _, arm, propensity, _ = found[0]
+            return Chosen(key, arm, propensity, True, found if len(found) > 1 else ())
+        how = standing(self.router, one)
         if how is None:
             return None
         raise Ended(f"id must be one whose decision has not ended, got {check.shown(own)}, which is {how}")

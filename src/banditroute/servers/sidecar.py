@@ -12,11 +12,21 @@ from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from banditroute.router import Router
-from banditroute.servers.answers import aupdate, in_loop, withdraw
-from banditroute.servers.calls import Answer, Stands, Strict, Withdrawal, malformed, refusal, stands
+from banditroute.servers.answers import aupdate, in_loop, learn_list, withdraw
+from banditroute.servers.calls import (
+    Answer,
+    ListStands,
+    Stands,
+    Strict,
+    Withdrawal,
+    list_stands,
+    malformed,
+    refusal,
+    stands,
+)
 from banditroute.servers.repeats import Chosen, Repeats
 
 if TYPE_CHECKING:
@@ -25,6 +35,25 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST_BODY", "page", "sidecar"]
 
 LARGEST_BODY = 1 << 20  # bytes: a context of 50,000 numbers
+
+
+def _listed(given: Any) -> str:
+    return "names and matrix" if isinstance(given, list) else "by name"
+
+
+def _counted(given: Any) -> str:
+    return "chances" if isinstance(given, list) else "number"
+
+
+Offered = Annotated[
+    Annotated[dict[str, list[float]], Tag("by name")]
+    | Annotated[tuple[list[str], list[list[float]]], Tag("names and matrix")],
+    Discriminator(_listed),
+]
+Places = Annotated[
+    Annotated[int, Field(strict=True), Tag("number")] | Annotated[list[float], Tag("chances")],
+    Discriminator(_counted),
+]
 
 
 class Ask(Strict):
@@ -42,6 +71,13 @@ class Ask(Strict):
         None,
         description="The caller's own id, not of digits alone: a repeated call gets the first answer again.",
     )
+    candidates: Offered | None = Field(
+        None,
+        description="What may serve this request: features by name, or names and a matrix with a row for each.",
+    )
+    k: Places | None = Field(
+        None, description="A list of so many places, or of as many as chances that each is looked at."
+    )
 
 
 class Wonder(Strict):
@@ -54,6 +90,16 @@ class Wonder(Strict):
     protected: bool = Field(False, description="As for /select.")
     weights: dict[str, float] | None = Field(None, description="As for /select.")
     session: str | None = Field(None, description="As for /select.")
+    candidates: Offered | None = Field(None, description="As for /select.")
+
+
+class Place(BaseModel):
+    """One place of a list, which its own id answers; of a decision from before a restart the prefix is not known."""
+
+    id: str
+    arm: str
+    propensity: float = Field(description="With which the arm stood here.")
+    prefix: float | None = Field(description="Probability of the list down to here.")
 
 
 class Choice(BaseModel):
@@ -63,6 +109,7 @@ class Choice(BaseModel):
     arm: str
     propensity: float
     hit: bool
+    places: list[Place] | None = Field(None, description="Where `k` was given, best first.")
 
 
 class Arm(BaseModel):
@@ -203,6 +250,8 @@ class _Service:
             ask.protected,
             ask.weights,
             ask.session,
+            candidates=ask.candidates,
+            k=ask.k,
         )
         try:
             if ask.id is None:
@@ -213,17 +262,19 @@ class _Service:
                 chosen = await asyncio.to_thread(repeats.select, ask.id, decide)
         except Exception as error:
             raise refusal(error) from error
-        return JSONResponse({**chosen._asdict(), "id": str(chosen.id)})  # made here, so not checked once more
+        return JSONResponse(chosen.told())  # made here, so not checked once more
 
-    async def feedback(self, answer: Answer) -> Stands:
+    async def feedback(self, answer: Answer) -> ListStands | Stands:
         """Learn what came of a decision; whoever repeats it gets the same answer, and nothing is learned twice."""
         router, repeats = self._open()
         try:
-            key = await repeats.key(answer.id)
-            learned = aupdate(
-                router, key, answer.reward, answer.cost, answer.seconds, answer.failed, answer.source
+            key, reward = await repeats.key(answer.id), answer.reward
+            rest = (answer.cost, answer.seconds, answer.failed, answer.source)
+            if isinstance(reward, float):
+                return await stands(router, key, aupdate(router, key, reward, *rest))
+            return list_stands(
+                key, *await in_loop(router, key, partial(learn_list, router, key, reward, *rest))
             )
-            return await stands(router, key, learned)
         except Exception as error:
             raise refusal(error, answer.id) from error
 
@@ -242,11 +293,14 @@ class _Service:
         router, _ = self._open()
         if (wonder.context is None) == (wonder.id is None):
             raise HTTPException(422, "context or id must be given, one of the two")
+        if wonder.id is not None and wonder.candidates is not None:
+            raise HTTPException(422, "candidates must come with a context, got an id")
         said = (wonder.prices, wonder.protected, wonder.weights, wonder.session)
         context: Any = wonder.context
         eligible = None if wonder.eligible is None else set(wonder.eligible)
         try:
-            return router.explain(context, eligible, *said, id=wonder.id).to_dict()
+            why = router.explain(context, eligible, *said, id=wonder.id, candidates=wonder.candidates)
+            return why.to_dict()
         except Exception as error:
             raise refusal(error) from error
 

@@ -27,6 +27,8 @@ RIDGE = 5.0  # answers that the prior counts for
 RANKED = 500  # confidences of each arm that a new one is ranked among
 SURE = 2.5  # standard errors by which a confidence must tell something before it is acted on
 RANKS = np.linspace(0.05, 0.95, 10) - 0.5
+FEWEST = 200.0  # requests after which what looking has gained counts
+LASTING = 0.9995  # of what it has gained, kept from one to the next: beliefs get better
 
 
 class _Ridge:
@@ -52,6 +54,48 @@ class _Ridge:
         )
 
 
+class _Kept(NamedTuple):
+    """What looking was hoped to gain and did, decayed: weight of the requests, both sums, and squares of what it did.
+
+    An answer that is accepted gains nothing. The best of many noisy beliefs is believed too much, and the second call
+    may not be affordable when its time comes: so what is hoped of it must be measured.
+    """
+
+    weight: float = 0.0
+    hoped: float = 0.0
+    gained: float = 0.0
+    squares: float = 0.0
+
+    def learned(self, hoped: float, gained: float) -> "_Kept":
+        """Return it with one more request."""
+        return _Kept(
+            LASTING * self.weight + 1.0, LASTING * self.hoped + hoped, LASTING * self.gained + gained,
+            LASTING * self.squares + gained * gained,
+        )  # fmt: skip
+
+    def faded(self) -> "_Kept":
+        """Return it after a call that was not made because such calls lose: one day it is tried again."""
+        return _Kept(*(LASTING * value for value in self))
+
+    @property
+    def error(self) -> float:
+        """Standard error of what a request gains in the mean."""
+        mean = self.gained / self.weight
+        return float(np.sqrt(max(self.squares / self.weight - mean * mean, 0.0) / self.weight))
+
+    @property
+    def harms(self) -> bool:
+        """Whether further calls surely cost more than they gain."""
+        return self.weight >= FEWEST and self.gained / self.weight < -2.0 * self.error
+
+    @property
+    def share(self) -> float:
+        """Share of what is hoped that is surely gained, in [0, 1]; none before there were some."""
+        if self.weight < FEWEST or self.hoped <= 0.0:
+            return 0.0
+        return min(max((self.gained - self.weight * self.error) / self.hoped, 0.0), 1.0)
+
+
 class Cascaded(TermHost, Protocol):
     """A Router: what a cascade asks of it."""
 
@@ -71,6 +115,8 @@ class _Asked(NamedTuple):
     looked: Floats | None  # what the answer was judged by that sent the request here
     own: Floats | None  # what this answer was judged by, once looked at
     options: Mapping[str, Any]
+    hoped: float = 0.0  # what looking at the first answer was to gain
+    even: float = 0.0  # what the answer of a further call must be worth to gain nothing
 
 
 class Cascade:
@@ -99,7 +145,9 @@ class Cascade:
     A confidence is any number that tends to be higher for better answers: its rank among the last 500 of the arm is all
     that counts. Two linear models, of the rank and of what the policy expects, start from the belief that the
     confidence tells nothing, and nothing is done before it is 2.5 standard errors from that: a useless confidence does
-    no harm. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
+    no harm. What looking has gained is measured against what was hoped of it, for the best of many beliefs is believed
+    too much: trying an arm for the chance to check it counts for as much of that as is sure, and calls that surely lose
+    end. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
     count; its cost is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret
     bound. O(k) a look, O(k log k) a start.
 
@@ -136,6 +184,7 @@ class Cascade:
         self.most, self.limit = check.integer("most", most, low=1), check.integer("limit", limit, low=1)
         self.accepted = self.escalated = 0
         self._worth, self._next = _Ridge(), _Ridge()  # of an answer, and of a call after it
+        self._kept = _Kept()
         self._ranked: dict[str, tuple[list[float], deque[float]]] = {}  # sorted, and in the order they came
         self._open: OrderedDict[int, _Asked] = OrderedDict()
         self._lock = threading.Lock()
@@ -161,14 +210,16 @@ class Cascade:
         row = np.array(policy.check_context(x))
         prices, means = self.costs(row), policy.scores(row).mean
         with self._lock:
-            chance = self._chances(policy.arms, means, prices)
+            hoped = self._chances(policy.arms, means, prices)
+            chance = hoped * self._kept.share
         own = options.get("prices")
         if isinstance(own, Mapping):
             own = np.array([own.get(arm, 0.0) for arm in policy.arms])
         decision = self.router.select(
             row, **{**options, "prices": -chance if own is None else np.asarray(own) - chance}
         )
-        self._keep(decision, _Asked(decision.arm, row, (), None, None, options))
+        hopes = float(hoped[policy.index(decision.arm)])
+        self._keep(decision, _Asked(decision.arm, row, (), None, None, options, hopes))
         return decision
 
     def _chances(self, arms: tuple[str, ...], means: Floats, prices: Floats) -> Floats:
@@ -218,9 +269,10 @@ class Cascade:
             means, at = policy.scores(asked.x).mean, policy.index(asked.arm)
             features = np.array([1.0, means[at], self._rank(asked.arm, sure) - 0.5])
             worth, after = float(self._worth.solution @ features), self._next.solution
-            useful = self._worth.slope > 0.0
+            useful, harms = self._worth.slope > 0.0, self._kept.harms
             self._open[decision.id] = asked = asked._replace(own=features)
-        gains = after[0] + after[1] * means + after[2] * features[2] - self.costs(asked.x) - worth
+        costs = self.costs(asked.x)
+        gains = after[0] + after[1] * means + after[2] * features[2] - costs - worth
         tried = (*asked.tried, asked.arm)
         allowed = _names(asked.options.get("eligible"), policy.arms)
         better = {a for a, gain in zip(policy.arms, gains, strict=True) if gain > 0.0 and a not in tried}
@@ -230,6 +282,10 @@ class Cascade:
                 better &= {a for a, may in zip(policy.arms, term.eligible(asked.x), strict=True) if may}
         if not useful or not better or len(tried) >= self.most:
             return None
+        if harms:
+            with self._lock:
+                self._kept = self._kept.faded()
+            return None
         second = self.router.select(asked.x, **{**asked.options, "eligible": frozenset(better)})
         self.router.update(decision.id, worth, cost=cost, **told)
         for term in self.router.terms:
@@ -238,7 +294,10 @@ class Cascade:
         self.escalated += 1
         with self._lock:
             self._open.pop(decision.id, None)
-        self._keep(second, _Asked(second.arm, asked.x, tried, features, None, asked.options))
+        even = float(costs[policy.index(second.arm)]) + worth
+        self._keep(
+            second, _Asked(second.arm, asked.x, tried, features, None, asked.options, asked.hoped, even)
+        )
         return second
 
     def update(self, decision_id: int, reward: float, **told: Any) -> bool:
@@ -257,6 +316,9 @@ class Cascade:
             self.accepted += 1
             if asked.own is not None:
                 self._worth = self._worth.learned(asked.own, reward)
+            if asked.own is not None or asked.looked is not None:
+                gained = 0.0 if asked.looked is None else reward - asked.even
+                self._kept = self._kept.learned(asked.hoped, gained)
             policy = self.router.policy
             if asked.looked is not None and asked.arm in policy.arms:
                 mean = policy.scores(asked.x).mean[policy.index(asked.arm)]
@@ -296,6 +358,7 @@ class Cascade:
             for name, model in (("worth", self._worth), ("next", self._next)):
                 arrays[name] = np.append(np.column_stack([model.a, model.b]).ravel(), model.squares)
             ranked = {arm: list(order) for arm, (_, order) in self._ranked.items()}
+            arrays["kept"] = np.array(self._kept)
             return {"ranked": ranked, "accepted": self.accepted, "escalated": self.escalated}, arrays
 
     def load_state(self, header: Header, arrays: Arrays) -> None:
@@ -311,13 +374,14 @@ class Cascade:
             row = check.vector(name, check.entry("arrays", arrays, name), 13)
             sums = row[:12].reshape(3, 4)
             models.append(_Ridge(sums[:, :3].copy(), sums[:, 3].copy(), float(row[12])))
+        kept = _Kept(*check.vector("kept", arrays.get("kept", np.zeros(4)), 4).tolist())
         ranked = {}
         for arm, given in check.entry("header", header, "ranked").items():
             order = check.vector("ranked", given, len(given))[-RANKED:].tolist()
             ranked[str(arm)] = (sorted(order), deque(order))
         counts = [check.integer(n, check.entry("header", header, n)) for n in ("accepted", "escalated")]
         with self._lock:
-            (self._worth, self._next), self._ranked = models, ranked
+            (self._worth, self._next), self._ranked, self._kept = models, ranked, kept
             self.accepted, self.escalated = counts
 
 

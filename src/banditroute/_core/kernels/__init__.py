@@ -1,17 +1,34 @@
 """Compiled kernels: plain functions over arrays, the only place that imports numba."""
 
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Lock, Thread, Timer
 from typing import Any
 
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
-from numba.extending import intrinsic, overload
+from numba.core.compiler_lock import global_compiler_lock
+
+from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole, load
+from banditroute._core.kernels.memory import borrowed, view, whole
+
+__all__ = [
+    "apart",
+    "borrowed",
+    "inlined",
+    "kernel",
+    "part",
+    "prepare",
+    "prepare_soon",
+    "short_kernel",
+    "view",
+    "whole",
+]
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -19,6 +36,8 @@ _PATIENCE_S = 2.0
 _Files: Any = IndexDataCacheFile  # numba is not typed
 _Listener: Any = event.Listener
 _register: Any = event.register
+_compiler_lock: Any = global_compiler_lock
+_soon: dict[Callable[..., Any], Thread] = {}  # what threads compile, or have compiled
 
 
 def _stamp() -> str:
@@ -42,6 +61,10 @@ class _Stored(_Files):  # type: ignore[misc]
             super().save(key, data)
         except OSError:
             return
+
+    def holds(self, key: Any) -> bool:
+        """Whether there is something to load."""
+        return key in self._load_index()
 
     def load(self, key: Any) -> Any:
         """Return what was stored, or None."""
@@ -103,7 +126,7 @@ class _Notice(_Listener):  # type: ignore[misc]
     def _say(self) -> None:
         self._said = True
         print(
-            "banditroute: compiling kernels for this machine, once for each version; this can take half a minute",
+            "banditroute: compiling kernels for this machine, once for each version; this can take some seconds",
             file=sys.stderr,
             flush=True,
         )
@@ -112,9 +135,19 @@ class _Notice(_Listener):  # type: ignore[misc]
 _register("numba:compile", _Notice())
 
 
+_PART = {
+    "nogil": True,
+    "forceinline": False,  # else it is that of whoever calls it first
+    "cache": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": Drafting,
+}
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile lazily, without the GIL, cached on disk where a cache directory is writable."""
-    return _compiled(function, nogil=True)
+    return _compiled(function, nogil=True, forceinline=False)
 
 
 def short_kernel(function: Callable[..., Any]) -> Any:
@@ -128,17 +161,35 @@ def short_kernel(function: Callable[..., Any]) -> Any:
 
 def part(function: Callable[..., Any]) -> Any:
     """As `kernel`, for what only other kernels call: compiled into them and cached with them, never on its own."""
-    return _compiled(function, nogil=True, cache=False)
+    return _part(function)
+
+
+def apart(function: Callable[..., Any]) -> Any:
+    """As `part`, and never inlined: for what is long and called from several places."""
+    return _part(function, pipeline_class=Apart)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """As `part`, and always inlined: an array argument costs seven words per call."""
-    return _compiled(function, nogil=True, cache=False, forceinline=True)
+    return _part(function, forceinline=True)
+
+
+def _part(function: Callable[..., Any], **given: Any) -> Any:
+    dispatcher = _compiled(function, **{**_PART, **given})
+    if isinstance(dispatcher, Dispatcher):  # else numba is switched off
+        dispatcher.__class__ = Part
+    return dispatcher
 
 
 def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any) -> Any:
     njit: Any = numba.njit
-    options = {"fastmath": _FAST, "error_model": "numpy", **given}
+    options = {
+        "fastmath": _FAST,
+        "error_model": "numpy",
+        "no_cfunc_wrapper": True,
+        "pipeline_class": Whole,
+        **given,
+    }
     try:
         dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container
@@ -152,43 +203,57 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
     return dispatcher
 
 
-def borrowed(array: Any) -> Any:
-    """Return the array without its owner, so that slices of it are not counted; for arguments of a kernel only.
-
-    numba counts the references of every slice with a locked instruction. Whoever calls a kernel holds its arguments
-    for the length of the call, so a kernel need not. A third of the time of `choose` at (15, 32) was counting.
-    """
-    return array
-
-
-def _drop_owner(_: Any, array: Any) -> Any:
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        from numba.np import arrayobj  # loaded by now anyway; at the top it would slow our own import
-
-        arrays: Any = arrayobj
-        view = arrays.make_array(array)(context, builder, values[0])
-        view.meminfo = view.meminfo.type(None)
-        return view._getvalue()
-
-    return array(array), build
-
-
-_without_owner: Any = intrinsic(_drop_owner)
-
-
-@overload(borrowed, jit_options={"forceinline": True})
-def _compiled_borrowed(array: Any) -> Any:
-    def compiled(array: Any) -> Any:
-        return _without_owner(array)
-
-    return compiled
-
-
 def prepare(function: Callable[..., Any], *examples: Any) -> None:
     """Compile a kernel for the types of `examples` and refuse any other: a type slip raises, it never recompiles."""
-    dispatcher: Any = function
-    compiler: Any = numba
-    if compiler.config.DISABLE_JIT or not dispatcher._can_compile:
+    if _open(function):
+        dispatcher: Any = function
+        with _compiler_lock:
+            load()
+            if _open(function):  # a thread may have done it meanwhile
+                dispatcher.compile(_types_of(examples))
+                dispatcher.disable_compile()
+
+
+def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
+    """As `prepare`, by a thread where it takes seconds, which it does once on a machine: a call until then waits.
+
+    The end of the process, and a fork, wait for that thread too: it ends with the code on the disk. For kernels that are
+    given our own arrays alone: after the thread, a call with other types would still compile.
+    """
+    if not _open(function) or function in _soon:
         return
-    dispatcher.compile(tuple(compiler.typeof(value) for value in examples))
-    dispatcher.disable_compile()
+    load()
+    dispatcher: Any = function
+    cache = dispatcher._cache
+    stored: Any = getattr(cache, "_cache_file", None)
+    if isinstance(stored, _Stored) and stored.holds(
+        cache._index_key(_types_of(examples), dispatcher.targetctx.codegen())
+    ):
+        prepare(function, *examples)
+        return
+    # Not `prepare`: a call that waits for the thread must find the kernel open.
+    _soon[function] = Thread(
+        target=dispatcher.compile, args=(_types_of(examples),), name="banditroute-compile", daemon=False
+    )
+    _soon[function].start()
+
+
+def _open(function: Callable[..., Any]) -> bool:
+    compiler: Any = numba
+    dispatcher: Any = function
+    return not compiler.config.DISABLE_JIT and bool(dispatcher._can_compile)
+
+
+def _types_of(examples: tuple[Any, ...]) -> tuple[Any, ...]:
+    compiler: Any = numba
+    return tuple(compiler.typeof(value) for value in examples)
+
+
+def _wait() -> None:
+    """Let the threads end: a child of a fork would find the compiler locked for ever."""
+    for thread in list(_soon.values()):
+        thread.join()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait)

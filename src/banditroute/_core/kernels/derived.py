@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._core.kernels import borrowed, inlined, kernel, part
+from banditroute._core.kernels import apart, borrowed, inlined, kernel, part, view, whole
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -38,7 +38,7 @@ from banditroute._core.kernels.layout import (
     QUEUE,
     REBUILD_ERROR,
 )
-from banditroute._core.kernels.tiles import INVERTED, copy, dot, inverse_slice, product, unpack
+from banditroute._core.kernels.tiles import INVERTED, clear, copy, dot, inverse_slice, product, unpacked
 
 
 @inlined
@@ -54,24 +54,24 @@ def first_alpha(s):
         s[H_ALPHA] = FIRST_ALPHA * reach(s)
 
 
-@part
+@apart
 def drain(s, a):
     """s: buffer, a: arm -> folds the queued contexts into gram."""
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    slot = int(s[H_ARM]) + A_QUEUED * int(s[H_ROOM]) + a
-    queued = int(s[slot])
+    n, size = whole(s, H_PAD), whole(s, H_PACK)
+    slot = whole(s, H_ARM) + A_QUEUED * whole(s, H_ROOM) + a
+    queued = whole(s, slot)
     if queued == 0:
         return
     s[slot] = 0.0
-    o = int(s[H_QUEUE]) + a * QUEUE * n
-    s[o + queued * n : o + QUEUE * n] = 0.0
-    q0, q1, q2, q3 = s[o : o + n], s[o + n : o + 2 * n], s[o + 2 * n : o + 3 * n], s[o + 3 * n : o + 4 * n]
+    o = whole(s, H_QUEUE) + a * QUEUE * n
+    clear(view(s, o + queued * n, (QUEUE - queued) * n))
+    q0, q1, q2, q3 = view(s, o, n), view(s, o + n, n), view(s, o + 2 * n, n), view(s, o + 3 * n, n)
     o += 4 * n
-    q4, q5, q6, q7 = s[o : o + n], s[o + n : o + 2 * n], s[o + 2 * n : o + 3 * n], s[o + 3 * n : o + 4 * n]
-    o = int(s[H_GRAM]) + a * size
+    q4, q5, q6, q7 = view(s, o, n), view(s, o + n, n), view(s, o + 2 * n, n), view(s, o + 3 * n, n)
+    o = whole(s, H_GRAM) + a * size
     for i in range(n):
         m = 8 * (i // 8)
-        row, tile = s[o : o + m], s[o + m : o + m + 8]
+        row, tile = view(s, o, m), view(s, o + m, 8)
         c0, c1, c2, c3, c4, c5, c6, c7 = q0[i], q1[i], q2[i], q3[i], q4[i], q5[i], q6[i], q7[i]
         for j in range(m):
             row[j] += 2.0 * (
@@ -103,29 +103,29 @@ def drain(s, a):
 def drain_all(s):
     """s: buffer -> `drain` of every arm."""
     s = borrowed(s)
-    for a in range(int(s[H_ARMS])):
+    for a in range(whole(s, H_ARMS)):
         drain(s, a)
 
 
-@part
+@apart
 def solve(s, a):
     """s: buffer, a: arm -> theta = cov (moment + ridges prior)."""
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    o = int(s[H_WORK]) + n
-    right = s[o : o + n]
-    m, p, r = int(s[H_MOMENT]) + a * n, int(s[H_PRIOR]) + a * n, int(s[H_RIDGES]) + a * n
+    n, size = whole(s, H_PAD), whole(s, H_PACK)
+    o = whole(s, H_WORK) + n
+    right = view(s, o, n)
+    m, p, r = whole(s, H_MOMENT) + a * n, whole(s, H_PRIOR) + a * n, whole(s, H_RIDGES) + a * n
     for j in range(n):
         right[j] = s[m + j] + s[r + j] * s[p + j]
-    c, t = int(s[H_COV]) + a * size, int(s[H_THETA]) + a * n
-    product(s[c : c + size], right, s[t : t + n])
+    c, t = whole(s, H_COV) + a * size, whole(s, H_THETA) + a * n
+    product(view(s, c, size), right, view(s, t, n))
 
 
 @part
 def least_ridge(s, a):
     """s: buffer, a: arm -> smallest precision of its prior."""
-    r = int(s[H_RIDGES]) + a * int(s[H_PAD])
+    r = whole(s, H_RIDGES) + a * whole(s, H_PAD)
     least = math.inf
-    for j in range(int(s[H_DIM])):
+    for j in range(whole(s, H_DIM)):
         least = min(least, s[r + j])
     return least
 
@@ -133,78 +133,85 @@ def least_ridge(s, a):
 @part
 def loosen(s, a):
     """s: buffer, a: arm -> the radius that holds for any statistics."""
-    s[int(s[H_ARM]) + A_RADIUS * int(s[H_ROOM]) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(least_ridge(s, a))
+    s[whole(s, H_ARM) + A_RADIUS * whole(s, H_ROOM) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(
+        least_ridge(s, a)
+    )
 
 
-@part
+@apart
 def settle(s, a):
     """s: buffer, a: arm whose cov was just computed -> its theta, its error, a radius that covers the rounding."""
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
+    n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
     least = least_ridge(s, a)
     # The inverse is right to about the rounding of the precision over the ridge: the radius must cover that too.
     largest = least
-    row, r = int(s[H_GRAM]) + a * size, int(s[H_RIDGES]) + a * n
+    row, r = whole(s, H_GRAM) + a * size, whole(s, H_RIDGES) + a * n
     for j in range(n):
         largest = max(largest, s[r + j] + s[row + j])
         row += 0 if size == n else 8 * (j // 8) + 8
     error = min(8.0 * n * EPSILON * largest / least, 1.0)
-    radius = int(s[H_ARM]) + a + A_RADIUS * room
+    radius = whole(s, H_ARM) + a + A_RADIUS * room
     s[radius] = math.sqrt(min(s[radius] * s[radius] + error / least, (1.0 + error) / least))
-    s[int(s[H_ARM]) + a + A_ERROR * room] = 0.0
+    s[whole(s, H_ARM) + a + A_ERROR * room] = 0.0
     solve(s, a)
+
+
+@apart
+def rebuilt(s, a):
+    """As `rebuild`, for kernels."""
+    drain(s, a)
+    n, size = whole(s, H_PAD), whole(s, H_PACK)
+    g, c, r = whole(s, H_GRAM) + a * size, whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n
+    ridges = view(s, r, n)
+    if size == n:
+        for j in range(n):
+            s[c + j] = 1.0 / (ridges[j] + s[g + j])
+    else:
+        copy(view(s, g, size), view(s, c, size))
+        o = whole(s, H_WORK) + 4 * n + 2 * whole(s, H_ROOM)
+        place = view(s, o, 3)
+        place[0], place[1], place[2] = 0.0, 0.0, -1.0
+        full, inverse = view(s, o + 8, n * n), view(s, o + 8 + n * n, n * n)
+        while place[0] < INVERTED:
+            inverse_slice(view(s, c, size), ridges, full, inverse, n, least_ridge(s, a), place, math.inf)
+    if a == whole(s, H_JOB_ARM):
+        s[H_STAGE] = 0.0  # what a refresh has prepared of this arm may be out of date
+    settle(s, a)
 
 
 @kernel
 def rebuild(s, a):
     """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
-    s = borrowed(s)
-    drain(s, a)
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    g, c, r = int(s[H_GRAM]) + a * size, int(s[H_COV]) + a * size, int(s[H_RIDGES]) + a * n
-    ridges = s[r : r + n]
-    if size == n:
-        for j in range(n):
-            s[c + j] = 1.0 / (ridges[j] + s[g + j])
-    else:
-        copy(s[g : g + size], s[c : c + size])
-        o = int(s[H_WORK]) + 4 * n + 2 * int(s[H_ROOM])
-        place = s[o : o + 3]
-        place[0], place[1], place[2] = 0.0, 0.0, -1.0
-        full, inverse = s[o + 8 : o + 8 + n * n], s[o + 8 + n * n : o + 8 + 2 * n * n]
-        while place[0] < INVERTED:
-            inverse_slice(s[c : c + size], ridges, full, inverse, n, least_ridge(s, a), place, math.inf)
-    if a == int(s[H_JOB_ARM]):
-        s[H_STAGE] = 0.0  # what a refresh has prepared of this arm may be out of date
-    settle(s, a)
+    rebuilt(borrowed(s), a)
 
 
-@part
+@apart
 def tighten(s, a):
     """s: buffer, a: arm -> a smaller radius from lambda_max(M)^4 <= sum of the squares of the entries of M^2 M^2.
 
     Two products of D cubed, when the count of the arm has doubled: about the cost of one more update each at
     count 4 D, and less and less from there. Measured at (15, 32), t = 10k: 7.0 arms evaluated per decision become 3.0.
     """
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
-    arm = int(s[H_ARM]) + a
+    n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
+    arm = whole(s, H_ARM) + a
     s[arm + A_TIGHTEN * room] = 2.0 * s[arm + A_COUNT * room]
     if size == n:
         return
-    o = int(s[H_WORK]) + 4 * n + 2 * room + 8
-    full, square = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-    c = int(s[H_COV]) + a * size
-    unpack(s[c : c + size], full, n)
-    for i in range(int(s[H_DIM]), n):
+    o = whole(s, H_WORK) + 4 * n + 2 * room + 8
+    full, square = view(s, o, n * n), view(s, o + n * n, n * n)
+    c = whole(s, H_COV) + a * size
+    unpacked(view(s, c, size), full, n)
+    for i in range(whole(s, H_DIM), n):
         full[i * n + i] = 0.0  # the padding, where nothing is ever learned, is no direction of a context
     for i in range(n):
         for j in range(i + 1):
-            value = dot(full[i * n : i * n + n], full[j * n : j * n + n])
+            value = dot(view(full, i * n, n), view(full, j * n, n))
             square[i * n + j] = value
             square[j * n + i] = value
     total = 0.0
     for i in range(n):
         for j in range(i + 1):
-            value = dot(square[i * n : i * n + n], square[j * n : j * n + n])
+            value = dot(view(square, i * n, n), view(square, j * n, n))
             total += value * value * (1.0 if i == j else 2.0)
     radius = math.sqrt(math.sqrt(math.sqrt(math.sqrt(total)))) if total > 0.0 else s[arm + A_RADIUS * room]
     s[arm + A_RADIUS * room] = min(s[arm + A_RADIUS * room], radius * (1.0 + 1e-9))
@@ -218,20 +225,20 @@ def noise_scale(s):
     prediction errors, each over 1 + x' A^-1 x. That sum equals, whatever the order of the feedback,
     sum r^2 - 2 b'p + p'Sp - (b - S p)'(theta - p) with p the prior mean: no residual need be kept.
     """
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
-    work = int(s[H_WORK]) + n
-    product_out = s[work : work + n]
+    n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
+    work = whole(s, H_WORK) + n
+    product_out = view(s, work, n)
     total = 0.0
     weight = 0.0
-    for a in range(int(s[H_ARMS])):
-        arm = int(s[H_ARM]) + a
+    for a in range(whole(s, H_ARMS)):
+        arm = whole(s, H_ARM) + a
         if s[arm + A_WEIGHT * room] <= 0.0:
             continue
-        g = int(s[H_GRAM]) + a * size
-        prior = s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
-        moment = s[int(s[H_MOMENT]) + a * n : int(s[H_MOMENT]) + a * n + n]
-        theta = s[int(s[H_THETA]) + a * n : int(s[H_THETA]) + a * n + n]
-        product(s[g : g + size], prior, product_out)
+        g = whole(s, H_GRAM) + a * size
+        prior = view(s, whole(s, H_PRIOR) + a * n, n)
+        moment = view(s, whole(s, H_MOMENT) + a * n, n)
+        theta = view(s, whole(s, H_THETA) + a * n, n)
+        product(view(s, g, size), prior, product_out)
         q = s[arm + A_SQUARE * room]
         for j in range(n):
             q += prior[j] * (product_out[j] - 2.0 * moment[j]) - (moment[j] - product_out[j]) * (

@@ -53,11 +53,13 @@ A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN, A_QUEUED = 
 ARM_SLOTS = 8
 
 # Phases of a refresh, and the vectors at the start of the block `job`, after SUMS sums: ridges that arms move to, the
-# pooled mean, (scratch), ridges of an arm that keeps its own, and the variance, over that of the noise, of what nothing
-# is known of.
+# pooled mean, (scratch), ridges of an arm that keeps its own, the variance, over that of the noise, of what nothing is
+# known of, and, of each component and over arms, deviations, deviations times the share of them that the data determine,
+# those shares and their squares. Between refreshes only the first KEPT matter.
 IDLE, SUM, SOLVE, MEASURE, MOVE, MEND = 0, 1, 2, 3, 4, 5
 SUMS = 16
-TARGET, MEAN, OWN, FIRST, VECTORS = 0, 1, 5, 6, 7
+TARGET, MEAN, OWN, FIRST, FAR, FAR_FREE, FREE, FREE2, VECTORS = 0, 1, 5, 6, 7, 8, 9, 10, 11
+KEPT = 7
 
 # What a kernel answers instead of an arm or of zero; the Python side builds the message.
 BAD_SHAPE, BAD_CONTEXT, NO_NOISE, BAD_PRICES, NONE_ELIGIBLE = -1, -2, -3, -4, -5
@@ -78,13 +80,15 @@ SEVERE = 1e-6  # such a bound is too much to wait for a slice of upkeep
 GROWTH = 1.2  # the pooled prior is refreshed whenever the number of updates grew by this
 FIRST_REFRESH = 16.0
 
-# The automatic scales. A standard deviation of all rewards is the unit of FIRST_TAU and COLD; FIRST_ALPHA, UNKNOWN and
+# The automatic scales. A standard deviation of all rewards is the unit of FIRST_TAU, FIRST_SLOPE and COLD; FIRST_ALPHA, UNKNOWN and
 # HOPE are shares of the range of the rewards and zero: rewards that are all the same have one too.
 FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
-FIRST_TAU = 0.5  # middle of the prior of what level, and what slopes, contribute to the rewards of one arm
-LOG_SPREAD = 2.0  # standard deviation of the logarithm of that prior of a variance
+FIRST_TAU = 0.5  # middle of the prior of what the level contributes to the rewards of one arm
+FIRST_SLOPE = 0.1  # and of what its slopes do, beside a level; without one they carry it too
+LOG_SPREAD = 3.0  # standard deviation of the logarithm of that prior of a variance
 LEAST = 0.02  # noise is at least this share of the range of the rewards
-WIDE = 0.6  # width until something is known, as a share of the range of the rewards
+WIDE = 0.5  # width until something is known, as a share of the range of the rewards
+DOUBT = 3.0  # that width in noise scales, at most
 MATURE = 10.0  # rewards per coefficient from which on that width falls with the root of their number
 RANGE = 4.0  # a range of rewards is at most so many of their standard deviations
 UNKNOWN = 0.5  # least standard deviation of rewards while one arm alone has answered

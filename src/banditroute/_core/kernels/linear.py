@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._core.kernels import borrowed, inlined, part, short_kernel
+from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
 from banditroute._core.kernels.derived import drain, first_alpha, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
@@ -79,7 +79,7 @@ from banditroute._core.kernels.tiles import add_outer, dot, means, product, quad
 @inlined
 def checked(s, x):
     """s: buffer, x: (d,) -> squared norm of a context that may be used, or a code."""
-    if x.size != int(s[H_DIM]):
+    if x.size != whole(s, H_DIM):
         return float(BAD_SHAPE)
     norm2 = dot(x, x)
     if not norm2 <= s[H_MAX2]:  # also NaN and infinity
@@ -92,7 +92,7 @@ def _load(s, x):
     """s: buffer, x: (d,) -> as `checked`, and copies x into the padded scratch context."""
     norm2 = checked(s, x)
     if norm2 >= 0.0:
-        o = int(s[H_WORK])
+        o = whole(s, H_WORK)
         for j in range(x.size):
             s[o + j] = x[j]
     return norm2
@@ -101,7 +101,7 @@ def _load(s, x):
 @inlined
 def offered(s, offers):
     """s: buffer, offers: (N,) or (0,) -> number of eligible arms, or a code."""
-    arms = int(s[H_ARMS])
+    arms = whole(s, H_ARMS)
     if offers.size == 0:
         return arms
     if offers.size != arms:
@@ -144,16 +144,16 @@ def bounds(s, z, norm, offers, eligible, row, score, bound, share):
     The bound is mean + the bonus of the largest width, ||x|| radius, - price, plus a slack for rounding. Returns the arm
     with the best mean less price: tried first, it rules out more of the others than the one with the largest bound.
     """
-    arms, n = int(s[H_ARMS]), int(s[H_PAD])
-    t, k = int(s[H_THETA]), int(s[H_ARM])
-    room = int(s[H_ROOM])
-    spread = s[k + A_SPREAD * room : k + A_SPREAD * room + arms]
-    radius = s[k + A_RADIUS * room : k + A_RADIUS * room + arms]
+    arms, n = whole(s, H_ARMS), whole(s, H_PAD)
+    t, k = whole(s, H_THETA), whole(s, H_ARM)
+    room = whole(s, H_ROOM)
+    spread = view(s, k + A_SPREAD * room, arms)
+    radius = view(s, k + A_RADIUS * room, arms)
     alpha, cold = s[H_ALPHA], s[H_COLD]
     slack = 8.0 * (n + 8.0) * EPSILON
-    means(s[t : t + arms * n], z, score)
+    means(view(s, t, arms * n), z, score)
     if s[H_FEW] > 0.0:
-        weight = s[k + A_WEIGHT * room : k + A_WEIGHT * room + arms]
+        weight = view(s, k + A_WEIGHT * room, arms)
         for a in range(arms):
             if weight[a] < s[H_FEW]:
                 score[a] = max(score[a], s[H_TOP])
@@ -164,7 +164,7 @@ def bounds(s, z, norm, offers, eligible, row, score, bound, share):
         for a in range(arms):
             score[a] -= offers[a] - least  # an equal price changes nothing, to the last bit
     if s[H_SAMPLE] > 0.0:
-        draw = s[row + 1 : row + 1 + arms]
+        draw = view(s, row + 1, arms)
         for a in range(arms):
             width = norm * spread[a] * radius[a]
             reach = max(draw[a], 0.0) * (alpha * width + cold * min(share * width * width, 1.0))
@@ -193,8 +193,8 @@ def first_share(s, z):
     """s: buffer, z: (D,) -> one over the squared width of an arm of which nothing is known, 0 where no bonus needs it."""
     if s[H_COLD] == 0.0:
         return 0.0
-    n, o = int(s[H_PAD]), int(s[H_FIRST])
-    first = s[o : o + n]
+    n, o = whole(s, H_PAD), whole(s, H_FIRST)
+    first = view(s, o, n)
     total = 0.0
     for j in range(n):
         total += first[j] * z[j] * z[j]
@@ -204,15 +204,15 @@ def first_share(s, z):
 @part
 def exact_score(s, a, z, row, mean, share):
     """s: buffer, a: arm, z: (D,), mean: its mean less price -> its exact score."""
-    size, c = int(s[H_PACK]), int(s[H_COV])
+    size, c = whole(s, H_PACK), whole(s, H_COV)
     bonus, cold = s[H_ALPHA], s[H_COLD]
     if s[H_SAMPLE] > 0.0:
         bonus *= s[row + 1 + a]
         cold *= s[row + 1 + a]
     if bonus == 0.0 and cold == 0.0:
         return mean
-    width = s[int(s[H_ARM]) + A_SPREAD * int(s[H_ROOM]) + a] * math.sqrt(
-        quadratic(s[c + a * size : c + a * size + size], z)
+    width = s[whole(s, H_ARM) + A_SPREAD * whole(s, H_ROOM) + a] * math.sqrt(
+        quadratic(view(s, c + a * size, size), z)
     )
     return mean + (bonus * width + cold * min(share * width * width, 1.0))
 
@@ -266,18 +266,18 @@ def choose(s, x, offers, prune):
     norm2 = _load(s, x)
     if norm2 < 0.0:
         return int(norm2)
-    arms, n, w = int(s[H_ARMS]), int(s[H_PAD]), int(s[H_WORK])
-    z = s[w : w + n]
-    bound = s[w + 4 * n : w + 4 * n + arms]
-    score = s[w + 4 * n + arms : w + 4 * n + 2 * arms]
-    row = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
+    arms, n, w = whole(s, H_ARMS), whole(s, H_PAD), whole(s, H_WORK)
+    z = view(s, w, n)
+    bound = view(s, w + 4 * n, arms)
+    score = view(s, w + 4 * n + arms, arms)
+    row = whole(s, H_NOISE) + whole(s, H_CURSOR) * whole(s, H_WIDTH)
     s[H_CURSOR] += 1.0
     share = first_share(s, z)
     first = bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound, share)
     best = exact_score(s, first, z, row, score[first], share)
     score[first] = best
     chosen = first
-    ties = 1
+    ties = min(eligible, 1)  # of one type from here on: `settle` is compiled for each
     evaluated = 1
     for a in range(arms):
         if a == first or bound[a] == -math.inf:
@@ -301,22 +301,22 @@ def choose(s, x, offers, prune):
 @short_kernel
 def select(s, x):
     """s: buffer, x: (d,) -> arm, plus N when the propensity in H_PROPENSITY is not one, or a code."""
-    arm = choose(s, x, s[:0], True)
-    return arm + int(s[H_ARMS]) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
+    arm = choose(s, x, view(s, 0, 0), True)
+    return arm + whole(s, H_ARMS) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
 
 
 @short_kernel
 def select_offered(s, x, offers):
     """s: buffer, x: (d,), offers: (N,) prices, infinite where ineligible -> as `select`."""
     arm = choose(s, x, offers, True)
-    return arm + int(s[H_ARMS]) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
+    return arm + whole(s, H_ARMS) if arm >= 0 and s[H_PROPENSITY] != 1.0 else arm
 
 
 @inlined
 def _notice(s, z, reward):
     """s: buffer, z: (D,) -> remembers the range of the rewards and which components of contexts never change."""
-    n, o = int(s[H_PAD]), int(s[H_LEVEL])
-    level = s[o : o + n]
+    n, o = whole(s, H_PAD), whole(s, H_LEVEL)
+    level = view(s, o, n)
     if s[H_SEEN] == 0.0:
         s[H_SEEN], s[H_LOW], s[H_HIGH] = 1.0, reward, reward
         for j in range(n):
@@ -330,22 +330,22 @@ def _notice(s, z, reward):
 @inlined
 def _absorb(s, a, z, v, norm2, reward, weight):
     """s: buffer, a: arm, z: (D,), v: (D,) scratch -> the rank-one step of one reward."""
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
+    n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
     t, c, g, m = (
-        int(s[H_THETA]) + a * n,
-        int(s[H_COV]) + a * size,
-        int(s[H_GRAM]) + a * size,
-        int(s[H_MOMENT]) + a * n,
+        whole(s, H_THETA) + a * n,
+        whole(s, H_COV) + a * size,
+        whole(s, H_GRAM) + a * size,
+        whole(s, H_MOMENT) + a * n,
     )
-    arm = int(s[H_ARM]) + a
-    cov, gram, theta, moment = s[c : c + size], s[g : g + size], s[t : t + n], s[m : m + n]
+    arm = whole(s, H_ARM) + a
+    cov, gram, theta, moment = view(s, c, size), view(s, g, size), view(s, t, n), view(s, m, n)
     product(cov, z, v)
     q = max(weight * dot(z, v), 0.0)
     gain = weight * (reward - dot(theta, z)) / (1.0 + q)
     for j in range(n):
         moment[j] += weight * reward * z[j]
     if size == n:
-        p, r = int(s[H_PRIOR]) + a * n, int(s[H_RIDGES]) + a * n
+        p, r = whole(s, H_PRIOR) + a * n, whole(s, H_RIDGES) + a * n
         for j in range(n):
             gram[j] += weight * z[j] * z[j]
             cov[j] = 1.0 / (s[r + j] + gram[j])
@@ -357,12 +357,12 @@ def _absorb(s, a, z, v, norm2, reward, weight):
     for j in range(n):
         v[j] *= scale
     add_outer(cov, v, -1.0)
-    queued = int(s[arm + A_QUEUED * room])
-    o = int(s[H_QUEUE]) + (a * QUEUE + queued) * n
-    row, root = s[o : o + n], math.sqrt(weight)
+    queued = whole(s, arm + A_QUEUED * room)
+    o = whole(s, H_QUEUE) + (a * QUEUE + queued) * n
+    row, root = view(s, o, n), math.sqrt(weight)
     for j in range(n):
         row[j] = root * z[j]
-    if a == int(s[H_JOB_ARM]) and s[H_STAGE] > 0.0:
+    if a == whole(s, H_JOB_ARM) and s[H_STAGE] > 0.0:
         _wait(s, row)
     s[arm + A_QUEUED * room] = queued + 1.0
     if queued + 1 == QUEUE:
@@ -375,14 +375,14 @@ def _absorb(s, a, z, v, norm2, reward, weight):
         tighten(s, a)
 
 
-@part
+@apart
 def _wait(s, row):
     """s: buffer, row: (D,) context of the arm that is being inverted anew -> waits for the end of that."""
-    n, late = row.size, int(s[H_LATE])
-    if late >= int(s[H_LATE_ROWS]):
+    n, late = row.size, whole(s, H_LATE)
+    if late >= whole(s, H_LATE_ROWS):
         s[H_STAGE] = 0.0  # too many: begin again
         return
-    o = int(s[H_LATE_AT]) + late * n
+    o = whole(s, H_LATE_AT) + late * n
     for j in range(n):
         s[o + j] = row[j]
     s[H_LATE] = late + 1.0
@@ -392,8 +392,8 @@ def _wait(s, row):
 def learned(s, a, x, reward, weight, at):
     """As `learn`, for kernels."""
     s, x = borrowed(s), borrowed(x)
-    room = int(s[H_ROOM])
-    if a < 0 or a >= int(s[H_ARMS]):
+    room = whole(s, H_ROOM)
+    if a < 0 or a >= whole(s, H_ARMS):
         return BAD_ARM
     if not abs(reward) <= LARGEST:
         return BAD_REWARD
@@ -403,18 +403,18 @@ def learned(s, a, x, reward, weight, at):
     if norm2 < 0.0:
         return int(norm2)
     if at < 0:
-        at = int(s[H_CLOCK])
+        at = whole(s, H_CLOCK)
     if s[H_DISCOUNT] < 1.0:
-        bucket = float(at // int(s[H_SPAN]))
+        bucket = float(at // whole(s, H_SPAN))
         if bucket > s[H_BUCKET]:
             return AGED
         if bucket < s[H_BUCKET]:
             weight *= s[H_DISCOUNT] ** (s[H_SPAN] * (s[H_BUCKET] - bucket))
     s[H_CLOCK] = max(s[H_CLOCK], at + 1.0)
-    n, w = int(s[H_PAD]), int(s[H_WORK])
-    z, v = s[w : w + n], s[w + n : w + 2 * n]
+    n, w = whole(s, H_PAD), whole(s, H_WORK)
+    z, v = view(s, w, n), view(s, w + n, n)
     _notice(s, z, reward)
-    arm = int(s[H_ARM]) + a
+    arm = whole(s, H_ARM) + a
     s[arm + A_COUNT * room] += 1.0
     s[arm + A_WEIGHT * room] += weight
     s[arm + A_SQUARE * room] += weight * reward * reward

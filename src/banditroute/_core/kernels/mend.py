@@ -2,10 +2,10 @@
 
 import math
 
-from banditroute._core.kernels import part
+from banditroute._core.kernels import apart, part, view, whole
 from banditroute._core.kernels.derived import (
     loosen,
-    rebuild,
+    rebuilt,
     settle,
 )
 from banditroute._core.kernels.layout import (
@@ -47,6 +47,7 @@ from banditroute._core.kernels.scales import (
 from banditroute._core.kernels.tiles import (
     INVERTED,
     add_outer,
+    clear,
     copy,
     dot,
     inverse_slice,
@@ -59,23 +60,23 @@ APPLY = INVERTED + 1  # stage of an arm: what came late is applied
 @part
 def packed(s):
     """s: buffer -> the packed matrix of the job."""
-    o = int(s[H_JOB]) + SUMS + VECTORS * int(s[H_PAD])
-    return s[o : o + int(s[H_PACK])]
+    o = whole(s, H_JOB) + SUMS + VECTORS * whole(s, H_PAD)
+    return view(s, o, whole(s, H_PACK))
 
 
-@part
+@apart
 def invert(s, ridges, floor, budget):
     """s: buffer -> goes on inverting the packed matrix of the job; budget left."""
-    n, size = int(s[H_PAD]), int(s[H_PACK])
+    n, size = whole(s, H_PAD), whole(s, H_PACK)
     matrix = packed(s)
     if size == n:
         for j in range(n):
             matrix[j] = 1.0 / (ridges[j] + matrix[j])
         s[H_STAGE] = INVERTED
         return budget - n
-    o = int(s[H_JOB]) + SUMS + VECTORS * n + size
-    full, inverse = s[o : o + n * n], s[o + n * n : o + 2 * n * n]
-    return inverse_slice(matrix, ridges, full, inverse, n, floor, s[H_STAGE : H_STAGE + 3], budget)
+    o = whole(s, H_JOB) + SUMS + VECTORS * n + size
+    full, inverse = view(s, o, n * n), view(s, o + n * n, n * n)
+    return inverse_slice(matrix, ridges, full, inverse, n, floor, view(s, H_STAGE, 3), budget)
 
 
 @part
@@ -83,64 +84,64 @@ def restart_stage(s):
     s[H_STAGE], s[H_STAGE + 1], s[H_STAGE + 2] = 0.0, 0.0, -1.0
 
 
-@part
+@apart
 def _prepare(s, a, target):
     """s: buffer, a: arm, target: (D,) its new ridges -> what its new inverse starts from; the cost."""
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
+    n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
     matrix = packed(s)
-    queued = int(s[int(s[H_ARM]) + A_QUEUED * room + a])
-    late, o = int(s[H_LATE_AT]), int(s[H_QUEUE]) + a * QUEUE * n
+    queued = int(s[whole(s, H_ARM) + A_QUEUED * room + a])
+    late, o = whole(s, H_LATE_AT), whole(s, H_QUEUE) + a * QUEUE * n
     if size > n:
-        copy(s[o : o + queued * n], s[late : late + queued * n])
+        copy(view(s, o, queued * n), view(s, late, queued * n))
     s[H_LATE], s[H_APPLIED] = queued, 0.0
     s[H_STAGE + 1], s[H_STAGE + 2] = 0.0, -1.0
-    if queued == s[int(s[H_ARM]) + A_COUNT * room + a] and size > n:  # nothing went into gram yet
-        matrix[:] = 0.0
+    if queued == s[whole(s, H_ARM) + A_COUNT * room + a] and size > n:  # nothing went into gram yet
+        clear(matrix)
         at = 0
         for j in range(n):
             matrix[at + j] = 1.0 / target[j]
             at += 8 * (j // 8) + 8
         s[H_STAGE] = APPLY
     else:
-        g = int(s[H_GRAM]) + a * size
-        copy(s[g : g + size], matrix)
+        g = whole(s, H_GRAM) + a * size
+        copy(view(s, g, size), matrix)
         s[H_STAGE] = 0.5  # begun: `inverse_slice` reads it as UNPACK
     return float(size)
 
 
-@part
+@apart
 def _at_once(s, a, target, budget):
     """s: buffer, a: arm, target: (D,) -> its new ridges and an inverse from the statistics, in one go; budget left."""
-    n = int(s[H_PAD])
-    r, p = int(s[H_RIDGES]) + a * n, int(s[H_PRIOR]) + a * n
-    copy(target, s[r : r + n])
+    n = whole(s, H_PAD)
+    r, p = whole(s, H_RIDGES) + a * n, whole(s, H_PRIOR) + a * n
+    copy(target, view(s, r, n))
     if s[H_POOLED] > 0.0 and s[H_PHASE] == MOVE:
-        copy(row_of(s, MEAN), s[p : p + n])
+        copy(row_of(s, MEAN), view(s, p, n))
     loosen(s, a)
-    rebuild(s, a)
+    rebuilt(s, a)
     restart_stage(s)
     return budget - float(n) ** 3
 
 
-@part
+@apart
 def mend(s, a, budget):
     """s: buffer, a: arm -> goes on with its new inverse; swaps it in, and the new ridges, when it is complete."""
-    n, size, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM])
+    n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
     if s[H_STAGE] == 0.0:
         budget -= _prepare(s, a, row_of(s, OWN if s[H_PHASE] == MEND else TARGET))
     target = row_of(s, OWN if s[H_PHASE] == MEND else TARGET)
-    matrix, w, v = packed(s), row_of(s, 3), int(s[H_LATE_AT])
+    matrix, w, v = packed(s), row_of(s, 3), whole(s, H_LATE_AT)
     if s[H_STAGE] < INVERTED:
         floor = math.inf
-        for j in range(int(s[H_DIM])):
+        for j in range(whole(s, H_DIM)):
             floor = min(floor, target[j])
         budget = invert(s, target, floor, budget)
         if s[H_STAGE] < INVERTED:
             return budget
         s[H_STAGE] = APPLY
     while s[H_APPLIED] < s[H_LATE] and budget > 0.0 and size > n:
-        o = v + int(s[H_APPLIED]) * n
-        z = s[o : o + n]
+        o = v + whole(s, H_APPLIED) * n
+        z = view(s, o, n)
         product(matrix, z, w)
         width = max(dot(z, w), 0.0)
         if width * EPSILON > SEVERE:
@@ -153,15 +154,15 @@ def mend(s, a, budget):
         budget -= 2.0 * size
     if s[H_APPLIED] < s[H_LATE] and size > n:
         return budget
-    c, r, p = int(s[H_COV]) + a * size, int(s[H_RIDGES]) + a * n, int(s[H_PRIOR]) + a * n
+    c, r, p = whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n, whole(s, H_PRIOR) + a * n
     ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
-    for j in range(int(s[H_DIM])):
+    for j in range(whole(s, H_DIM)):
         ratio = min(ratio, target[j] / s[r + j])
-    copy(matrix, s[c : c + size])
-    copy(target, s[r : r + n])
+    copy(matrix, view(s, c, size))
+    copy(target, view(s, r, n))
     if s[H_POOLED] > 0.0 and s[H_PHASE] == MOVE:
-        copy(row_of(s, MEAN), s[p : p + n])
-    radius = int(s[H_ARM]) + A_RADIUS * room + a
+        copy(row_of(s, MEAN), view(s, p, n))
+    radius = whole(s, H_ARM) + A_RADIUS * room + a
     kept = s[radius] / math.sqrt(ratio)
     loosen(s, a)
     s[radius] = min(s[radius], kept * (1.0 + REBUILD_ERROR))

@@ -9,11 +9,11 @@ inverted anew waits in a list and is applied before the inverse is taken up.
 
 import math
 
-from banditroute._core.kernels import borrowed, kernel, part
+from banditroute._core.kernels import borrowed, kernel, part, view, whole
 from banditroute._core.kernels.derived import (
     drain_all,
     loosen,
-    rebuild,
+    rebuilt,
     solve,
 )
 from banditroute._core.kernels.layout import (
@@ -21,7 +21,11 @@ from banditroute._core.kernels.layout import (
     A_QUEUED,
     A_SQUARE,
     A_WEIGHT,
+    FAR,
+    FAR_FREE,
     FIRST_REFRESH,
+    FREE,
+    FREE2,
     GROWTH,
     H_ARM,
     H_ARMS,
@@ -75,11 +79,7 @@ from banditroute._core.kernels.scales import (
     ERRORS,
     FAR_LEVEL,
     FAR_SLOPE,
-    FREE_LEVEL,
-    FREE_SLOPE,
     HEARD,
-    OWN_LEVEL,
-    OWN_SLOPE,
     REWARDS,
     SLOPES,
     SQUARES,
@@ -91,6 +91,7 @@ from banditroute._core.kernels.scales import (
 from banditroute._core.kernels.tiles import (
     INVERTED,
     add_outer,
+    clear,
     copy,
     dot,
     product,
@@ -100,26 +101,26 @@ from banditroute._core.kernels.tiles import (
 @part
 def _sum(s, budget):
     """Adds up the statistics of the arms that are left."""
-    n, size, room, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM]), int(s[H_DIM])
-    sums, pool, right = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS], packed(s), row_of(s, 2)
+    n, size, room, dim = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM), whole(s, H_DIM)
+    sums, pool, right = view(s, whole(s, H_JOB), SUMS), packed(s), row_of(s, 2)
     while s[H_JOB_ARM] < s[H_ARMS] and budget > 0.0:
-        a = int(s[H_JOB_ARM])
+        a = whole(s, H_JOB_ARM)
         s[H_JOB_ARM] += 1.0
-        weight = s[int(s[H_ARM]) + A_WEIGHT * room + a]
+        weight = s[whole(s, H_ARM) + A_WEIGHT * room + a]
         budget -= n
         if weight <= 0.0:
             continue
         sums[WEIGHT] += weight
-        g, m = int(s[H_GRAM]) + a * size, int(s[H_MOMENT]) + a * n
-        gram, moment = s[g : g + size], s[m : m + n]
+        g, m = whole(s, H_GRAM) + a * size, whole(s, H_MOMENT) + a * n
+        gram, moment = view(s, g, size), view(s, m, n)
         for j in range(size):
             pool[j] += gram[j]
         for j in range(n):
             right[j] += moment[j]
         budget -= size
-        for i in range(int(s[int(s[H_ARM]) + A_QUEUED * room + a])):
-            o = int(s[H_QUEUE]) + (a * QUEUE + i) * n
-            add_outer(pool, s[o : o + n], 1.0)
+        for i in range(int(s[whole(s, H_ARM) + A_QUEUED * room + a])):
+            o = whole(s, H_QUEUE) + (a * QUEUE + i) * n
+            add_outer(pool, view(s, o, n), 1.0)
             budget -= size
     if s[H_JOB_ARM] >= s[H_ARMS]:
         row = 0
@@ -143,8 +144,8 @@ def _pool(s, budget):
     Busy arms weigh more in it, on purpose: they are the good ones, and an arm not yet tried is better expected to be
     like those. Weighing arms alike (the generalised least squares mean) multiplied the regret by up to ten.
     """
-    n = int(s[H_PAD])
-    sums, ridges = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS], row_of(s, 3)
+    n = whole(s, H_PAD)
+    sums, ridges = view(s, whole(s, H_JOB), SUMS), row_of(s, 3)
     unit = sums[UNITS] / s[H_DIM] / sums[WEIGHT] if sums[WEIGHT] > 0.0 else 0.0
     ridge = s[H_POOL_RIDGE] * unit if unit > TINY else s[H_RIDGE]
     for j in range(n):
@@ -159,61 +160,58 @@ def _pool(s, budget):
 @part
 def _measure(s, budget):
     """Adds up, over the arms that are left, what the scales are estimated from."""
-    n, size, room, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ROOM]), int(s[H_DIM])
-    sums = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS]
+    n, size, room, dim = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM), whole(s, H_DIM)
+    sums = view(s, whole(s, H_JOB), SUMS)
     right, theta, seen = row_of(s, 2), row_of(s, 3), row_of(s, 4)
-    level = s[int(s[H_LEVEL]) : int(s[H_LEVEL]) + n]
+    far, far_free, free, free2 = row_of(s, FAR), row_of(s, FAR_FREE), row_of(s, FREE), row_of(s, FREE2)
+    level = view(s, whole(s, H_LEVEL), n)
     first = -1
     for j in range(dim):
         if first < 0 and level[j] != 0.0:
             first = j
     while s[H_JOB_ARM] < s[H_ARMS] and budget > 0.0:
-        a = int(s[H_JOB_ARM])
+        a = whole(s, H_JOB_ARM)
         s[H_JOB_ARM] += 1.0
-        arm = int(s[H_ARM]) + a
+        arm = whole(s, H_ARM) + a
         budget -= n
         if s[arm + A_WEIGHT * room] <= 0.0:
             continue
         c, g, m, r = (
-            int(s[H_COV]) + a * size,
-            int(s[H_GRAM]) + a * size,
-            int(s[H_MOMENT]) + a * n,
-            int(s[H_RIDGES]) + a * n,
+            whole(s, H_COV) + a * size,
+            whole(s, H_GRAM) + a * size,
+            whole(s, H_MOMENT) + a * n,
+            whole(s, H_RIDGES) + a * n,
         )
-        moment, ridges = s[m : m + n], s[r : r + n]
-        prior = (
-            row_of(s, MEAN) if s[H_POOLED] > 0.0 else s[int(s[H_PRIOR]) + a * n : int(s[H_PRIOR]) + a * n + n]
-        )
+        moment, ridges = view(s, m, n), view(s, r, n)
+        prior = row_of(s, MEAN) if s[H_POOLED] > 0.0 else view(s, whole(s, H_PRIOR) + a * n, n)
         for j in range(n):
             right[j] = moment[j] + ridges[j] * prior[j]
-        product(s[c : c + size], right, theta)
-        product(s[g : g + size], prior, seen)
-        queued = int(s[arm + A_QUEUED * room])
+        product(view(s, c, size), right, theta)
+        product(view(s, g, size), prior, seen)
+        queued = whole(s, arm + A_QUEUED * room)
         for i in range(queued):
-            o = int(s[H_QUEUE]) + (a * QUEUE + i) * n
-            row = s[o : o + n]
+            o = whole(s, H_QUEUE) + (a * QUEUE + i) * n
+            row = view(s, o, n)
             inner = dot(row, prior)
             for j in range(n):
                 seen[j] += inner * row[j]
                 if j < dim and level[j] == 0.0:
                     sums[SLOPES] += row[j] * row[j]
         error = s[arm + A_SQUARE * room]
-        at, own_level, own_slope = 0, 0.0, 0.0
+        at = 0
         for j in range(dim):
-            error += prior[j] * (seen[j] - 2.0 * moment[j]) - (moment[j] - seen[j]) * (theta[j] - prior[j])
-            far, free = (theta[j] - prior[j]) ** 2, 1.0 - ridges[j] * s[c + at + j]
+            away, share = theta[j] - prior[j], 1.0 - ridges[j] * s[c + at + j]
+            error += prior[j] * (seen[j] - 2.0 * moment[j]) - (moment[j] - seen[j]) * away
+            far[j] += away
+            far_free[j] += away * share
+            free[j] += share
+            free2[j] += share * share
             if level[j] != 0.0:
-                sums[FAR_LEVEL] += far
-                own_level += free
+                sums[FAR_LEVEL] += away * away
             else:
-                sums[FAR_SLOPE] += far
-                own_slope += free
+                sums[FAR_SLOPE] += away * away
                 sums[SLOPES] += s[g + at + j]
             at += 0 if size == n else 8 * (j // 8) + 8
-        sums[FREE_LEVEL] += own_level
-        sums[FREE_SLOPE] += own_slope
-        sums[OWN_LEVEL] += own_level * own_level
-        sums[OWN_SLOPE] += own_slope * own_slope
         sums[HEARD] += 1.0
         sums[ERRORS] += max(error, 0.0)
         sums[SQUARES] += s[arm + A_SQUARE * room]
@@ -231,16 +229,16 @@ def _measure(s, budget):
 @part
 def _move(s, budget):
     """Gives the arms that are left the new prior, and the new ridges where they moved."""
-    n, size = int(s[H_PAD]), int(s[H_PACK])
+    n, size = whole(s, H_PAD), whole(s, H_PACK)
     while s[H_JOB_ARM] < s[H_ARMS] and budget > 0.0:
-        a = int(s[H_JOB_ARM])
+        a = whole(s, H_JOB_ARM)
         if s[H_MOVE] > 0.0:
             budget = mend(s, a, budget)
             if s[H_STAGE] != 0.0:
                 return budget
         elif s[H_POOLED] > 0.0:
-            p = int(s[H_PRIOR]) + a * n
-            copy(row_of(s, MEAN), s[p : p + n])
+            p = whole(s, H_PRIOR) + a * n
+            copy(row_of(s, MEAN), view(s, p, n))
             solve(s, a)
             budget -= size
         else:
@@ -262,10 +260,11 @@ def cancel(s):
 
 @part
 def _begin(s):
-    o = int(s[H_JOB])
-    s[o : o + SUMS] = 0.0
-    row_of(s, 2)[:] = 0.0
-    packed(s)[:] = 0.0
+    o = whole(s, H_JOB)
+    clear(view(s, o, SUMS))
+    clear(row_of(s, 2))
+    clear(view(s, o + SUMS + FAR * whole(s, H_PAD), 4 * whole(s, H_PAD)))  # FAR to FREE2
+    clear(packed(s))
     _enter(s, SUM if s[H_POOLED] > 0.0 else MEASURE, 0.0)
 
 
@@ -281,7 +280,7 @@ def _go_on(s, budget):
         elif s[H_PHASE] == MOVE:
             budget = _move(s, budget)
         else:
-            a = int(s[H_JOB_ARM])
+            a = whole(s, H_JOB_ARM)
             budget = mend(s, a, budget)
             if s[H_STAGE] == 0.0:
                 s[H_PHASE], s[H_JOB_ARM] = IDLE, -1.0
@@ -291,20 +290,20 @@ def _go_on(s, budget):
 def upkeep(s):
     """s: buffer -> one slice of whatever is due: the refresh, or the inverse of an arm whose rounding grew too large."""
     s = borrowed(s)
-    slot = int(s[H_ARM]) + A_ERROR * int(s[H_ROOM])
-    for a in range(int(s[H_ARMS])):
+    slot = whole(s, H_ARM) + A_ERROR * whole(s, H_ROOM)
+    for a in range(whole(s, H_ARMS)):
         if s[slot + a] > SEVERE:
             loosen(s, a)
-            rebuild(s, a)
+            rebuilt(s, a)
     if s[H_PHASE] == IDLE:
         if s[H_LEARNED] >= s[H_REFRESH]:
             _begin(s)
         else:
-            for a in range(int(s[H_ARMS])):
+            for a in range(whole(s, H_ARMS)):
                 if s[slot + a] > REBUILD_ERROR:
-                    r = int(s[H_RIDGES]) + a * int(s[H_PAD])
+                    r = whole(s, H_RIDGES) + a * whole(s, H_PAD)
                     _enter(s, MEND, a)
-                    copy(s[r : r + int(s[H_PAD])], row_of(s, OWN))
+                    copy(view(s, r, whole(s, H_PAD)), row_of(s, OWN))
                     break
     _go_on(s, s[H_BUDGET])
 
@@ -329,20 +328,20 @@ def advance(s, bucket):
     cancel(s)
     drain_all(s)
     factor = s[H_DISCOUNT] ** (s[H_SPAN] * (bucket - now))
-    n, size, arms, room = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_ROOM])
-    g, m = int(s[H_GRAM]), int(s[H_MOMENT])
-    gram, moment = s[g : g + arms * size], s[m : m + arms * n]
+    n, size, arms, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ARMS), whole(s, H_ROOM)
+    g, m = whole(s, H_GRAM), whole(s, H_MOMENT)
+    gram, moment = view(s, g, arms * size), view(s, m, arms * n)
     for j in range(gram.size):
         gram[j] *= factor
     for j in range(moment.size):
         moment[j] *= factor
     for a in range(arms):
-        arm = int(s[H_ARM]) + a
+        arm = whole(s, H_ARM) + a
         s[arm + A_WEIGHT * room] *= factor
         s[arm + A_SQUARE * room] *= factor
     s[H_BUCKET] = bucket
     for a in range(arms):
         loosen(s, a)
-        rebuild(s, a)
+        rebuilt(s, a)
     if s[H_LEARNED] >= FIRST_REFRESH and s[H_REFRESH] < math.inf:
         refresh(s)

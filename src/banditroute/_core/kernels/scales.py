@@ -2,13 +2,19 @@
 
 import math
 
-from banditroute._core.kernels import part
+from banditroute._core.kernels import part, view, whole
 from banditroute._core.kernels.derived import reach
 from banditroute._core.kernels.layout import (
     COLD,
+    DOUBT,
     EVERY,
+    FAR,
+    FAR_FREE,
     FIRST,
+    FIRST_SLOPE,
     FIRST_TAU,
+    FREE,
+    FREE2,
     H_ALPHA,
     H_ARMS,
     H_AUTO,
@@ -33,6 +39,7 @@ from banditroute._core.kernels.layout import (
     LEAST,
     LOG_SPREAD,
     MATURE,
+    MEAN,
     RANGE,
     SUMS,
     TARGET,
@@ -41,19 +48,16 @@ from banditroute._core.kernels.layout import (
     WIDE,
 )
 
-# Sums of a refresh, at the start of the block `job`: deviations and determined coefficients of levels and slopes,
-# squared errors, weight, squared rewards, squared slopes of contexts, rewards, squared components; squares of what each
-# arm determines of levels and of slopes; arms that have answered.
-FAR_LEVEL, FREE_LEVEL, FAR_SLOPE, FREE_SLOPE, ERRORS, WEIGHT = 0, 1, 2, 3, 4, 5
-SQUARES, SLOPES, REWARDS, UNITS = 6, 7, 8, 9
-OWN_LEVEL, OWN_SLOPE, HEARD = 10, 11, 12
+# Sums of a refresh, at the start of the block `job`: squared deviations of levels and slopes, squared errors, weight,
+# squared rewards, squared slopes of contexts, rewards, squared components, arms that have answered.
+FAR_LEVEL, FAR_SLOPE, ERRORS, WEIGHT, SQUARES, SLOPES, REWARDS, UNITS, HEARD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @part
 def row_of(s, k):
-    """s: buffer, k: 0 .. 6 -> a vector of the job: TARGET, MEAN, three of scratch, OWN, FIRST."""
-    n, o = int(s[H_PAD]), int(s[H_JOB]) + SUMS
-    return s[o + k * n : o + k * n + n]
+    """s: buffer, k: 0 .. 10 -> a vector of the job: TARGET, MEAN, three of scratch, OWN, FIRST, FAR to FREE2."""
+    n, o = whole(s, H_PAD), whole(s, H_JOB) + SUMS
+    return view(s, o + k * n, n)
 
 
 @part
@@ -75,15 +79,37 @@ def likeliest(far, free, middle):
 
 
 @part
-def _free(s, total, squares):
-    """Coefficients that the data determine, less those that the pooled prior took: a share of one over the number of arms.
+def _apart(s, level, square):
+    """s: buffer, level: (D,), square: of it -> levels and slopes that the data determine beyond the pooled prior.
 
-    Arms count by what they determine: total^2 / squares is their number where all determine as much, and one where one
-    arm has all the feedback. That one is at the pooled prior, whatever the others are like.
+    Of each component the pooled prior took one arm's worth: arms count by what they determine, FREE^2 / FREE2 is their
+    number where all determine as much, and one where one arm has all the feedback. That one is at the pooled prior,
+    whatever the others are like.
+
+    Beside a level, slopes are then measured around their own mean, not around the prior, and the prior moves there (less
+    than one arm's worth is not stretched to one). Its slopes were those of the busiest arms, and what the best arm is good at says nothing of the others; its level stays,
+    on purpose.
     """
-    if s[H_POOLED] == 0.0 or total <= 0.0:
-        return max(total, 0.0)
-    return max(total - squares / total, 0.0)
+    dim = whole(s, H_DIM)
+    sums, mean = view(s, whole(s, H_JOB), SUMS), row_of(s, MEAN)
+    far, far_free, free, free2 = row_of(s, FAR), row_of(s, FAR_FREE), row_of(s, FREE), row_of(s, FREE2)
+    levels, slopes = 0.0, 0.0
+    for j in range(dim):
+        if free[j] <= 0.0:
+            continue
+        own = free[j]
+        if s[H_POOLED] > 0.0:
+            own = max(own - free2[j] / free[j], 0.0)
+            if level[j] == 0.0 and square > TINY:
+                away = far[j] / max(free[j], 1.0)
+                sums[FAR_SLOPE] -= away * (2.0 * far_free[j] - away * free2[j])
+                mean[j] += away
+        if level[j] != 0.0:
+            levels += own
+        else:
+            slopes += own
+    sums[FAR_SLOPE] = max(sums[FAR_SLOPE], 0.0)
+    return levels, slopes
 
 
 @part
@@ -96,9 +122,9 @@ def _expect_answers(s, weight):
 @part
 def rescale(s):
     """New noise, alpha and ridges from the sums; see docs/algorithms.md, "Estimated scales"."""
-    n, dim = int(s[H_PAD]), int(s[H_DIM])
-    sums = s[int(s[H_JOB]) : int(s[H_JOB]) + SUMS]
-    level = s[int(s[H_LEVEL]) : int(s[H_LEVEL]) + n]
+    n, dim = whole(s, H_PAD), whole(s, H_DIM)
+    sums = view(s, whole(s, H_JOB), SUMS)
+    level = view(s, whole(s, H_LEVEL), n)
     weight = sums[WEIGHT]
     s[H_MOVE] = 0.0
     target, square = row_of(s, TARGET), 0.0
@@ -109,6 +135,7 @@ def rescale(s):
         sums[FAR_LEVEL] + sums[FAR_SLOPE] + sums[ERRORS] + sums[SQUARES] < math.inf
     )  # else rewards overflowed
     wanted = s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0
+    free_level, free_slope = _apart(s, level, square) if sound else (0.0, 0.0)
     if sound and wanted and weight > 0.0 and slopes + square > TINY:
         mean = sums[REWARDS] / weight
         power = sums[SQUARES] / weight
@@ -124,20 +151,18 @@ def rescale(s):
         if s[H_AUTO] > 0.0:
             share = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
             age = min(1.0, math.sqrt(MATURE * s[H_ARMS] * dim / weight))
-            s[H_ALPHA] = max(s[H_AUTO] * math.sqrt(s[H_SIGMA2]), share * width * age)
+            sigma = math.sqrt(s[H_SIGMA2])
+            s[H_ALPHA] = max(s[H_AUTO] * sigma, min(share * width, DOUBT * sigma) * age)
             s[H_COLD] = COLD * math.sqrt(variance)
             _expect_answers(s, weight)
         if s[H_AUTO_RIDGE] > 0.0:
             middle = FIRST_TAU * FIRST_TAU * total
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
             if slopes > TINY:
-                ridge = s[H_SIGMA2] / likeliest(
-                    sums[FAR_SLOPE], _free(s, sums[FREE_SLOPE], sums[OWN_SLOPE]), middle / slopes
-                )
+                first = FIRST_SLOPE * FIRST_SLOPE * total if square > TINY else middle
+                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, first / slopes)
             if square > TINY:
-                level_ridge = s[H_SIGMA2] / likeliest(
-                    sums[FAR_LEVEL], _free(s, sums[FREE_LEVEL], sums[OWN_LEVEL]), middle / square
-                )
+                level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square)
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
             _aim(
                 s,
@@ -151,7 +176,7 @@ def rescale(s):
 @part
 def _aim(s, ridge, level_ridge, target, level):
     """Takes other ridges; moving an arm to them costs a cube of D, so only when one of them is off by a fifth."""
-    n = int(s[H_PAD])
+    n = whole(s, H_PAD)
     for j in range(n):
         wanted = level_ridge if level[j] != 0.0 else ridge
         if not 0.8 * wanted <= target[j] <= 1.25 * wanted:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from banditroute._core.kernels import inlined, kernel, part
+from banditroute._core.kernels import apart, inlined, kernel, part, view
 from banditroute._core.kernels.layout import EPSILON
 
 
@@ -24,6 +24,13 @@ def copy(source, out):
         out[i] = source[i]
 
 
+@inlined
+def clear(out):
+    """out: (n,) -> zeros."""
+    for i in range(out.size):
+        out[i] = 0.0
+
+
 @part
 def means(theta, x, out):
     """theta: (N * D,), x: (D,), out: (N,) -> out[a] = theta_a' x, eight arms per pass over x.
@@ -34,23 +41,23 @@ def means(theta, x, out):
     n, arms = x.size, out.size
     if arms < 8:
         for a in range(arms):
-            out[a] = dot(theta[a * n : a * n + n], x)
+            out[a] = dot(view(theta, a * n, n), x)
         return
     for start in range(0, arms, 8):
         a = min(start, arms - 8)
         o = a * n
         r0, r1, r2, r3 = (
-            theta[o : o + n],
-            theta[o + n : o + 2 * n],
-            theta[o + 2 * n : o + 3 * n],
-            theta[o + 3 * n : o + 4 * n],
+            view(theta, o, n),
+            view(theta, o + n, n),
+            view(theta, o + 2 * n, n),
+            view(theta, o + 3 * n, n),
         )
         o += 4 * n
         r4, r5, r6, r7 = (
-            theta[o : o + n],
-            theta[o + n : o + 2 * n],
-            theta[o + 2 * n : o + 3 * n],
-            theta[o + 3 * n : o + 4 * n],
+            view(theta, o, n),
+            view(theta, o + n, n),
+            view(theta, o + 2 * n, n),
+            view(theta, o + 3 * n, n),
         )
         t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
         for j in range(n):
@@ -82,17 +89,17 @@ def quadratic(p, x):
         w = m + 8
         # Eight rows at a time: one load of x[j] serves eight, and there is one reduction instead of eight.
         r0, r1, r2, r3 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         r4, r5, r6, r7 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
@@ -111,7 +118,7 @@ def quadratic(p, x):
     return max(total, 0.0)
 
 
-@part
+@apart
 def product(p, x, out):
     """p: (L,) packed or (D,) diagonal, x: (D,), out: (D,) -> out = P x."""
     n = x.size
@@ -124,17 +131,17 @@ def product(p, x, out):
         m = 8 * block
         w = m + 8
         r0, r1, r2, r3 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         r4, r5, r6, r7 = (
-            p[o : o + w],
-            p[o + w : o + 2 * w],
-            p[o + 2 * w : o + 3 * w],
-            p[o + 3 * w : o + 4 * w],
+            view(p, o, w),
+            view(p, o + w, w),
+            view(p, o + 2 * w, w),
+            view(p, o + 3 * w, w),
         )
         o += 4 * w
         x0, x1, x2, x3 = x[m], x[m + 1], x[m + 2], x[m + 3]
@@ -182,7 +189,7 @@ def product(p, x, out):
         out[m + 7] += t7 / 2
 
 
-@part
+@apart
 def add_outer(p, u, sign):
     """p: (L,) packed or (D,) diagonal, u: (D,), sign: 1 or -1 -> P += sign u u'.
 
@@ -197,8 +204,8 @@ def add_outer(p, u, sign):
     o = 0
     for i in range(n):
         m = 8 * (i // 8)
-        row = p[o : o + m]
-        tile, own = p[o + m : o + m + 8], u[m : m + 8]
+        row = view(p, o, m)
+        tile, own = view(p, o + m, 8), view(u, m, 8)
         once = sign * u[i]
         twice = once + once
         for j in range(m):
@@ -212,7 +219,7 @@ def add_outer(p, u, sign):
 UNPACK, FACTOR, INVERT, MULTIPLY, PACK, INVERTED = 0, 1, 2, 3, 4, 5
 
 
-@part
+@apart
 def _factor(full, inverse, n, floor, place, budget):
     """Full = L L', row by row; L overwrites the lower triangle, the diagonal waits in `inverse`. See `inverse_slice`."""
     if place[1] == 0.0 and place[2] < 0.0:
@@ -224,11 +231,11 @@ def _factor(full, inverse, n, floor, place, budget):
         place[2] = rounding if rounding > floor else 0.0
     i = int(place[1])
     while i < n and budget > 0.0:
-        row = full[i * n : i * n + n]
+        row = view(full, i * n, n)
         for j in range(i):
-            other = full[j * n : j * n + n]
-            row[j] = (row[j] - dot(row[:j], other[:j])) / other[j]
-        pivot = inverse[i] + place[2] - dot(row[:i], row[:i])
+            other = view(full, j * n, n)
+            row[j] = (row[j] - dot(view(row, 0, j), view(other, 0, j))) / other[j]
+        pivot = inverse[i] + place[2] - dot(view(row, 0, i), view(row, 0, i))
         budget -= 0.5 * i * i + n
         if pivot < 0.5 * floor:
             largest = 0.0
@@ -246,37 +253,37 @@ def _factor(full, inverse, n, floor, place, budget):
     return budget
 
 
-@part
+@apart
 def _invert(full, inverse, n, place, budget):
     """Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows."""
     j = int(place[1])
     while j < n and budget > 0.0:
-        column = inverse[j * n : j * n + n]
-        column[:j] = 0.0
+        column = view(inverse, j * n, n)
+        clear(view(column, 0, j))
         column[j] = 1.0 / full[j * n + j]
         for i in range(j + 1, n):
-            row = full[i * n : i * n + n]
-            column[i] = -dot(row[j:i], column[j:i]) / row[i]
+            row = view(full, i * n, n)
+            column[i] = -dot(view(row, j, i - j), view(column, j, i - j)) / row[i]
         budget -= 0.5 * (n - j) * (n - j) + n
         j += 1
     place[1] = j
     return budget
 
 
-@part
+@apart
 def _multiply(full, inverse, n, place, budget):
     """The answer is M' M: products of the columns of M, which are zero before their own index."""
     i = int(place[1])
     while i < n and budget > 0.0:
         for j in range(i + 1):
-            full[i * n + j] = dot(inverse[i * n + i : i * n + n], inverse[j * n + i : j * n + n])
+            full[i * n + j] = dot(view(inverse, i * n + i, n - i), view(inverse, j * n + i, n - i))
         budget -= (i + 1.0) * (n - i) + n
         i += 1
     place[1] = i
     return budget
 
 
-@part
+@apart
 def inverse_slice(p, ridges, full, inverse, n, floor, place, budget):
     """p: (L,) packed, ridges: (D,), full, inverse: (D * D,) scratch, place: (3,) stage, row, shift -> budget left.
 
@@ -342,9 +349,9 @@ def cholesky_inverse(full, inverse, n, floor):
             inverse[j * n + i] = full[i * n + j]
 
 
-@kernel
-def unpack(p, full, n):
-    """p: (L,) packed, full: (n * n,) with n = D -> the whole symmetric matrix."""
+@part
+def unpacked(p, full, n):
+    """As `unpack`, for kernels."""
     o = 0
     for i in range(n):
         m = 8 * (i // 8)
@@ -354,6 +361,12 @@ def unpack(p, full, n):
         for j in range(m, m + 8):
             full[i * n + j] = p[o + j]
         o += m + 8
+
+
+@kernel
+def unpack(p, full, n):
+    """p: (L,) packed, full: (n * n,) with n = D -> the whole symmetric matrix."""
+    unpacked(p, full, n)
 
 
 @kernel
