@@ -15,8 +15,8 @@ an environment of their own (``peers/agreement.txt``), where this file is starte
   method as biased, and has no SNIPS.
 * Its slate estimators SIPS, IIPS and RIPS are our `evaluate_lists` under three click models; a log of lists with their
   values is frozen for the tests. This version has no others for lists.
-* Intervals: obp resamples rows, we resample their influence in groups; the ends agree up to the noise of the bootstrap
-  and are given in standard errors of DR.
+* Intervals: obp resamples rows, ours are Student's with a correction for skewness: the ends agree up to the noise of
+  the bootstrap, and their difference is given in standard errors of DR.
 
 obp is installed without its dependencies: the version pip finds for this Python asks for a PyYAML that no longer
 builds, and for PyTorch, which it imports but does not need for these estimators; an empty stand-in takes its place.
@@ -299,7 +299,7 @@ def ours(trace, targets):
     """Our estimates, and the predicted rewards (n, k) behind DM and DR."""
     from banditroute.evaluation import compare, expected_rewards
 
-    return compare(trace, targets, clip=CLIP, draws=2000), expected_rewards(trace, ridge=1.0, folds=5)
+    return compare(trace, targets, clip=CLIP), expected_rewards(trace, ridge=1.0, folds=5)
 
 
 def differences(found, theirs, rows):

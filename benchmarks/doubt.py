@@ -80,13 +80,13 @@ def truth(world):
     return float(np.mean(found))
 
 
-def coverage(world, logs, value, rows=2000, draws=1000, first=0):
+def coverage(world, logs, value, rows=2000, first=0):
     """Return the share of intervals that hold, by estimator, and how many logs were answered."""
     inside = []
     for seed in range(first, first + logs):
         trace, target, _ = log(world, seed, rows)
         try:
-            found = compare(trace, {"best": target}, estimators=ESTIMATED, draws=draws)["best"]
+            found = compare(trace, {"best": target}, estimators=ESTIMATED)["best"]
         except ValueError:  # too few rows count
             continue
         inside.append([found[one].low <= value <= found[one].high for one in ESTIMATED])

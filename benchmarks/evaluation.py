@@ -91,7 +91,7 @@ def estimates():
                     contexts=source.contexts[rows],
                 )
                 targets = {name: r[rows] for name, r in rules.items()}
-                for name, one in compare(trace, targets, estimators=UNBIASED, draws=500, rng=draw).items():
+                for name, one in compare(trace, targets, estimators=UNBIASED).items():
                     found[name].append(
                         [[one[e].value, one[e].std_error, one[e].low, one[e].high] for e in UNBIASED]
                     )

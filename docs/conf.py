@@ -2,7 +2,7 @@
 
 import os
 import sys
-from importlib.metadata import version as installed
+import tomllib
 from pathlib import Path
 
 from docutils.nodes import SkipNode
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 project = "banditroute"
 author = "The banditroute authors"
 copyright = author
-version = release = installed("banditroute")
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 language = "en_GB"
 
 sys.path.insert(0, str(ROOT / "docs" / "_extensions"))

@@ -150,7 +150,9 @@ class NaiveScales:
             away.append(theta - p)
             free.append(1.0 - self.ridges * np.diag(cov))
         away, free = np.array(away), np.array(free)
-        if self.pooled and level.any():  # slopes are apart from their own mean, and that is where the prior is
+        if (
+            self.pooled and level.any()
+        ):  # slopes are apart from their own mean, and that is where the prior is
             own = np.where(level == 0.0, away.sum(axis=0) / np.maximum(free.sum(axis=0), 1.0), 0.0)
             away = away - free * own
             self.prior = self.prior + own
@@ -171,7 +173,9 @@ class NaiveScales:
             for which, size in ((slopes, (X[:, slopes] ** 2).sum() / n), (constant, (level**2).sum())):
                 if which.any():
                     own = free[:, which].sum(axis=0)
-                    lost = (free[:, which] ** 2).sum(axis=0) / own if self.pooled else 0.0  # to the pooled prior
+                    lost = (
+                        (free[:, which] ** 2).sum(axis=0) / own if self.pooled else 0.0
+                    )  # to the pooled prior
                     first = 0.1 if which is slopes and constant.any() else 0.5
                     wanted[which] = noise / self.likeliest(
                         (away[:, which] ** 2).sum(), (own - lost).sum(), first**2 * variance / size

@@ -20,7 +20,7 @@ def doubt():
 def test_intervals_hold_in_hard_worlds(doubt, world):
     """60 logs of 1,000 rows: where 94 % hold, fewer than 85 % (51) are seen with probability .3 %."""
     value = {"heavy": 0.6885, "drifting": 0.6755, "adaptive": 0.6885}[world]  # of doubt.truth, to .0005
-    found, answered = doubt.coverage(world, 60, value, rows=1000, draws=300)
+    found, answered = doubt.coverage(world, 60, value, rows=1000)
     assert answered >= 50
     assert min(found.values()) >= 0.85, found
 

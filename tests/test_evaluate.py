@@ -15,7 +15,7 @@ from banditroute.evaluation import (
     replay,
 )
 from banditroute.evaluation import estimators as e
-from banditroute.evaluation.intervals import grouped, studentised
+from banditroute.evaluation.intervals import grouped, intervals
 from banditroute.evaluation.reward_model import RewardSums
 
 NAMES = ("a", "b", "c")
@@ -140,7 +140,7 @@ def test_unbiased_and_covering(logging):
     for seed in range(200):
         trace, means = logged(seed, 1000, logging)
         target = means.argmax(axis=1)
-        found = evaluate(trace, target, draws=200)
+        found = evaluate(trace, target)
         errors.append([found[n].value - TRUTH for n in ("ips", "snips", "dr")])
         inside.append([found[n].low <= TRUTH <= found[n].high for n in ("ips", "snips", "dr")])
         widths.append([found[n].high - found[n].low for n in ("ips", "snips", "dr")])
@@ -151,43 +151,52 @@ def test_unbiased_and_covering(logging):
     assert np.mean(widths, axis=0)[2] <= np.mean(widths, axis=0)[0]
 
 
-def test_standard_error_is_that_of_the_influence_and_the_bootstrap_agrees():
+def test_standard_error_is_that_of_the_influence_and_intervals_follow():
     trace, means = logged(4, 3000, "soft")
-    found = evaluate(trace, means.argmax(axis=1), draws=4000)
+    found = evaluate(trace, means.argmax(axis=1))
     for name in ESTIMATORS:
         half = (found[name].high - found[name].low) / 2
-        assert half == pytest.approx(1.96 * found[name].std_error, rel=0.1)  # quantile noise is 2 %
+        assert half == pytest.approx(1.96 * found[name].std_error, rel=0.03)  # t for z
     weights = e.importance(trace.arms, trace.propensities, means.argmax(axis=1))
     term = e.ips(trace.rewards, weights)
     assert term.std_error == pytest.approx((weights * trace.rewards).std(ddof=1) / np.sqrt(3000))
     assert found["ips"].std_error == pytest.approx(term.std_error)
 
 
-def test_studentised_interval_is_its_definition():
-    """Against loops over the same resamples: ratio, its error, and the quantiles of deviations in errors."""
+def test_interval_is_its_definition():
+    """Against loops: Student's with the freedom that the heaviest row leaves, moved by the skewness."""
     rng = np.random.default_rng(1)
     top, bottom = rng.standard_normal(60) ** 2, rng.random(60)
-    ends = studentised(grouped([e.Term(top, bottom)]), 0.9, 300, np.random.default_rng(5))
-    value = top.sum() / bottom.sum()
-    again, found = np.random.default_rng(5), []
-    drawn = np.concatenate([again.integers(60, size=(size, 60)) for size in (128, 128, 44)])
-    for rows in drawn:
-        one = top[rows].sum() / bottom[rows].sum()
-        pull = top[rows] - one * bottom[rows]
-        error = np.sqrt((pull**2).sum() * 60 / 59) / bottom[rows].sum()
-        found.append((one - value) / error)
-    pull = top - value * bottom
-    error = np.sqrt((pull**2).sum() * 60 / 59) / bottom.sum()
-    kurtosis = 60 * (pull**4).sum() / (pull**2).sum() ** 2
-    freedom = 2 * 60 / (kurtosis - 1.0)
-    plain, w = stats.t.ppf(0.95, freedom), 1.0 / (1.0 + freedom / 200.0)
-    low, high = np.quantile(found, [0.05, 0.95])
-    high = w * max(high, plain) + (1.0 - w) * (high + plain) / 2.0
-    low = w * min(low, -plain) + (1.0 - w) * (low - plain) / 2.0
+    ends = intervals(grouped([e.Term(top, bottom)]), 0.9)
+    value = sum(top) / sum(bottom)
+    pull = [t - value * b for t, b in zip(top, bottom, strict=True)]
+    square = sum(one**2 for one in pull)
+    error = (square * 60 / 59) ** 0.5 / sum(bottom)
+    quantile = stats.t.ppf(0.95, 2.0 * square / max(one**2 for one in pull))
+    skewness = sum(one**3 for one in pull) / square**1.5
+    shift = skewness * (1.0 / 6.0 + stats.norm.ppf(0.95) ** 2 / 3.0)
     assert ends.value[0] == pytest.approx(value)
     assert ends.std_error[0] == pytest.approx(error)
-    assert ends.low[0] == pytest.approx(value - high * error)
-    assert ends.high[0] == pytest.approx(value - low * error)
+    assert ends.low[0] == pytest.approx(value + (shift - quantile) * error)
+    assert ends.high[0] == pytest.approx(value + (shift + quantile) * error)
+
+
+def test_intervals_follow_unit_and_sign():
+    rng = np.random.default_rng(2)
+    top = rng.standard_normal(80) ** 2
+    one, same, mirrored, huge = (
+        intervals(grouped([e.Term(sign * top, np.ones(80))]), 0.95) for sign in (1.0, 1.0, -1.0, 1e200)
+    )
+    assert (one.low, one.high) == (same.low, same.high)
+    assert mirrored.low[0] == pytest.approx(-one.high[0]) and mirrored.high[0] == pytest.approx(-one.low[0])
+    assert huge.high[0] == pytest.approx(1e200 * one.high[0])
+
+
+def test_one_heavy_row_makes_a_wide_interval_and_equal_rows_none():
+    heavy = intervals(grouped([e.Term(np.r_[np.zeros(99), 100.0], np.ones(100))]), 0.95)
+    assert heavy.low[0] < 0.0 and heavy.high[0] > 1.0 + 4.0 * heavy.std_error[0]
+    equal = intervals(grouped([e.Term(np.full(50, 0.5), np.ones(50))]), 0.95)
+    assert equal.low[0] == equal.high[0] == 0.5
 
 
 def test_groups_of_long_traces_have_the_spread_of_the_rows():
@@ -195,10 +204,9 @@ def test_groups_of_long_traces_have_the_spread_of_the_rows():
     term = e.ips(rng.standard_normal(50_001), np.ones(50_001))
     sums = grouped([term, term])
     assert sums.shape == (4096, 2, 3) and sums[:, 0, 2].sum() == 50_001
-    ends = studentised(sums, 0.95, 4000, rng)
-    assert ends.low[0] == ends.low[1]  # shared counts
+    ends = intervals(sums, 0.95)
     assert ends.std_error[0] == pytest.approx(term.std_error, rel=0.06)
-    assert (ends.high[0] - ends.low[0]) / 2 == pytest.approx(1.96 * term.std_error, rel=0.08)
+    assert (ends.high[0] - ends.low[0]) / 2 == pytest.approx(1.96 * term.std_error, rel=0.07)
 
 
 def test_snips_ignores_a_constant_and_clipping_lowers():

@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -104,6 +106,27 @@ def test_notebooks_can_be_downloaded(pages):
         assert sum(cell["cell_type"] == "code" for cell in book["cells"]) == path.read_text(
             encoding="utf-8"
         ).count("{code-cell}")
+
+
+def test_links_within_the_site_lead_somewhere(pages):
+    """Pages, files and the places in them; links to other sites are followed by ``make linkcheck``."""
+    places, asked = {}, []
+    for page in pages:
+        text = (SITE / page).read_text(encoding="utf-8")
+        places[(SITE / page).resolve()] = set(re.findall(r'\bid="([^"]+)"', text))
+        asked += [(page, unescape(link)) for link in re.findall(r'<a\b[^>]*\bhref="([^"]+)"', text)]
+    lost = []
+    for page, link in asked:
+        if re.match("[a-z]+:", link):
+            continue
+        name, _, place = link.partition("#")
+        target = (
+            (SITE / page).resolve() if not name else (SITE / page).parent.joinpath(unquote(name)).resolve()
+        )
+        if not target.is_file() or (place and target in places and unquote(place) not in places[target]):
+            lost.append((page, link))
+    assert not lost
+    assert len(asked) > 1000
 
 
 def test_the_reference_has_summaries(pages):

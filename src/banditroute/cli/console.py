@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from banditroute.cli.described import column_of, described
 from banditroute.logs import Scores, Trace, from_dsjson, from_litellm, from_obp
 from banditroute.simulation import Outcome
 
@@ -141,6 +142,14 @@ def column_options(parser: argparse.ArgumentParser) -> None:
     ):
         add(f"--{name}", nargs="+", metavar="COLUMN", help=what)
     add(
+        "--features",
+        nargs="+",
+        type=column_of,
+        metavar="COLUMN[=KIND]",
+        help="contexts of any columns: words=number tier=category prompt=text:64 e_*=embedding:16; a kind left out "
+        "follows from the cells, and is told",
+    )
+    add(
         "--layout",
         choices=[*LAYOUTS, "routerbench"],
         help="the file is of the Open Bandit Dataset, of LiteLLM, of vw (.dsjson files are), or a wide table",
@@ -189,7 +198,10 @@ def saved_scores(path: Path, args: argparse.Namespace) -> Scores:
     odd = next((name for name in columns if name not in ("reward", "cost", "context")), None)
     if odd is not None:
         raise ValueError(f"--{odd} is for a log: {path} is read as the scores of all arms")
+    _no_keys(path, args)
     found = Scores.read(path, **columns)
+    if wanted := getattr(args, "features", None):
+        found = described(found, path, columns, wanted)
     say(path, found.notes)
     return found
 
@@ -210,6 +222,7 @@ def saved_trace(path: Path, args: argparse.Namespace | None = None) -> Trace | N
     """
     columns = {} if args is None else columns_of(args)
     layout = "dsjson" if path.suffix == ".dsjson" else getattr(args, "layout", None)
+    wanted = getattr(args, "features", None)
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
     if path.suffix == ".npz" and not columns:
@@ -221,7 +234,14 @@ def saved_trace(path: Path, args: argparse.Namespace | None = None) -> Trace | N
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         if not own:
+            if wanted:
+                raise ValueError(
+                    f"--features is for columns of CSV, JSON lines or Parquet: {path} has arrays"
+                )
             return None
+    if args is not None:
+        _no_keys(path, args)
+        _for_a_log(path, args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told below, in one line each
         if layout in LAYOUTS:
@@ -234,8 +254,31 @@ def saved_trace(path: Path, args: argparse.Namespace | None = None) -> Trace | N
             trace = LAYOUTS[layout](path, **columns)
         else:
             trace = Trace.load(path, **columns)
+    if wanted:
+        if layout in LAYOUTS or path.is_dir() or path.suffix == ".npz":
+            raise ValueError(f"--features is for one file of CSV, JSON lines or Parquet, got {path}")
+        trace = described(trace, path, columns, wanted)
     say(path, trace.notes)
     return trace
+
+
+def _no_keys(path: Path, args: argparse.Namespace) -> None:
+    """Refuse keys of arrays for a file of columns: nothing would come of them."""
+    for name, usual, instead in (("rewards", "rewards", "reward"), ("contexts", "contexts", "context"),
+                                 ("costs", None, "cost"), ("arms", None, "arm")):  # fmt: skip
+        if path.suffix != ".npz" and getattr(args, name, None) not in (None, usual):
+            raise ValueError(f"--{name} is a key of an .npz file: columns of {path} are named by --{instead}")
+
+
+def _for_a_log(path: Path, args: argparse.Namespace) -> None:
+    """Refuse what is done to the scores of all arms alone."""
+    if getattr(args, "components", None) is not None:
+        raise ValueError(
+            f"--components is for the scores of all arms; contexts of a log are reduced by --features "
+            f"'e_*=embedding:16', got {path}"
+        )
+    if getattr(args, "scale", 1.0) != 1.0:
+        raise ValueError(f"--scale is for the scores of all arms: rewards of the log {path} stay as they are")
 
 
 def say(path: Path, notes: Iterable[str]) -> None:

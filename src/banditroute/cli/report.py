@@ -124,7 +124,8 @@ def _text(found: Report) -> str:
             for one in n["candidates"]
         ]
         lines += ["", aligned(["rule", "would earn", "95 % interval", "gain", "rows count as"], rows)]
-    lines += ["", *n["notes"]] if n["notes"] else []
+    notes = [note for note in n["notes"] if note not in found.trace.notes]  # those were told when it was read
+    lines += ["", *notes] if notes else []
     lines += ["", "What to change next:"]
     lines += [f"{i}. {one['change']} {one['because']}" for i, one in enumerate(advice(n), 1)] or ["Nothing."]
     return "\n".join(lines)

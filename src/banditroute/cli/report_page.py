@@ -344,7 +344,7 @@ def _method(n: Mapping[str, Any]) -> list[str]:
     )
     return [
         "<h2>How these numbers came about</h2>",
-        "<p>Values of other rules are doubly robust estimates with bootstrap intervals; “direct” is the fit alone, "
+        "<p>Values of other rules are doubly robust estimates; “direct” is the fit alone, "
         "“self-normalised” the weights alone: where the three disagree, trust none of them. The learned rule takes the "
         "arm of which a linear fit to the other four fifths of the rows expects most. Rewards are before prices. "
         "Rows without a reward are left out, as if they were missing at random." + learning + "</p>",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from banditroute._core import validation as check
 from banditroute._core.regression import Columns
-from banditroute._core.typing import Floats, Ints, Mask, Rng
+from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.evaluation.estimators import ESTIMATORS
 from banditroute.evaluation.overlap import Target, known_propensities, target_array
 from banditroute.evaluation.question import LEARNING, UNANSWERED, Evaluation, Question
@@ -18,13 +18,14 @@ from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import ValueSums, joined, value_sums
 from banditroute.evaluation.workers import spread
 from banditroute.logs import Trace
+from banditroute.logs.files import kind_of
 from banditroute.logs.parquet import parquet_batches
 from banditroute.policies import Policy
 
 __all__ = ["Batches", "compare_batches", "warm_start_batches"]
 
 _BATCH = 131_072  # rows of Parquet at once
-_GROUPS = 256  # of neighbouring rows in a batch, for the bootstrap
+_GROUPS = 256  # of neighbouring rows in a batch, for the intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Batches:
         found = (
             [path]
             if path.is_file()
-            else sorted(p for p in path.rglob("*") if p.suffix in known and p.is_file())
+            else sorted(p for p in path.rglob("*") if kind_of(p) in known and p.is_file())
         )
         if not found:
             raise FileNotFoundError(f"no folder or file {path} with traces in it")
@@ -106,7 +107,6 @@ def compare_batches(
     targets: Mapping[str, Target],
     *,
     estimators: Iterable[str] = ESTIMATORS,
-    rng: Rng = 0,
     jobs: int = 1,
     backend: str = "loky",
     **options: Any,
@@ -120,15 +120,15 @@ def compare_batches(
     targets : mapping of name to target
         As in `evaluate`, but no arrays by row: an arm, probabilities of the arms, a function of the contexts, a policy
         as it stands.
-    estimators, rng, **options
-        As in `compare`: clip, ridge, folds, confidence, draws, min_ess.
+    estimators, **options
+        As in `compare`: clip, ridge, folds, confidence, min_ess.
     jobs, backend
         As in `sweep`: ``backend="ray"`` reads and sums on a Ray cluster, part by part.
 
     Returns
     -------
     dict of str to Evaluation
-        The values of `compare` on the whole log up to rounding; intervals resample 256 groups of neighbouring rows a
+        The values of `compare` on the whole log up to rounding; intervals rest on 256 groups of neighbouring rows a
         batch, 4,096 in all.
 
     Raises
@@ -176,7 +176,7 @@ def compare_batches(
     missing = whole.rows - total
     if missing:
         notes.append(f"{missing} rows {UNANSWERED}")
-    return ask.answers(joined(parts), missing, np.random.default_rng(rng), notes, {})
+    return ask.answers(joined(parts), missing, notes, {})
 
 
 def _table(log: Trace) -> Floats:

@@ -1,6 +1,6 @@
 """Off-policy estimators over plain arrays: each is a ratio of two sums over rows, which is all that an interval needs.
 
-Sums may be formed in parts and added, and their groups resampled: so an estimate of a trace in memory and one of a
+Sums may be formed in parts and added: so an estimate of a trace in memory and one of a
 folder of files are the same computation. Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and
 optimization" (Statistical Science 29, 2014); Swaminathan and Joachims, "The self-normalized estimator for
 counterfactual learning" (NeurIPS 2015); Wang, Agarwal and Dudik, "Optimal and adaptive off-policy evaluation" (ICML

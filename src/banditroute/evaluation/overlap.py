@@ -12,7 +12,14 @@ from banditroute.logs import Trace
 from banditroute.policies import Policy
 from banditroute.policies.candidates import CandidatePolicy
 
-__all__ = ["Target", "check_overlap", "known_propensities", "policy_probabilities", "target_array"]
+__all__ = [
+    "Target",
+    "as_target",
+    "check_overlap",
+    "known_propensities",
+    "policy_probabilities",
+    "target_array",
+]
 
 Target = str | int | ArrayLike | Policy | Mapping[str, float] | Callable[[Any], Any]
 
@@ -102,8 +109,11 @@ def _probabilities(names: tuple[str, ...], count: int, array: NDArray[Any]) -> F
     if array.shape == (width,):
         array = np.broadcast_to(array, (count, width))
     if array.shape != (count, width) or array.dtype.kind not in "fiub":
-        raise ValueError(f"target must be an arm, ({count},) arms or ({count}, {width}) probabilities, "
-                         f"got {array.dtype} of shape {array.shape}")  # fmt: skip
+        got = f"{array.dtype} of shape {array.shape}" if array.ndim else check.shown(array.item())
+        raise ValueError(
+            f"target must be an arm, ({count},) arms, ({count}, {width}) probabilities or a function of the contexts "
+            f"that returns these, such as the predict of an estimator, got {got}"
+        )
     given: Floats = array if array.dtype == np.float64 else array.astype(np.float64)
     sums = given.sum(axis=1)
     if not (given.min(initial=0.0) >= 0.0 and np.abs(sums - 1.0).max(initial=0.0) < 1e-6):
@@ -136,7 +146,10 @@ def _positions(names: tuple[str, ...], arms: NDArray[Any]) -> Ints:
         at = order[np.searchsorted(values, arms, sorter=order).clip(max=width - 1)]
         wrong = values[at] != arms
         if wrong.any():
-            raise ValueError(f"target must be one of {names}, got {arms[wrong][0]}")
+            raise ValueError(
+                f"target must be one of {names}, got {arms[wrong][0]}: these names are whole numbers, so whole numbers "
+                "are names; np.array(trace.names)[positions] makes names of positions"
+            )
         found: Ints = at.astype(np.int64)
         return found
     place = {name: i for i, name in enumerate(names)}
@@ -150,7 +163,21 @@ def _positions(names: tuple[str, ...], arms: NDArray[Any]) -> Ints:
 
 
 def _is_whole(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) <= 18
+    return name.isascii() and name.isdigit() and len(name) <= 18 and str(int(name)) == name
+
+
+def as_target(names: tuple[str, ...], positions: Ints) -> Ints:
+    """Return arms by position, (n,), as `target_array` takes them: where all names are whole numbers, the numbers.
+
+    Examples
+    --------
+    >>> as_target(("10", "9"), np.array([0, 1])), as_target(("a", "b"), np.array([0, 1]))
+    (array([10,  9]), array([0, 1]))
+    """
+    if not all(_is_whole(name) for name in names):
+        return positions
+    found: Ints = np.array([int(name) for name in names])[positions]
+    return found
 
 
 def policy_probabilities(log: Trace, policy: Policy) -> Floats:

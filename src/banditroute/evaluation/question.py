@@ -8,7 +8,7 @@ import numpy as np
 
 from banditroute._core import validation as check
 from banditroute.evaluation.estimators import ESTIMATORS, MODELLED
-from banditroute.evaluation.intervals import Ends, studentised
+from banditroute.evaluation.intervals import Ends, intervals
 from banditroute.evaluation.sums import ValueSums, Weights
 
 __all__ = ["LEARNING", "UNANSWERED", "Estimate", "Evaluation", "Question"]
@@ -97,7 +97,6 @@ class Question(NamedTuple):
     ridge: float
     folds: int
     level: float
-    draws: int
     fewest: float
 
     @classmethod
@@ -109,23 +108,21 @@ class Question(NamedTuple):
         ridge: float = 1.0,
         folds: int = 5,
         confidence: float = 0.95,
-        draws: int = 1000,
         min_ess: float = 20.0,
     ) -> "Question":
         """Return the checked options."""
-        wanted = tuple(estimators)
+        wanted = (estimators,) if isinstance(estimators, str) else tuple(estimators)
         if not wanted or any(name not in ESTIMATORS for name in wanted):
             raise ValueError(f"estimators must be of {ESTIMATORS}, got {wanted}")
         level = check.finite("confidence", confidence, low=0.0, high=1.0, open_low=True)
         if level == 1.0:
-            raise ValueError("confidence must be in (0, 1), got 1: resamples have no interval that is sure")
+            raise ValueError("confidence must be in (0, 1), got 1: no interval is sure")
         return cls(
             wanted,
             None if clip is None else check.finite("clip", clip, low=0.0, open_low=True),
             check.finite("ridge", ridge, low=0.0, open_low=True),
             check.integer("folds", folds, low=2),
             level,
-            check.integer("draws", draws, low=2),
             check.finite("min_ess", min_ess, low=0.0),
         )
 
@@ -155,14 +152,13 @@ class Question(NamedTuple):
         self,
         sums: ValueSums,
         unanswered: int,
-        rng: np.random.Generator,
         notes: Iterable[str],
         said: Mapping[str, tuple[str, ...]],
     ) -> dict[str, Evaluation]:
         """Return the evaluations that sums amount to; `said` are notes on single targets."""
         self.check_weights(sums)
         groups, width = len(sums.groups), len(self.estimators)
-        ends = studentised(sums.groups.reshape(groups, -1, 3), self.level, self.draws, rng)
+        ends = intervals(sums.groups.reshape(groups, -1, 3), self.level)
         table = Ends(*(one.reshape(-1, width) for one in ends))
         found, common = {}, tuple(notes)
         for i, (name, w) in enumerate(sums.weights.items()):

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats, Ints, Rng
+from banditroute._core.typing import Floats, Ints
 from banditroute.evaluation.estimators import Term, effective_size
-from banditroute.evaluation.intervals import grouped, studentised
+from banditroute.evaluation.intervals import grouped, intervals
 from banditroute.evaluation.question import Estimate, Evaluation
 from banditroute.logs import Trace
 from banditroute.policies import Policy
@@ -172,9 +172,7 @@ def evaluate_lists(
     *,
     clicks: Clicks = "places",
     confidence: float = 0.95,
-    draws: int = 1000,
     min_ess: float = 20.0,
-    rng: Rng = 0,
 ) -> Evaluation:
     """Estimate what other lists would have earned per request, all places together.
 
@@ -189,7 +187,7 @@ def evaluate_lists(
     clicks : {"places", "cascade", "lists"}
         What the reward of a place depends on: arm and place alone; also what stands above it; or the whole list. The
         less is assumed, the wider the interval. The last two need `prefixes`.
-    confidence, draws, min_ess, rng
+    confidence, min_ess
         As in `compare`.
 
     Returns
@@ -243,7 +241,7 @@ def evaluate_lists(
     rewards = np.nan_to_num(lists.rewards[answered])
     return _valued(
         weights, rewards, shown, int((~answered).sum()),
-        level, check.integer("draws", draws, low=2), check.finite("min_ess", min_ess, low=0.0), rng,
+        level, check.finite("min_ess", min_ess, low=0.0),
     )  # fmt: skip
 
 
@@ -253,9 +251,7 @@ def _valued(
     shown: NDArray[np.bool_],
     unanswered: int,
     level: float,
-    draws: int,
     fewest: float,
-    rng: Rng,
 ) -> Evaluation:
     """Return both estimates of weighted rewards, (n, k)."""
     rows = len(weights)
@@ -273,7 +269,7 @@ def _valued(
         term.influence * share for term, share in zip(one_each, shown.mean(axis=0), strict=True)
     )  # to first order
     terms = [Term(plain, np.ones(rows)), Term(normal + pull, np.ones(rows))]
-    ends = studentised(grouped(terms), level, draws, np.random.default_rng(rng))
+    ends = intervals(grouped(terms), level)
     found = {
         name: Estimate(*(float(end[i]) for end in (ends.value, ends.std_error, ends.low, ends.high)))
         for i, name in enumerate(("ips", "snips"))

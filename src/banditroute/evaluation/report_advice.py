@@ -36,9 +36,13 @@ def advice(numbers: Numbers) -> list[dict[str, str]]:
 def _recording(n: Numbers) -> Iterator[tuple[str, str]]:
     log, support = n["log"], n["support"]
     if not support["usable"]:
+        there = "propensities" in log["columns"]
+        more = "" if there else " Estimated ones may do: --estimate-propensities, propensities='estimated'."
         yield (
-            "Record propensities, and explore: mix=0.02 or more.",
-            f"Of {log['answered']:,} rows none can be used to value another rule: {support['reason']}.",
+            "Mend the column of propensities."
+            if there
+            else "Record propensities, and explore: mix=0.02 or more.",
+            f"Of {log['answered']:,} rows none can be used to value another rule: {support['reason']}.{more}",
         )
     if log["dim"] is None:
         yield (

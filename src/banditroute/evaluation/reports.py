@@ -13,7 +13,7 @@ from banditroute.evaluation import estimators as e
 from banditroute.evaluation.diagnosis import diagnose
 from banditroute.evaluation.faults import fault_price, scale_note
 from banditroute.evaluation.forecasting import Forecasts, forecasts
-from banditroute.evaluation.overlap import check_overlap, known_propensities
+from banditroute.evaluation.overlap import as_target, check_overlap, known_propensities
 from banditroute.evaluation.propensities import estimated_propensities
 from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import HEAVIEST
@@ -244,7 +244,8 @@ def _candidates(
     if not weights:
         return [], refused, {}
     usable = {name: targets[name] for name in weights}
-    estimates = compare(log, usable, estimators=("dr", "snips", "ips", "dm"), min_ess=MIN_ESS, model=model)
+    asked = {name: as_target(log.names, one) if one.ndim == 1 else one for name, one in usable.items()}
+    estimates = compare(log, asked, estimators=("dr", "snips", "ips", "dm"), min_ess=MIN_ESS, model=model)
     from scipy import stats
 
     # As many standard errors as make all intervals hold at once.
@@ -253,7 +254,7 @@ def _candidates(
     rows = []
     for name, own in weights.items():
         one = estimates[name]
-        gap = difference(log, usable[name], model=model, confidence=level, min_ess=MIN_ESS)
+        gap = difference(log, asked[name], model=model, confidence=level, min_ess=MIN_ESS)
         row: dict[str, Any] = {"name": name}
         for kind in ("dr", "snips", "ips", "dm"):
             row[kind] = {"value": one[kind].value, "low": one[kind].low, "high": one[kind].high}

@@ -298,7 +298,7 @@ def _split(data: Data | Trace) -> tuple[Data, Data]:
     if isinstance(data, Draws):
         return data.halves()
     if not callable(data):
-        raise TypeError(f"data must be a Trace, a Draws or a function of a seed, got {data!r}")
+        raise TypeError(f"data must be a Trace, a Draws or a function of a seed, got {type(data).__name__}")
     return data, data  # held-out seeds differ
 
 

@@ -225,11 +225,9 @@ class Builder:
                 raise ValueError(f"it must have a column for {field}, got {_listed(held)}")
         for field in required:
             if field not in self._fields:
-                hint = next((t for t in held if MEANING.get(t.lower()) == field), None)
-                said = (
-                    f"; is it {hint!r}? Say {field}={hint!r}, --{field} {hint} in a command" if hint else ""
+                raise ValueError(
+                    f"it must have a column {field!r}, got {_listed(held) or 'none'}{_way_out(field, held)}"
                 )
-                raise ValueError(f"it must have a column {field!r}, got {_listed(held) or 'none'}{said}")
 
     def _joined(self, field: str) -> NDArray[Any]:
         slots = self._fields[field]
@@ -250,6 +248,8 @@ class Builder:
             return self.arms.names
         parted = [s.label for name in BY_ARM for s in self._fields.get(name, []) if s.label is not None]
         found = list(dict.fromkeys([*parted, *self.arms.names]))
+        if not found and "arms" in values:
+            raise ValueError("it must hold a row, got titles alone")
         found = self.arms.names if self.arms.declared else cell.sorted_names(found)
         listed = [
             s.chunks[0] for n in BY_ARM for s in self._fields.get(n, []) if s.label is None and s.chunks
@@ -303,11 +303,9 @@ class Builder:
         taken = set(self._fields)
         said = []
         for title in left[:_MOST_NAMED]:
-            meant = MEANING.get(title.lower()) or next(
-                iter(get_close_matches(title.lower(), [*FIELDS.values(), *FIELDS], 1, 0.8)), None
-            )
-            meant = FIELDS.get(meant or "", meant)
-            said.append(f"`{title}`" + (f" (did you mean {meant}?)" if meant and meant not in taken else ""))
+            meant = _meaning(title)
+            shown = f"`{title}`" if title.strip() else "a column without a title"
+            said.append(shown + (f" (did you mean {meant}?)" if meant and meant not in taken else ""))
         if not said:
             return ()
         more = f" and {len(left) - _MOST_NAMED:,} more" if len(left) > _MOST_NAMED else ""
@@ -326,13 +324,55 @@ def _rules(arms: cell.Words, policies: cell.Words, also: Mapping[str, cell.Parse
         "id": _Rule(cell.ids),
         "version": _Rule(cell.counts),
         "hit": _Rule(cell.truths),
-        "context": _Rule(lists.vectors, cell.present_numbers),
+        "context": _Rule(_described(lists.vectors), _described(cell.present_numbers)),
         "candidate_features": _Rule(lists.vectors, cell.present_numbers),
         "eligible": _Rule(lists.by_arm, cell.truths),
         "prices": _Rule(lists.by_arm, cell.present_numbers),
         "fault_prices": _Rule(lists.by_arm, cell.present_numbers),
         **{field: _Rule(parse, parse) for field, parse in also.items()},
     }
+
+
+def _described(parse: cell.Parse) -> cell.Parse:
+    """Return a parser of contexts, whose refusals say what to do about words."""
+
+    def read(title: str, cells: cell.Cells, first: int = 0) -> NDArray[Any]:
+        try:
+            return parse(title, cells, first)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; texts, categories and numbers with gaps become contexts by banditroute.features, "
+                "--features in a command"
+            ) from None
+
+    return read
+
+
+def _meaning(title: str) -> str | None:
+    """Return the field that a title may mean, or None."""
+    plain = title.strip().lower()
+    known = MEANING.get(plain) or MEANING.get(plain.removesuffix("_id").removesuffix("_name"))
+    if known is None:
+        near = get_close_matches(plain, [*FIELDS.values(), *FIELDS], 1, 0.8)
+        known = near[0] if near else None
+    return FIELDS.get(known or "", known)
+
+
+def _way_out(field: str, held: list[str]) -> str:
+    """Return how to say which column holds a field that a trace needs."""
+    hint = next((title for title in held if _meaning(title) == field), None)
+    if hint is not None:
+        return f"; is it {hint!r}? Say {field}={hint!r}, --{field} {hint} in a command"
+    if any(title.endswith("|total_cost") for title in held):
+        return (
+            "; a table of scores as RouterBench's is read by Scores.read, --layout routerbench in a command"
+        )
+    wide = (
+        "; where every row has the scores of all arms, Scores.read or --reward of several columns"
+        if held
+        else ""
+    )
+    return f"; {field}= says which it is, --{field} in a command{wide}"
 
 
 def _label(pattern: str, title: str) -> str | None:

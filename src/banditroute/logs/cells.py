@@ -356,10 +356,18 @@ class Words:
         listed, place = plain(cells), self.place
         if not set(map(type, listed)) <= {str, int}:
             at = next(i for i, cell in enumerate(listed) if type(cell) not in (str, int))
-            raise refusal(title, "must hold names", listed[at], first + at)
+            number = (
+                type(listed[at]) is float and listed[at].is_integer()
+            )  # as pandas makes of whole ones with gaps
+            rule = (
+                "must hold names, texts or whole numbers (astype('int64'))" if number else "must hold names"
+            )
+            raise refusal(title, rule, listed[at], first + at)
         words = listed if set(map(type, listed)) <= {str} else list(map(str, listed))
         for word in dict.fromkeys(words):
             if word not in place:
+                if not word:
+                    raise refusal(title, "must hold names", word, first + words.index(word))
                 if self.closed:
                     raise refusal(title, f"must be one of {self.names}", word, first + words.index(word))
                 place[word] = len(place)

@@ -1,8 +1,10 @@
 """Files of traces: which format, how they come to be whole, and one error that names them."""
 
+import gzip
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -13,7 +15,9 @@ from banditroute.logs import archive, parquet, text
 from banditroute.logs.builder import Builder, Gathered
 from banditroute.logs.fields import Columns
 
-__all__ = ["SUFFIXES", "check_propensities", "gather", "guarded", "load", "save", "titles", "write"]
+__all__ = [
+    "SUFFIXES", "check_propensities", "gather", "guarded", "kind_of", "load", "save", "titles", "write",
+]  # fmt: skip
 
 
 T = TypeVar("T")
@@ -33,7 +37,7 @@ _FORMATS = {
 SUFFIXES = tuple(_FORMATS)
 _DAMAGE = (
     ValueError, TypeError, OverflowError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError,
-    struct.error, UnicodeError,
+    struct.error, UnicodeError, gzip.BadGzipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -51,7 +55,7 @@ def save(trace: Columns, path: Path) -> Path:
     Traceback (most recent call last):
     ValueError: path must end in .npz, .csv, .jsonl or .parquet, got 'log.txt'
     """
-    writer = _format(path).save
+    writer = _format(path.suffix, path).save
     propensities = getattr(trace, "propensities", None)
     if propensities is not None:
         check_propensities(propensities)
@@ -124,10 +128,11 @@ def gather(
     comment: str | None = None,
 ) -> T:
     """Read columns of a file and return what `finish` makes of them; any error names the file."""
-    reader = _format(path).read
+    kind = kind_of(path)
+    reader = _format(kind, path).read
     if reader is None:
         raise ValueError(f"{path} must be .csv, .jsonl or .parquet to be read by its columns")
-    options: dict[str, Any] = {"comment": comment} if path.suffix == ".csv" else {}
+    options: dict[str, Any] = {"comment": comment} if kind == ".csv" else {}
     return guarded(
         path, lambda file: finish(reader(file, wanted=wanted, also=also, strict=strict, **options))
     )
@@ -135,10 +140,11 @@ def gather(
 
 def titles(path: Path) -> list[str]:
     """Return the titles of a file; of JSON lines the keys of the first."""
-    if path.suffix == ".parquet":
+    kind = kind_of(path)
+    if kind == ".parquet":
         found: list[str] = guarded(path, parquet.titles_of)
     else:
-        found = guarded(path, lambda file: text.titles_of(file, path.suffix))
+        found = guarded(path, lambda file: text.titles_of(file, kind))
     return found
 
 
@@ -148,13 +154,39 @@ def guarded(path: Path, read: Callable[[Any], T]) -> T:
         raise FileNotFoundError(f"no file {path}")
     try:
         with path.open("rb") as file:
-            return read(file)
+            if path.suffix != ".gz":
+                return read(file)
+            with gzip.open(file) as inner:
+                return read(inner)
     except _DAMAGE as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _format(path: Path) -> _Format:
-    found = _FORMATS.get(path.suffix)
+def kind_of(path: Path) -> str:
+    """Return the suffix that says the format; text may be packed by gzip, ``.csv.gz``.
+
+    Examples
+    --------
+    >>> kind_of(Path("log.parquet")), kind_of(Path("log.csv.gz"))
+    ('.parquet', '.csv')
+    """
+    inner = Path(path.stem).suffix if path.suffix == ".gz" else ""
+    return inner if inner in (".csv", ".jsonl") else path.suffix
+
+
+def _format(kind: str, path: Path) -> _Format:
+    found = _FORMATS.get(kind)
     if found is None:
-        raise ValueError(f"path must end in .npz, .csv, .jsonl or .parquet, got {path.name!r}")
+        raise ValueError(
+            f"path must end in .npz, .csv, .jsonl or .parquet, got {path.name!r}{_ELSE.get(kind, '')}"
+        )
     return found
+
+
+# What is often tried instead, and how it is read.
+_ELSE = {
+    ".tsv": "; Trace.from_frame(pandas.read_csv(path, sep='\\t')) reads it",
+    ".json": "; one object a line is .jsonl, and Trace.from_frame(pandas.read_json(path)) reads other shapes",
+    ".xlsx": "; Trace.from_frame(pandas.read_excel(path)) reads it",
+    ".pkl": "; Trace.from_frame(pandas.read_pickle(path)) reads a frame from whom you trust",
+}

@@ -26,6 +26,7 @@ def read_frame(
     >>> read_frame({"arm": ["a"], "reward": [1.0]}, {}).gathered().values["rewards"]
     array([1.])
     """
+    frame = _with_index(frame)
     own = _titles(frame)
     rows = {title: len(frame[key]) for title, key in own.items()}
     if len(set(rows.values())) > 1:
@@ -44,18 +45,32 @@ def titles(frame: Any) -> list[str]:
     >>> titles({"arm": ["a"]})
     ['arm']
     """
-    return list(_titles(frame))
+    return list(_titles(_with_index(frame)))
+
+
+def _with_index(frame: Any) -> Any:
+    """Return a frame of pandas with the levels of its index that have names as columns: files keep them as such."""
+    names = getattr(getattr(frame, "index", None), "names", None)
+    if not names or not callable(getattr(frame, "reset_index", None)):
+        return frame
+    named = [name for name in names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=named) if named else frame
 
 
 def _titles(frame: Any) -> dict[str, Any]:
     if not isinstance(frame, Mapping) and not (hasattr(frame, "columns") and hasattr(frame, "__getitem__")):
-        raise TypeError(f"frame must be a frame or a mapping of columns, got {type(frame).__name__}")
+        raise TypeError(
+            f"frame must be a frame or a mapping of columns, got {type(frame).__name__}; pandas.DataFrame(rows) makes "
+            "one of rows"
+        )
     found: dict[str, Any] = {}
     columns = frame.column_names if hasattr(frame, "column_names") else getattr(frame, "columns", frame)
     for title in columns:
-        if str(title) in found:
-            raise ValueError(f"frame must have distinct columns, got {str(title)!r} twice")
-        found[str(title)] = title
+        # Columns of several levels are called as files call them: ("score", "gpt") is score:gpt.
+        text = ":".join(str(part) for part in title if part != "") if isinstance(title, tuple) else str(title)
+        if text in found:
+            raise ValueError(f"frame must have distinct columns, got {text!r} twice")
+        found[text] = title
     return found
 
 

@@ -11,7 +11,7 @@ from banditroute._core.typing import Floats
 from banditroute.logs import cells, files, frames
 from banditroute.logs.builder import Builder
 
-__all__ = ["Scores"]
+__all__ = ["Scores", "score_columns"]
 
 _COST = "|total_cost"  # RouterBench: a column of this ending beside the column of each model
 
@@ -87,11 +87,8 @@ class Scores:
         (('gpt', 'llama'), [[0.002, 0.0]], ('not used: `prompt`',))
         """
         path = Path(source) if isinstance(source, str | Path) else None
-        if reward is None:
-            held = frames.titles(source) if path is None else files.titles(path)
-            reward, own = _routerbench(held)
-            cost = own if cost is None else cost
-        wanted = {"score": reward, "charge": cost, "context": context}
+        wanted = score_columns(source if path is None else path, reward, cost, context)
+        cost = wanted["charge"]
         also = {"score": cells.present_numbers, "charge": cells.present_numbers}
 
         def finish(builder: Builder) -> Scores:
@@ -122,12 +119,34 @@ class Scores:
         )
 
 
+def score_columns(
+    source: Any,
+    reward: str | Sequence[str] | None = None,
+    cost: str | Sequence[str] | None = None,
+    context: str | Sequence[str] | None = None,
+) -> dict[str, str | Sequence[str] | None]:
+    """Return the titles of scores, charges and contexts, found where RouterBench's names say them.
+
+    Examples
+    --------
+    >>> score_columns({"gpt": [1.0], "gpt|total_cost": [0.1]})
+    {'score': ['gpt'], 'charge': ['gpt|total_cost'], 'context': None}
+    """
+    if reward is None:
+        reward, own = _routerbench(
+            files.titles(source) if isinstance(source, Path) else frames.titles(source)
+        )
+        cost = own if cost is None else cost
+    return {"score": reward, "charge": cost, "context": context}
+
+
 def _routerbench(held: Sequence[str]) -> tuple[list[str], list[str]]:
     arms = [title.removesuffix(_COST) for title in held if title.endswith(_COST)]
     arms = [arm for arm in arms if arm in held]
     if not arms:
         raise ValueError(
-            f"reward must name the columns of scores, as in reward='score:*'; none of {list(held)[:12]} has one of its "
+            f"reward must name the columns of scores, as in reward='score:*', --reward 'score:*' in a command; none of "
+            f"{list(held)[:12]} has one of its "
             f"costs, {_COST!r}, beside it"
         )
     return arms, [arm + _COST for arm in arms]

@@ -79,7 +79,10 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"it must be UTF-8: {error} in line {number}") from None
+            raise ValueError(
+                f"it must be UTF-8: {error} in line {number}; Trace.from_frame(pandas.read_csv(path, encoding=...)) "
+                "reads others"
+            ) from None
         yield text.removeprefix(_BOM) if number == 1 else text
 
 
@@ -151,6 +154,14 @@ def read_csv(file: IO[bytes], *, comment: str | None = None, **options: Any) -> 
     twice = next((title for i, title in enumerate(titles) if title in titles[:i]), None)
     if twice is not None:
         raise ValueError(f"its columns must be distinct, got {twice!r} twice")
+    if not titles:
+        raise ValueError("it must hold a line of titles and rows, got an empty file")
+    other = next((sign for sign in (";", "\t") if len(titles) == 1 and sign in titles[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"its cells must be separated by commas, got {other!r}; pandas reads it, as in "
+            f"Trace.from_frame(pandas.read_csv(path, sep={other!r}))"
+        )
     builder = Builder(header=header, **options)
     batch = list(islice(rows, ROWS))
     while True:

@@ -290,7 +290,7 @@ class Trace:
         path = Path(path)
         if path.is_dir():
             parts = sorted(
-                one for one in path.iterdir() if one.suffix in files.SUFFIXES and one.name[0] != "."
+                one for one in path.iterdir() if files.kind_of(one) in files.SUFFIXES and one.name[0] != "."
             )
             if not parts:
                 raise FileNotFoundError(f"no trace in {path}")
