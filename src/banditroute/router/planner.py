@@ -297,9 +297,9 @@ class Planner:
 
     def sent(self, arm: int, context: Floats, hit: bool) -> None:
         """Follow a request to a server that displaces by requests, and tell the other workers of it."""
-        name = self._parts.arms.names[arm]
-        if self.reconciler is not None and self.reconciler.follows_requests:
-            self.reconciler.served(name)
+        name, reconciler = self._parts.arms.names[arm], self.reconciler
+        if reconciler is not None and reconciler.follows_requests:
+            reconciler.picture.served(name)
         if self.shared is not None:
             self.shared.sent(name, context, hit)
 

@@ -111,6 +111,8 @@ class Reconciler:
         self.allowed: Callable[[], bool] = lambda: (
             True
         )  # asked before each action: another worker may plan by now
+        # Whether requests change what the server holds, so that `served` must be told of each; known once asked.
+        self.follows_requests = False
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
@@ -173,11 +175,6 @@ class Reconciler:
     def due(self) -> float:
         """When `step` has something to do, on the clock; infinite where never."""
         return self._due
-
-    @property
-    def follows_requests(self) -> bool:
-        """Whether requests change what the server holds, so that `served` must be told of each; known once asked."""
-        return self._server.able is not None and self._server.able.displaces
 
     def blocked(self) -> frozenset[str]:
         """Return the adapters that will not load now: they failed and are in their pause, or their load hangs."""
@@ -271,6 +268,7 @@ class Reconciler:
         with self._lock:
             self._news = False
         able = self._server.capabilities()
+        self.follows_requests = able.displaces
         self._take_late(able)
         now = self._clock()
         if able.observe and now - self._asked_s >= self.period_s:
