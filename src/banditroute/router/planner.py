@@ -261,7 +261,7 @@ class Planner:
         arm, propensity = choice
         residence, forced = self._residence, False
         if self.waiting is not None:  # the controller is busy with a plan
-            hit = residence.actual.mask.item(arm)
+            hit = self._there(arm)
             self.waiting.append((arm, context, hit))
             self.sent(arm, context, hit)
             return arm, propensity, hit, False
@@ -271,7 +271,7 @@ class Planner:
             offers = np.zeros(len(parts.arms)) if effective is None else effective
             arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
             parts.books.forced += forced
-        hit = residence.actual.mask.item(arm)
+        hit = self._there(arm)
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
             self.wanted()
@@ -281,6 +281,13 @@ class Planner:
         if controller.next_plan - books.heard < books.due:
             books.due = min(books.due, self.due_at())
         return arm, propensity, hit, forced
+
+    def _there(self, arm: int) -> bool:
+        """Whether the server has an arm, by all that it confirmed; what it is just evicting does not count."""
+        there = self._residence.actual.mask.item(arm)
+        if there and self.reconciler is not None and self.reconciler.leaving is not None:
+            return self.reconciler.leaving != self._parts.arms.names[arm]
+        return there
 
     def inserts(self, arm: int) -> bool:
         """Whether a fault may have this arm loaded: not at a server that does so itself, nor what will not load now."""

@@ -126,7 +126,9 @@ class PriceTable:
             self.live = False
             return
         old = self.effective
-        total = np.where(self._muted, inf, 0.0) if old is None else old.copy()  # whoever has the old one may keep it
+        total = (
+            np.where(self._muted, inf, 0.0) if old is None else old.copy()
+        )  # whoever has the old one may keep it
         if not self._muted[arm]:
             total[arm] = price
         self.effective = total if price or total.any() else None

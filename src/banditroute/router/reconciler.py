@@ -113,6 +113,7 @@ class Reconciler:
         )  # asked before each action: another worker may plan by now
         # Whether requests change what the server holds, so that `served` must be told of each; known once asked.
         self.follows_requests = False
+        self.leaving: str | None = None  # asked to go at this moment: there or not, nobody can say
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
@@ -315,7 +316,16 @@ class Reconciler:
             "pin": lambda: backend.pin(name),
             "unpin": lambda: backend.pin(name, False),
         }
-        outcome = self._call(action, calls[what])
+        if what in ("evict", "forget"):
+            self.leaving = name
+        try:
+            self._taken(action, self._call(action, calls[what]), did, able)
+        finally:
+            self.leaving = None
+
+    def _taken(self, action: Action, outcome: Outcome, did: Progress, able: Capabilities) -> None:
+        """Learn from the answer to an action."""
+        what, name = action
         if outcome.error is None and not isinstance(outcome.value, bool):
             outcome = Outcome(error=TypeError(f"{what} must return True or False, got {outcome.value!r}"))
         if outcome.value is True:
@@ -424,8 +434,9 @@ class Reconciler:
 
     def _call(self, action: Action, work: Callable[[], object]) -> Outcome:
         def late(outcome: Outcome) -> None:
-            self._late.append((action, outcome))
-            self._due = -inf
+            with self._lock:
+                self._late.append((action, outcome))
+                self._due = -inf
 
         with self._lock:
             if action.what == "ensure":
