@@ -125,10 +125,8 @@ class PriceTable:
         if not self.live or self._rows:
             self.live = False
             return
-        old = self.effective
-        total = (
-            np.where(self._muted, inf, 0.0) if old is None else old.copy()
-        )  # whoever has the old one may keep it
+        old = self.effective  # which somebody may keep
+        total = np.where(self._muted, inf, 0.0) if old is None else old.copy()
         if not self._muted[arm]:
             total[arm] = price
         self.effective = total if price or total.any() else None
