@@ -639,3 +639,35 @@ def test_a_call_that_no_thread_began_in_time_is_not_made_and_does_not_hang_for_e
     assert calls.hanging == 0 and made == []
     assert calls.run(lambda: 1, 10.0).value == 1
     calls.close()
+
+
+@pytest.mark.parametrize("maintenance", ["inline", "background"])
+def test_close_lets_go_of_a_server_that_hangs_and_writes_the_last_checkpoint(maintenance, tmp_path):
+    server = Server(2)
+    router = Router(LinUCB(["a", "b"], 1, rng=0), LRU(1), 0.1, backend=server, maintenance=maintenance)
+    router.recover(tmp_path)
+    decided = [router.select([1.0]) for _ in range(3)]
+    for decision in decided:
+        router.update(decision.id, 1.0)
+    missing = next(arm for arm in router.arms if arm not in router.resident)
+    server.faults, calls = {"hang"}, len(server.log)
+
+    def serve():
+        for _ in range(2):  # a fault, and in line a request that waits for its load
+            router.select([1.0], eligible={missing})
+
+    waiting = threading.Thread(target=serve)
+    waiting.start()
+    deadline = time.monotonic() + 10.0
+    while len(server.log) == calls and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert len(server.log) > calls
+    begin = time.monotonic()
+    router.close()
+    assert time.monotonic() - begin < 8.0  # a call may take thirty seconds
+    again = Router(LinUCB(["a", "b"], 1, rng=0), LRU(1), 0.1, maintenance="manual")
+    again.recover(tmp_path)
+    assert again.stats()["learned"] == 3
+    again.close()
+    server.awake.set()
+    waiting.join(10.0)

@@ -341,6 +341,11 @@ class Planner:
             if self.where == "background":
                 self._thread.wake()
 
+    def let_go(self) -> None:
+        """Call the server no more, and wait no longer for a call that is under way; without the lock."""
+        if self.reconciler is not None:
+            self.reconciler.close(0.0)
+
     def close(self, timeout_s: float = 5.0) -> bool:
         """Stop the thread and the reconciler; False where one of them did not end in time."""
         if self.shared is not None:

@@ -271,13 +271,15 @@ class Reconciler:
         able = self._server.capabilities()
         self.follows_requests = able.displaces
         self._take_late(able)
-        now = self._clock()
+        now, hanging = self._clock(), self._server.hanging
         if able.observe and now - self._asked_s >= self.period_s:
             self._look()  # where that fails, the first call that fails too shows that the server is away
         if not act:
             return
         with self._lock:
             did = Progress(n for n in self._adapters.desired if n in self._adapters.actual)
+        if self._server.hanging > hanging:  # nothing else would come back either
+            self._stay_away(did)
         while not (did.stop or self._closed) and self.allowed():
             with self._lock:
                 action = self._adapters.next(self._clock(), did, able)

@@ -810,6 +810,8 @@ class Router(Changing):
         timeout_s : float
             Seconds for each of these; a server or a store that hangs keeps nothing from being closed.
         """
+        if self._planner is not None:
+            self._planner.let_go()  # a request that waits for the server holds the lock
         with self._lock:
             self._books.close()
         self._lasting.close(timeout_s)
