@@ -128,7 +128,11 @@ class Planner:
         """Return the index of the decision before which the request path has to call `upkeep`; infinite for never."""
         if self.every_request:
             return 0.0
-        return self._next_plan() if self.leads() else inf
+        if not self.leads():
+            return inf
+        at = self._next_plan()
+        # The thread that was woken, or who calls `maintain`, may be long at a load: not every request asks again.
+        return inf if self.where != "inline" and at <= self._books.index else at
 
     def _next_plan(self) -> float:
         """Return the index of the decision before which a plan is due; the controller counts those of others too."""
