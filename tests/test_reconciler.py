@@ -293,7 +293,7 @@ def test_requests_change_what_a_displacing_server_holds():
     made.step()
     assert made.follows_requests
     for name in "acadbf":
-        made.served(name)
+        made.picture.served(name)
         assert held == set(server.loaded) == made.actual
     assert made.stats()["loads"] == server.loads
 

@@ -62,7 +62,7 @@ class Reconciler:
 
     Notes
     -----
-    `want`, `forget`, `own`, `served` and `invalidate` return at once and may come from any thread; `step` from one
+    `want`, `forget`, `own` and `invalidate` return at once and may come from any thread; `step` from one
     at a time, others return at once. A `step` with nothing to do costs a look at the clock and a comparison.
 
     Examples
@@ -105,13 +105,10 @@ class Reconciler:
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
         self._due, self._news, self._closed, self._acts = -inf, False, False, True
-        self.used: Callable[[str], object] = lambda name: (
-            None
-        )  # told of each load and touch: a use at the server
-        self.allowed: Callable[[], bool] = lambda: (
-            True
-        )  # asked before each action: another worker may plan by now
-        # Whether requests change what the server holds, so that `served` must be told of each; known once asked.
+        # Told of each load and touch, a use at the server; asked before each action: another worker may plan by now.
+        self.used: Callable[[str], object] = lambda name: None
+        self.allowed: Callable[[], bool] = lambda: True
+        # Whether requests change what the server holds, so that the picture must be told of each; known once asked.
         self.follows_requests = False
         self.leaving: str | None = None  # asked to go at this moment: there or not, nobody can say
         self._fresh_locks()
@@ -186,10 +183,6 @@ class Reconciler:
         with self._lock:
             return own.blocked(now)
 
-    def served(self, name: str) -> None:
-        """See a request sent to an adapter at a server that displaces: what it changed there is confirmed."""
-        self.picture.served(name)
-
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
         news = self.picture.change(name, resident)
@@ -260,6 +253,7 @@ class Reconciler:
         except (Exception, SystemExit) as error:  # of the clock, of the log
             self._server.note("step", error)
         finally:
+            self.leaving = None
             self._schedule(act)
             self._server.rest()
             self._turn.release()
@@ -318,16 +312,8 @@ class Reconciler:
             "pin": lambda: backend.pin(name),
             "unpin": lambda: backend.pin(name, False),
         }
-        if what in ("evict", "forget"):
-            self.leaving = name
-        try:
-            self._taken(action, self._call(action, calls[what]), did, able)
-        finally:
-            self.leaving = None
-
-    def _taken(self, action: Action, outcome: Outcome, did: Progress, able: Capabilities) -> None:
-        """Learn from the answer to an action."""
-        what, name = action
+        self.leaving = name if what in ("evict", "forget") else None
+        outcome = self._call(action, calls[what])
         if outcome.error is None and not isinstance(outcome.value, bool):
             outcome = Outcome(error=TypeError(f"{what} must return True or False, got {outcome.value!r}"))
         if outcome.value is True:
