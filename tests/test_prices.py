@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banditroute import LinUCB, Router
+from banditroute import LinUCB, Polar, Router
 from banditroute.records import Feedback, Request
+from banditroute.router.price_table import PriceTable
+from banditroute.router.request_path import SWEEP, RequestPath
 from banditroute.terms import BudgetPacer, CostModels, QualityFloor, Queues, energy, money
 
 
@@ -215,3 +217,47 @@ def test_bad_numbers_are_refused():
     ):
         with pytest.raises(ValueError):
             call()
+
+
+@pytest.mark.parametrize("terms", [False, True])
+def test_one_price_that_changes_gives_the_sum_that_adding_up_anew_gives(terms):
+    rng = np.random.default_rng(3)
+    one, anew = PriceTable(4), PriceTable(4)
+    for table in (one, anew):
+        table.bind([Queues([1.0] * 4, per_second=0.2)] if terms else [], ("0", "1", "2", "3"))
+    muted = np.zeros(4, dtype=bool)
+    for _ in range(300):
+        if rng.random() < 0.1:
+            muted = rng.random(4) < 0.3
+            one.live = False
+        arm, price = int(rng.integers(4)), float(rng.choice([0.0, 0.0, 0.2]))
+        kept = one.effective
+        before = None if kept is None else kept.copy()
+        one.reprice(arm, price)
+        assert kept is None or (kept == before).all()  # whoever has the old one
+        anew.fault.values[arm] = price
+        if not one.live:
+            one.fold(muted)
+        anew.fold(muted)
+        assert (one.effective is None) == (anew.effective is None)
+        assert one.effective is None or (one.effective == anew.effective).all()
+
+
+def test_a_plan_that_is_due_is_asked_for_once_and_not_by_every_request(monkeypatch):
+    asked = []
+    monkeypatch.setattr(RequestPath, "upkeep", _counting(RequestPath.upkeep, asked))
+    router = Router(LinUCB(3, 1, rng=0), Polar(1, epoch=2), 0.1, maintenance="manual")
+    for _ in range(256):
+        router.select([1.0])
+    assert len(asked) <= 256 // SWEEP + 3
+    assert router.maintain()
+    router.select([1.0])
+    assert router.stats()["page_ins"] >= 0 and not router.maintain()
+
+
+def _counting(work, asked):
+    def counted(self, index):
+        asked.append(index)
+        return work(self, index)
+
+    return counted

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adapter_servers import Clock, Server
-from banditroute import LinUCB, Router, Static
+from banditroute import LRU, LinUCB, Router, Static
+from banditroute._core.background import Background
 from banditroute._core.calls import LimitedCalls
 from banditroute.records import Capabilities
 from banditroute.router.backends import as_backend
@@ -292,7 +293,7 @@ def test_requests_change_what_a_displacing_server_holds():
     made.step()
     assert made.follows_requests
     for name in "acadbf":
-        made.served(name)
+        made.picture.served(name)
         assert held == set(server.loaded) == made.actual
     assert made.stats()["loads"] == server.loads
 
@@ -600,3 +601,73 @@ def test_limited_calls_refuse_beyond_what_may_hang_and_end_with_close():
     assert [outcome.value for outcome in late] == [True, True]
     calls.close()
     assert calls.run(lambda: 1, 5.0).error is not None
+
+
+def test_what_is_just_being_evicted_is_no_hit():
+    asked, go = threading.Event(), threading.Event()
+
+    class Slow(Server):
+        def evict(self, name):
+            asked.set()
+            go.wait(10.0)
+            return super().evict(name)
+
+    router = Router(LinUCB(["a", "b"], 1, rng=0), LRU(1), 0.1, backend=Slow(1), maintenance="manual")
+    router.maintain()
+    assert router.select([1.0], eligible={"a"}).hit and not router.select([1.0], eligible={"b"}).hit
+    planning = threading.Thread(target=router.maintain)
+    planning.start()
+    assert asked.wait(10.0)
+    during = router.select([1.0], eligible={"a"}, protected=True).hit
+    go.set()
+    planning.join()
+    assert not during
+    router.close()
+
+
+def test_a_call_that_no_thread_began_in_time_is_not_made_and_does_not_hang_for_ever(monkeypatch):
+    class Starved(Background):
+        def wake(self):
+            threading.Timer(0.05, super().wake).start()
+
+    calls, made = LimitedCalls("test", most=2), []
+    monkeypatch.setattr("banditroute._core.calls.Background", Starved)
+    for _ in range(4):
+        outcome = calls.run(lambda: made.append(1), 0.005)
+        assert isinstance(outcome.error, TimeoutError) and not outcome.hung
+    time.sleep(0.15)
+    assert calls.hanging == 0 and made == []
+    assert calls.run(lambda: 1, 10.0).value == 1
+    calls.close()
+
+
+@pytest.mark.parametrize("maintenance", ["inline", "background"])
+def test_close_lets_go_of_a_server_that_hangs_and_writes_the_last_checkpoint(maintenance, tmp_path):
+    server = Server(2)
+    router = Router(LinUCB(["a", "b"], 1, rng=0), LRU(1), 0.1, backend=server, maintenance=maintenance)
+    router.recover(tmp_path)
+    decided = [router.select([1.0]) for _ in range(3)]
+    for decision in decided:
+        router.update(decision.id, 1.0)
+    missing = next(arm for arm in router.arms if arm not in router.resident)
+    server.faults, calls = {"hang"}, len(server.log)
+
+    def serve():
+        for _ in range(2):  # a fault, and in line a request that waits for its load
+            router.select([1.0], eligible={missing})
+
+    waiting = threading.Thread(target=serve)
+    waiting.start()
+    deadline = time.monotonic() + 10.0
+    while len(server.log) == calls and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert len(server.log) > calls
+    begin = time.monotonic()
+    router.close()
+    assert time.monotonic() - begin < 8.0  # a call may take thirty seconds
+    again = Router(LinUCB(["a", "b"], 1, rng=0), LRU(1), 0.1, maintenance="manual")
+    again.recover(tmp_path)
+    assert again.stats()["learned"] == 3
+    again.close()
+    server.awake.set()
+    waiting.join(10.0)

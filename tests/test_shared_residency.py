@@ -478,9 +478,9 @@ def test_what_is_told_is_bounded(tmp_path):
     serve(follower, "a", 2000)
     group.turn(1.1, times=2)
     assert 0 < group.leaders()[0].stats()["heard"] <= 512
-    wide = Router(LinUCB(2, 4096, rng=0), Static(["0"]), 0.1)
+    wide = Router(LinUCB(2, 1024, rng=0), Static(["0"]), 0.1)
     wide.join(FileStore(tmp_path / "wide"), background=False)
-    assert wide._planner.shared._outbox.requests.maxlen == 8
+    assert wide._planner.shared._outbox.requests.maxlen == 32
 
 
 def test_a_store_that_was_flushed_is_told_everything_again(tmp_path):

@@ -27,12 +27,12 @@ class Outcome(NamedTuple):
 class _Call:
     """One call: what to do, whom to tell should it end late, and what became of it."""
 
-    __slots__ = ("done", "late", "left", "outcome", "work")
+    __slots__ = ("begun", "done", "late", "left", "outcome", "work")
 
     def __init__(self, work: Callable[[], object], late: Callable[[Outcome], object] | None) -> None:
         self.work, self.late = work, late
         self.done = threading.Event()
-        self.left = False
+        self.begun = self.left = False
         self.outcome = Outcome()
 
 
@@ -116,9 +116,10 @@ class LimitedCalls:
         self.rest()
 
     def _leave(self, call: _Call, error: TimeoutError) -> None:
-        """Stop waiting for a call; the lock is held."""
-        call.left, call.outcome = True, Outcome(error=error, hung=True)
-        self._hanging.add(call)
+        """Stop waiting for a call; one that no thread has begun yet is not made any more. The lock is held."""
+        call.left, call.outcome = True, Outcome(error=error, hung=call.begun)
+        if call.begun:
+            self._hanging.add(call)
         if self._runner is not None:
             self._runner.close(0.0)
             self._runner = None
@@ -127,8 +128,9 @@ class LimitedCalls:
     def _work(self) -> None:
         with self._lock:
             call = self._current
-        if call is None or call.done.is_set():
-            return
+            if call is None or call.begun or call.left:
+                return
+            call.begun = True
         try:
             outcome = Outcome(call.work())
         except BaseException as error:  # whatever it is, it is the outcome

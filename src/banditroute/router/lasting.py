@@ -178,11 +178,17 @@ class Lasting:
             raise ValueError(f"{what} must come before close")
 
     def close(self, timeout_s: float) -> None:
-        """Publish, checkpoint and free the directory; what loses data comes first."""
+        """Refuse calls, publish, checkpoint, free the directory and stop planning; what loses data comes first."""
+        if self._planner is not None:
+            self._planner.let_go()  # a request that waits for the server holds the lock
+        with self._host.parts.lock:
+            self._host.parts.books.close()
         if self.replica is not None:
             self.replica.stop(timeout_s)
         if self.journal is not None:
             self.journal.close(timeout_s)
+        if self._planner is not None:
+            self._planner.close(min(timeout_s, 2.0))
 
     def after_fork(self) -> None:
         """Leave the journal to the parent, and take a new place among the replicas."""

@@ -48,12 +48,17 @@ class Picture:
 
     def change(self, name: str, resident: bool) -> bool:
         """Believe it; whether that is news."""
+        return bool(self._believed(((name, resident),)))
+
+    def _believed(self, changes: Iterable[tuple[str, bool]]) -> list[tuple[str, bool]]:
+        """Believe several things, and confirm those that are news, which are returned."""
         with self.lock:
-            changed = self._adapters.follow(name, resident)
-            self._server.counts["changes"] += changed
-        if changed:
+            news = [change for change in changes if self._adapters.follow(*change)]
+            if news:
+                self._server.counts["changes"] += len(news)
+        for name, resident in news:
             self.tell(name, resident)
-        return changed
+        return news
 
     def tell(self, name: str, resident: bool) -> None:
         """Confirm it; whatever that raises is counted."""
@@ -68,9 +73,9 @@ class Picture:
         if follow is None:
             return
         try:
-            for other, resident in follow(name):
-                if self.change(other, resident) and resident:
-                    self._server.counts["loads"] += 1
+            changes = follow(name)
+            if changes:  # on the path of every request: most change nothing
+                self._server.counts["loads"] += sum(resident for _, resident in self._believed(changes))
         except (Exception, SystemExit) as error:
             self._server.note("served", error)
 
@@ -85,5 +90,4 @@ class Picture:
                 net.update(follow(name))
         except (Exception, SystemExit) as error:
             self._server.note("served", error)
-        for name, resident in net.items():
-            self.change(name, resident)
+        self._believed(net.items())

@@ -128,7 +128,11 @@ class Planner:
         """Return the index of the decision before which the request path has to call `upkeep`; infinite for never."""
         if self.every_request:
             return 0.0
-        return self._next_plan() if self.leads() else inf
+        if not self.leads():
+            return inf
+        at = self._next_plan()
+        # The thread that was woken, or who calls `maintain`, may be long at a load: not every request asks again.
+        return inf if self.where != "inline" and at <= self._books.index else at
 
     def _next_plan(self) -> float:
         """Return the index of the decision before which a plan is due; the controller counts those of others too."""
@@ -261,7 +265,7 @@ class Planner:
         arm, propensity = choice
         residence, forced = self._residence, False
         if self.waiting is not None:  # the controller is busy with a plan
-            hit = residence.actual.mask.item(arm)
+            hit = self._there(arm)
             self.waiting.append((arm, context, hit))
             self.sent(arm, context, hit)
             return arm, propensity, hit, False
@@ -271,7 +275,7 @@ class Planner:
             offers = np.zeros(len(parts.arms)) if effective is None else effective
             arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
             parts.books.forced += forced
-        hit = residence.actual.mask.item(arm)
+        hit = self._there(arm)
         controller.observe(arm, context, hit)
         if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
             self.wanted()
@@ -281,6 +285,13 @@ class Planner:
         if controller.next_plan - books.heard < books.due:
             books.due = min(books.due, self.due_at())
         return arm, propensity, hit, forced
+
+    def _there(self, arm: int) -> bool:
+        """Whether the server has an arm, by all that it confirmed; what it is just evicting does not count."""
+        there = self._residence.actual.mask.item(arm)
+        if there and self.reconciler is not None and self.reconciler.leaving is not None:
+            return self.reconciler.leaving != self._parts.arms.names[arm]
+        return there
 
     def inserts(self, arm: int) -> bool:
         """Whether a fault may have this arm loaded: not at a server that does so itself, nor what will not load now."""
@@ -297,9 +308,9 @@ class Planner:
 
     def sent(self, arm: int, context: Floats, hit: bool) -> None:
         """Follow a request to a server that displaces by requests, and tell the other workers of it."""
-        name = self._parts.arms.names[arm]
-        if self.reconciler is not None and self.reconciler.follows_requests:
-            self.reconciler.served(name)
+        name, reconciler = self._parts.arms.names[arm], self.reconciler
+        if reconciler is not None and reconciler.follows_requests:
+            reconciler.picture.served(name)
         if self.shared is not None:
             self.shared.sent(name, context, hit)
 
@@ -333,6 +344,11 @@ class Planner:
             self._parts.books.due = 0.0
             if self.where == "background":
                 self._thread.wake()
+
+    def let_go(self) -> None:
+        """Call the server no more, and wait no longer for a call that is under way; without the lock."""
+        if self.reconciler is not None:
+            self.reconciler.close(0.0)
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Stop the thread and the reconciler; False where one of them did not end in time."""

@@ -119,6 +119,18 @@ class PriceTable:
             self.relaxed.update(passed)
         self.effective = total if total.any() else None
 
+    def reprice(self, arm: int, price: float) -> None:
+        """Change what a fault of one arm costs; where terms add to it, the next request folds."""
+        self.fault.values[arm] = price
+        if not self.live or self._rows:
+            self.live = False
+            return
+        old = self.effective  # which somebody may keep
+        total = np.where(self._muted, inf, 0.0) if old is None else old.copy()
+        if not self._muted[arm]:
+            total[arm] = price
+        self.effective = total if price or total.any() else None
+
     def _write(self) -> None:
         while self._stale:
             at, term = self._stale.popitem()

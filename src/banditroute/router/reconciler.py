@@ -62,7 +62,7 @@ class Reconciler:
 
     Notes
     -----
-    `want`, `forget`, `own`, `served` and `invalidate` return at once and may come from any thread; `step` from one
+    `want`, `forget`, `own` and `invalidate` return at once and may come from any thread; `step` from one
     at a time, others return at once. A `step` with nothing to do costs a look at the clock and a comparison.
 
     Examples
@@ -105,12 +105,12 @@ class Reconciler:
         self._late: deque[tuple[Action, Outcome]] = deque()
         self._asked_s = self._answered_s = -inf  # when the server was asked what it holds, and when it told
         self._due, self._news, self._closed, self._acts = -inf, False, False, True
-        self.used: Callable[[str], object] = lambda name: (
-            None
-        )  # told of each load and touch: a use at the server
-        self.allowed: Callable[[], bool] = lambda: (
-            True
-        )  # asked before each action: another worker may plan by now
+        # Told of each load and touch, a use at the server; asked before each action: another worker may plan by now.
+        self.used: Callable[[str], object] = lambda name: None
+        self.allowed: Callable[[], bool] = lambda: True
+        # Whether requests change what the server holds, so that the picture must be told of each; known once asked.
+        self.follows_requests = False
+        self.leaving: str | None = None  # asked to go at this moment: there or not, nobody can say
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
@@ -174,11 +174,6 @@ class Reconciler:
         """When `step` has something to do, on the clock; infinite where never."""
         return self._due
 
-    @property
-    def follows_requests(self) -> bool:
-        """Whether requests change what the server holds, so that `served` must be told of each; known once asked."""
-        return self._server.able is not None and self._server.able.displaces
-
     def blocked(self) -> frozenset[str]:
         """Return the adapters that will not load now: they failed and are in their pause, or their load hangs."""
         own = self._adapters
@@ -187,10 +182,6 @@ class Reconciler:
         now = self._clock()
         with self._lock:
             return own.blocked(now)
-
-    def served(self, name: str) -> None:
-        """See a request sent to an adapter at a server that displaces: what it changed there is confirmed."""
-        self.picture.served(name)
 
     def heard(self, name: str, resident: bool) -> bool:
         """Take over what the server told otherwise than by an answer; whether that is news."""
@@ -262,6 +253,7 @@ class Reconciler:
         except (Exception, SystemExit) as error:  # of the clock, of the log
             self._server.note("step", error)
         finally:
+            self.leaving = None
             self._schedule(act)
             self._server.rest()
             self._turn.release()
@@ -271,14 +263,17 @@ class Reconciler:
         with self._lock:
             self._news = False
         able = self._server.capabilities()
+        self.follows_requests = able.displaces
         self._take_late(able)
-        now = self._clock()
+        now, hanging = self._clock(), self._server.hanging
         if able.observe and now - self._asked_s >= self.period_s:
             self._look()  # where that fails, the first call that fails too shows that the server is away
         if not act:
             return
         with self._lock:
             did = Progress(n for n in self._adapters.desired if n in self._adapters.actual)
+        if self._server.hanging > hanging:  # nothing else would come back either
+            self._stay_away(did)
         while not (did.stop or self._closed) and self.allowed():
             with self._lock:
                 action = self._adapters.next(self._clock(), did, able)
@@ -317,6 +312,7 @@ class Reconciler:
             "pin": lambda: backend.pin(name),
             "unpin": lambda: backend.pin(name, False),
         }
+        self.leaving = name if what in ("evict", "forget") else None
         outcome = self._call(action, calls[what])
         if outcome.error is None and not isinstance(outcome.value, bool):
             outcome = Outcome(error=TypeError(f"{what} must return True or False, got {outcome.value!r}"))
@@ -426,8 +422,9 @@ class Reconciler:
 
     def _call(self, action: Action, work: Callable[[], object]) -> Outcome:
         def late(outcome: Outcome) -> None:
-            self._late.append((action, outcome))
-            self._due = -inf
+            with self._lock:
+                self._late.append((action, outcome))
+                self._due = -inf
 
         with self._lock:
             if action.what == "ensure":

@@ -107,6 +107,10 @@ class Residence:
         self._table.fault.values[:] = np.where(self.actual.mask, 0.0, dear)
         self._table.live = False
 
+    def _reprice_one(self, arm: int) -> None:
+        there = self.actual.mask[arm]
+        self._table.reprice(arm, 0.0 if there else float(self.faults[arm]) + self.controller.surcharge)
+
     def replace(self, wanted: set[int]) -> None:
         """Take up a plan; without a server it is in force at once and its loads are paid."""
         loaded, _ = self.desired.replace(wanted)
@@ -125,12 +129,8 @@ class Residence:
             self.desired.evict(victim)
         self.desired.load(arm)
         if not self.served:
-            # Not written into: the row of the decision under way may be kept.
-            row = self._table.fault.values
             for a in (*victims, arm):
-                there = a in self.actual
-                row[a] = 0.0 if there else self.faults[a] + self.controller.surcharge
-            self._table.live = False
+                self._reprice_one(a)
             self._books.inserted += 1
         return True
 
@@ -150,10 +150,7 @@ class Residence:
         if changed:
             if resident and own:
                 self._books.load_price += float(self.loads[arm])
-            # This one price alone: at a server that displaces, requests come this way.
-            there = self.actual.mask[arm]
-            self._table.fault.values[arm] = 0.0 if there else self.faults[arm] + self.controller.surcharge
-            self._table.live = False
+            self._reprice_one(arm)  # this one alone: at a server that displaces, requests come this way
         return changed
 
     def want(self, names: Iterable[str]) -> bool:

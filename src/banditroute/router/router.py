@@ -810,11 +810,7 @@ class Router(Changing):
         timeout_s : float
             Seconds for each of these; a server or a store that hangs keeps nothing from being closed.
         """
-        with self._lock:
-            self._books.close()
         self._lasting.close(timeout_s)
-        if self._planner is not None:
-            self._planner.close(min(timeout_s, 2.0))
         give_back(self.policy, *self._table.terms)
 
     def __enter__(self) -> "Router":

@@ -12,7 +12,7 @@ from banditroute._core.typing import Floats
 from banditroute.durability.demand import REQUESTS, Word, read_requests, read_word
 from banditroute.durability.shared_residency import Rows, SharedResidency, SharedSet
 from banditroute.errors import SnapshotError
-from banditroute.records import StateStore
+from banditroute.records import StateStore, StoreRow
 from banditroute.router.outbox import Outbox
 from banditroute.router.parts import RouterParts
 from banditroute.router.reconciler import Reconciler
@@ -24,7 +24,8 @@ __all__ = ["Plans", "SharedPlanning"]
 log = logging.getLogger("banditroute.router")
 
 LEASE_S = 10.0
-FAST_S = 0.02  # between rounds where requests change what the server holds, and while plans do
+FAST_S, SLOW_S = 0.01, 0.02  # between rounds where requests change what the server holds, and while plans do
+SHARE = 0.2  # of its time that the thread spends in rounds, before they come further apart: at most `SLOW_S`
 CALM_S = 0.25  # between rounds otherwise
 LIVELY_S = 10.0  # after a change, until another is not to be expected
 HOLD = 64  # requests taken in for one hold of the lock
@@ -104,6 +105,7 @@ class SharedPlanning:
         self._known: SharedSet | None = None  # what was told last, by this worker or to it
         self._heard: dict[str, int] = {}  # the last news of each other worker that is in the picture
         self._versions: dict[str, int] = {}  # of the requests of the others as last seen
+        self._read: dict[str, StoreRow] = {}  # the rows of the others as last read
         self._eligible: set[str] | None = set()  # elsewhere, since the last plan; None for all
         self._next_told = -inf
         self._disagrees = False
@@ -164,10 +166,12 @@ class SharedPlanning:
     # With the store.
 
     def _round(self) -> None:
-        if self._clock() >= self._next_round and self.exchange():
+        began = self._clock()
+        if began >= self._next_round and self.exchange():
             now = self._clock()
             fast = self.uses.on or now < self._lively or (self._known is not None and self._known.inserts)
-            self._next_round = now + (0.0 if fast else CALM_S)
+            pause_s = min((now - began) / SHARE, SLOW_S - FAST_S) if fast else CALM_S
+            self._next_round = now + pause_s
 
     def changed(self) -> None:
         """Tell the others at once what this worker, which plans, has changed at the server."""
@@ -265,6 +269,7 @@ class SharedPlanning:
                 planner.reconciler.take_over({} if told is None else told.blocked)
             self._heard = {} if told is None else dict(told.heard)
             self._outbox.news.clear()
+            self._read.clear()  # what was read as a follower was read for less
             self._known, self._leads = None, True
             planner.wanted()
             self._parts.books.due = 0.0
@@ -301,24 +306,33 @@ class SharedPlanning:
 
     def _hear(self, rows: Rows, plan: bool = True) -> None:
         """Take in what the others tell: uses and news, and for the one that plans their requests."""
-        first, moved = not self._begun, False
+        moved = False
         others = self.store.others(rows)
         self._heard = {n: number for n, number in self._heard.items() if self.store.row_of(n) in others}
+        self._read = {row: raw for row, raw in self._read.items() if row in others}
         for row, raw in others.items():
-            word = read_word(raw)
-            if word is None:
+            if self._read.get(row) == raw:
                 continue
-            moved |= self.uses.take_in(row, word.uses, count=not first)
-            if plan:
-                self._take_news(row, word)
-            if first or not plan:
-                self._versions.setdefault(row, word.requests)  # what lay there is old
-            elif word.requests > self._versions.get(row, 0):
-                self._versions[row] = word.requests
-                self._take_requests(row, word)
+            word = read_word(raw)
+            if word is not None:
+                moved |= self._take_word(row, word, plan)
+            self._read[row] = raw
         if moved and self.uses.on:
             with self._parts.lock:
                 self._planner.followed(self.uses.since_news())
+
+    def _take_word(self, row: str, word: Word, plan: bool) -> bool:
+        """Take in what one of them tells; whether there were uses in it that are news."""
+        first = not self._begun
+        moved = self.uses.take_in(row, word.uses, count=not first)
+        if plan:
+            self._take_news(row, word)
+        if first or not plan:
+            self._versions.setdefault(row, word.requests)  # what lay there is old
+        elif word.requests > self._versions.get(row, 0):
+            self._versions[row] = word.requests
+            self._take_requests(row, word)
+        return moved
 
     def _take_news(self, row: str, word: Word) -> None:
         worker = row.rpartition(":")[2]
