@@ -1,8 +1,9 @@
-"""Run what the documents quote, step by step, after saying what will be run and how long it took the last time.
+"""Run what the documents quote, step by step, after saying what will be run and how long that takes.
 
     python benchmarks/run_all.py [--only NAME ...] [--plan]
 
-A step that fails does not end the others; the exit status tells. out/bench-minutes.json keeps how long each took.
+A step that fails does not end the others; the exit status tells. out/bench-minutes.json keeps how long each took; where
+a step has not run here yet, the plan says what it took elsewhere.
 """
 
 import argparse

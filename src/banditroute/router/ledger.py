@@ -331,7 +331,8 @@ class LedgerCopy:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._pending, self._closed = ledger, ledger.pending, ledger.closed
-        self._ids, self._closed_ids = list(ledger.pending), list(ledger.closed)
+        older, recent = ledger.pending.older, ledger.pending.recent
+        self._ids, self._closed_ids = [*older, *recent], list(ledger.closed)
         self.entries: dict[int, Entry] = {}
         self.statuses: dict[int, int] = {}
         ledger.copies.append(self)
