@@ -1,19 +1,22 @@
 """The longest select, update and add_arm of `LinUCB` with its defaults, CPU time of the calling thread.
 
-The second longest of all calls, best of the runs, beside mean and median; run it on a quiet core. The last line is the
-cold start: CPU of a fresh process, without and with a cache, until the first reward is learned.
+The second longest of all calls, best of the runs, beside median, mean and p99.9; run it on a quiet core. The last line
+is the cold start: CPU of a fresh process, without and with a cache, until the first reward is learned.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/pauses.py --requests 20000 --runs 3
+    OPENBLAS_NUM_THREADS=1 python benchmarks/pauses.py --requests 20000 --runs 3 [--json FILE] [--picture out/tails.png]
 """
 
 import argparse
 import gc
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from banditroute import LinUCB
@@ -27,6 +30,7 @@ SHAPES = {
     (12, 768): 3.0,
     (12, 1536): 8.0,
 }  # ms
+CALLS = ("select", "update", "add_arm")
 START = """
 import time
 import banditroute as b
@@ -81,26 +85,58 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--shapes", default="", help="such as 15x32,12x768; all when left out")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--picture", type=Path, help="draw worst and p99.9 against the shape here")
     options = parser.parse_args()
     compile_rest()
     gc.disable()
     wanted = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",") if shape] or list(
         SHAPES
     )
-    print(
-        "| arms x dim | bar, ms | select: median, mean, worst | update: median, mean, worst | add_arm, worst |"
-    )
+    print(f"| arms x dim | bar, ms | {' | '.join(f'{call}: median, mean, p99.9, worst' for call in CALLS)} |")
     print("|---|---|---|---|---|")
+    found: dict[str, dict[str, list[float]]] = {}
     for arms, dim in wanted:
         runs = [run(arms, dim, options.requests) for _ in range(options.runs)]
-        cells = []
-        for i in range(3):
+        rows = found[f"{arms} x {dim}"] = {}
+        for i, call in enumerate(CALLS):
             best = min((values[i] for values in runs), key=lambda v: v[-2])
-            cells.append(f"{1e3 * np.median(best):.1f} us, {1e3 * best.mean():.1f} us, {best[-2]:.3f} ms")
-        print(
-            f"| {arms} x {dim} | {SHAPES.get((arms, dim), float('nan'))} | {' | '.join(cells)} |", flush=True
-        )
+            rows[call] = [
+                float(v) for v in (np.median(best), best.mean(), np.percentile(best, 99.9), best[-2])
+            ]
+        cells = [
+            f"{1e3 * m:.1f} us, {1e3 * a:.1f} us, {p:.3f} ms, {w:.3f} ms" for m, a, p, w in rows.values()
+        ]
+        bar = SHAPES.get((arms, dim), float("nan"))
+        print(f"| {arms} x {dim} | {bar} | {' | '.join(cells)} |", flush=True)
+    if options.json is not None:
+        told = {
+            "requests": options.requests,
+            "runs": options.runs,
+            "ms: median, mean, p99.9, second worst": found,
+        }
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    if options.picture is not None:
+        draw(found, options.picture)
     print("cold start, CPU s without and with a cache: {:.1f}, {:.2f}".format(*cold_start()))
+
+
+def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draw worst and p99.9 of `select` and `update` against the shape, smallest table first."""
+    shapes = sorted(found, key=lambda name: int(name.split(" x ")[0]) * int(name.split(" x ")[1]) ** 2)
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), sharey=True, layout="constrained")
+    for axis, call in zip(axes, CALLS, strict=False):
+        for at, name in ((3, "second worst"), (2, "p99.9"), (0, "median")):
+            axis.plot(shapes, [found[shape][call][at] for shape in shapes], marker="o", label=name)
+        bars = [SHAPES.get(tuple(map(int, shape.split(" x "))), np.nan) for shape in shapes]
+        axis.plot(shapes, bars, color="0.6", linestyle="--", label="bar")
+        axis.set(title=call, yscale="log", xlabel="arms x dimension")
+        axis.tick_params(axis="x", labelrotation=30)
+    axes[0].set_ylabel("ms of CPU")
+    axes[0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -200,11 +200,12 @@ class Books(RuleBasedStateMachine):
         eligible = (
             None if mask > 7 else np.array([bool(mask & 1 << i) for i in range(len(self.router.policy.arms))])
         )
-        before = self.router.parts.books.index, self.router.parts.ledger.pending.copy()
+        before = self.router.parts.books.index, list(self.router.parts.ledger.pending.items())
         try:
             decision = self.router.select(x, eligible=eligible)
         except (ValueError, TypeError):
-            assert (self.router.parts.books.index, self.router.parts.ledger.pending) == before
+            waiting = list(self.router.parts.ledger.pending.items())
+            assert (self.router.parts.books.index, waiting) == before
             return
         self.selected += 1
         self.ids.append(decision.id)

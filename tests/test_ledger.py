@@ -1,5 +1,7 @@
 """The ledger of decisions that await feedback."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from banditroute import UnknownDecision
 from banditroute.records import Pending
-from banditroute.router import Ledger
+from banditroute.router import Ledger, waiting
 
 
 def pending(at, arm="a", time=0.0):
@@ -107,8 +109,34 @@ def test_an_id_that_is_in_use_is_not_issued_again():
     assert ledger.open(pending(2)) == 7  # nor while it is remembered as answered
 
 
+def test_what_holds_an_object_stays_where_the_collector_sees_it():
+    ledger = Ledger(time_limit=10.0, size_limit=100_000)
+    first = ledger.open((*pending(0)[:5], ([],), None, None))
+    for i in range(3 * waiting.RECENT):
+        ledger.open(tuple(pending(i)))
+    assert gc.is_tracked(ledger.pending[first]) and not ledger.pending.older
+    ledger.answer(first)
+    for i in range(3 * waiting.RECENT):
+        ledger.open(tuple(pending(i)))
+    assert ledger.pending.older and not gc.is_tracked(ledger.pending.older)
+    keys = list(ledger.pending)
+    assert [ledger.pending[key][4] for key in keys[: waiting.RECENT]] == list(range(waiting.RECENT))
+    for key in keys[::-1]:
+        ledger.answer(key)
+    assert len(ledger) == 0
+
+
+@pytest.mark.parametrize("recent", [2, waiting.RECENT])
 @given(st.lists(st.tuples(st.sampled_from("ofas"), st.integers(0, 30)), max_size=80))
-def test_orders_stay_those_of_lists(steps):
+def test_orders_stay_those_of_lists(recent, steps):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(waiting, "RECENT", recent)
+        patched.setattr(waiting, "MOVED", 2)
+        patched.setattr(waiting, "is_tracked", lambda entry: False)
+        follow(steps)
+
+
+def follow(steps):
     ledger, now = Ledger(time_limit=8.0, size_limit=5), 0.0
     issued, waiting, closed, expired = [], [], [], 0
 

@@ -15,7 +15,7 @@ from banditroute.durability import snapshots
 from banditroute.policies import linear, linear_evidence, linear_slices
 from banditroute.policies.linear_evidence import EvidenceDraft
 from banditroute.policies.linear_state import LinearState
-from banditroute.router import ledger, ledger_state
+from banditroute.router import ledger, ledger_state, waiting
 from storms import Storm, same, terms
 from test_evidence import ALONE, SHARING
 from test_journal import compared, crash, journal_of, made, serve
@@ -31,6 +31,9 @@ def small(monkeypatch):
     monkeypatch.setattr(ledger_state, "HELD", 1)
     monkeypatch.setattr(ledger_state, "MOST", 3)
     monkeypatch.setattr(ledger, "FRONT", 4)
+    monkeypatch.setattr(waiting, "RECENT", 3)
+    monkeypatch.setattr(waiting, "MOVED", 2)
+    monkeypatch.setattr(waiting, "is_tracked", lambda entry: False)
 
 
 def weathered(name, seed, **options):
@@ -318,8 +321,10 @@ def test_pending_decisions_are_no_work_for_the_collector():
     for _ in range(20_000):
         router.select(np.ones(8))
     gc.collect()
-    entries = router.parts.ledger.pending.values()
-    assert found == 0 and not any(gc.is_tracked(entry) for entry in entries)
+    entries = router.parts.ledger.pending
+    assert found == 0 and not any(gc.is_tracked(entry) for entry in entries.values())
+    assert len(entries) == 20_000 and not gc.is_tracked(entries.older)
+    assert len(entries.recent) <= waiting.RECENT  # the others are not gone through
 
 
 @pytest.mark.parametrize("name", ["LinUCB", "LinUCB-textbook", "LinUCB-forgetting", "LinTS", "DiagLinUCB"])

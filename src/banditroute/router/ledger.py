@@ -3,22 +3,18 @@
 import hashlib
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from banditroute._core import validation as check
-from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
 from banditroute.records import Pending
+from banditroute.router.waiting import Entry, Waiting
 
-__all__ = ["IDS", "Ledger", "LedgerCopy", "decision_key"]
-
-# A plain tuple with the fields of `Pending`: the collector of garbage stops looking at plain tuples of numbers, strings
-# and arrays, and at 100,000 named tuples a full collection took 119 ms.
-Entry = tuple[str, Floats, float, float, int, tuple[Any, ...] | None, Mapping[str, float] | None, str | None]
+__all__ = ["IDS", "Entry", "Ledger", "LedgerCopy", "decision_key"]
 
 Status = Literal[0, 1, 2]
 EXPIRED: Final = 0
@@ -68,16 +64,6 @@ def _drawn_ids() -> list[int]:
     return ids
 
 
-class Waiting(dict[int, Entry]):
-    """The pending decisions: a dictionary that the collector of garbage looks at in its full rounds only.
-
-    A plain one it takes off its lists when all in it is plain data; the next decision puts it back among the young,
-    where each of the next two rounds, however short, goes through all of it.
-    """
-
-    __slots__ = ()
-
-
 class Ledger:
     """Decisions awaiting feedback, bounded in time and in number.
 
@@ -120,7 +106,7 @@ class Ledger:
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
-        self.pending: Waiting = Waiting()  # in order of time
+        self.pending = Waiting()  # in order of time
         self.closed: dict[int, int] = {}  # EXPIRED, ANSWERED or CANCELLED, in the order of that
         # The oldest of both, in reverse. Asked for its first entry, a dictionary scans the gaps that older ones left,
         # 300 us at 100,000 pending (measured): so a few hundred are asked for at once.
@@ -149,12 +135,16 @@ class Ledger:
 
     def open(self, entry: Entry, key: int | None = None) -> int:
         """Keep a decision, under an id of its own where it has one; returns its id."""
+        waiting = self.pending
+        recent, older = waiting.recent, waiting.older  # their own methods: this is the request path
         if key is None:
             key = self._ids.pop() if self._ids else self.new_id()
-            while key in self.pending or key in self.closed:
+            while key in recent or key in older or key in self.closed:
                 key = self.new_id()
-        self.pending[key] = entry
-        if len(self.pending) > self.size_limit and (oldest := self._oldest()) is not None:
+        recent[key] = entry
+        if len(recent) > waiting.limit:
+            waiting.move()
+        if len(recent) + len(older) > self.size_limit and (oldest := self._oldest()) is not None:
             self.expire(oldest[0])
         return key
 
@@ -188,8 +178,8 @@ class Ledger:
             most -= 1
             if time > now:
                 self._keep(key, entry)
-                del pending[key]  # to the end
-                pending[key] = (*entry[:3], now, *entry[4:])
+                pending.pop(key)
+                pending.recent[key] = (*entry[:3], now, *entry[4:])  # to the end
             else:
                 self.expire(key)
         return True
@@ -225,7 +215,10 @@ class Ledger:
         if self.copies:
             self._keep(key, self.pending[key])
             self._keep_closed(key)
-        del self.pending[key]
+        try:
+            del self.pending.recent[key]
+        except KeyError:
+            del self.pending.older[key]
         closed = self.closed  # `close` without the call: this is the request path
         closed[key] = ANSWERED
         if len(closed) > self.size_limit:
@@ -298,7 +291,7 @@ class Ledger:
             if entry[0] == arm:
                 found.append(entry)
                 self._keep(key, entry)
-                self.pending[key] = ("", *entry[1:5], None, None, None)  # no arm has that name
+                self.pending.replace(key, ("", *entry[1:5], None, None, None))  # no arm has that name
         self._front.clear()
         return found
 
@@ -338,7 +331,8 @@ class LedgerCopy:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._pending, self._closed = ledger, ledger.pending, ledger.closed
-        self._ids, self._closed_ids = list(ledger.pending), list(ledger.closed)
+        older, recent = ledger.pending.older, ledger.pending.recent
+        self._ids, self._closed_ids = [*older, *recent], list(ledger.closed)
         self.entries: dict[int, Entry] = {}
         self.statuses: dict[int, int] = {}
         ledger.copies.append(self)
@@ -350,9 +344,10 @@ class LedgerCopy:
 
     def pending(self, most: int) -> Iterator[list[tuple[int, Entry]]]:
         """Yield the decisions in order of time, at most so many at once; the lock is held for each."""
-        aside, now = self.entries, self._pending
+        aside, recent, older = self.entries, self._pending.recent, self._pending.older
         for at in range(0, len(self._ids), most):
-            yield [(key, aside.get(key) or now[key]) for key in self._ids[at : at + most]]
+            keys = self._ids[at : at + most]
+            yield [(key, aside.get(key) or recent.get(key) or older[key]) for key in keys]
 
     def closed(self, most: int) -> Iterator[list[tuple[int, int]]]:
         """Yield closed ids with their status, oldest first, at most so many at once; the lock is held for each."""

@@ -35,7 +35,7 @@ def ledger_slices(parts: RouterParts) -> Generator[tuple[Header, Arrays] | None,
     terms = [term.name for term in parts.table.terms]
     width = parts.policy.dim  # of what the policy keeps of a context
     if ledger.pending:
-        width = next(reversed(ledger.pending.values()))[1].size
+        width = next(ledger.pending.values())[1].size
     copy = ledger.copy()
     table = _Table(*copy.count, width)
     try:

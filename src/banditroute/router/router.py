@@ -456,7 +456,7 @@ class Router(Changing):
             now = self._clock() + books.offset
             if not -inf < now < inf:
                 now = books.now()
-            entry = ledger.pending.get(key)
+            entry = (waiting := ledger.pending).recent.get(key) or waiting.older.get(key)
             foreign = False
             if entry is None or not entry[3] > now - ledger.time_limit:
                 foreign = entry is None and self.parts.claims is not None and key not in ledger.closed
