@@ -144,7 +144,9 @@ def least_ridge(s, a):
 @part
 def loosen(s, a):
     """s: buffer, a: arm -> the radius that holds for any statistics."""
-    s[whole(s, H_ARM) + A_RADIUS * whole(s, H_ROOM) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(least_ridge(s, a))
+    s[whole(s, H_ARM) + A_RADIUS * whole(s, H_ROOM) + a] = (1.0 + REBUILD_ERROR) / math.sqrt(
+        least_ridge(s, a)
+    )
 
 
 @part

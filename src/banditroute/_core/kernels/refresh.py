@@ -186,9 +186,7 @@ def _measure(s, budget):
             whole(s, H_RIDGES) + a * n,
         )
         moment, ridges = view(s, m, n), view(s, r, n)
-        prior = (
-            row_of(s, MEAN) if s[H_POOLED] > 0.0 else view(s, whole(s, H_PRIOR) + a * n, n)
-        )
+        prior = row_of(s, MEAN) if s[H_POOLED] > 0.0 else view(s, whole(s, H_PRIOR) + a * n, n)
         for j in range(n):
             right[j] = moment[j] + ridges[j] * prior[j]
         product(view(s, c, size), right, theta)
