@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, loop, prepare, refresh
+from banditroute._core.kernels import derived, layout, loop, prepare, prepare_soon, refresh
 from banditroute._core.kernels import linear as k
 from banditroute._core.kernels import rows as batch
 from banditroute._core.typing import Floats, Rng
@@ -56,20 +56,23 @@ SETTINGS = {
 def compile_kernels() -> None:
     """Compile what a request needs; a policy does so when it is made. Everything else is compiled at its first use.
 
-    To load a kernel from its file takes some 20 ms and to compile one seconds: the sixteenth reward is no time for it.
+    Prices may come with the first request, and the refresh is needed at the sixteenth reward: threads compile the
+    kernels of both meanwhile, once on a machine.
     """
     state = LinearState(1, 1, ridge=1.0)
     s, x = state.buffer, np.zeros(1)
     prepare(k.select, s, x)
-    prepare(k.select_offered, s, x, x)
     prepare(k.learn, s, 0, x, 0.0, 1.0, 0)
-    prepare(refresh.upkeep, s)
+    prepare_soon(k.select_offered, s, x, x)
+    prepare_soon(refresh.upkeep, s)
 
 
 def compile_rest() -> None:
     """Compile the other kernels of the linear policies too."""
     state = LinearState(1, 1, ridge=1.0)
     s, x, rows, arms = state.buffer, np.zeros(1), np.zeros((1, 1)), np.zeros(1, dtype=np.int64)
+    prepare(k.select_offered, s, x, x)
+    prepare(refresh.upkeep, s)
     prepare(batch.predict, s, x, x, x)
     prepare(batch.predict_rows, s, rows, rows, rows)
     prepare(batch.choose_rows, s, rows, rows, arms, x, 0)

@@ -206,7 +206,9 @@ class LinearState:
         if self.pack == self.pad:
             eye[:] = 1.0 / self.target
         else:
-            tiles.pack(np.diag(1.0 / self.target).ravel(), eye, self.pad)
+            at = np.arange(self.pad)
+            block = at // 8
+            eye[32 * block * (block + 1) + 8 * block + at % 8 * (8 * block + 9)] = 1.0 / self.target
         least = self.target[: self.dim].min()
         for a in arms:
             self._gram[a] = self.moment[a] = self.arm[a] = 0.0

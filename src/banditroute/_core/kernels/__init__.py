@@ -1,23 +1,34 @@
 """Compiled kernels: plain functions over arrays, the only place that imports numba."""
 
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Lock, Thread, Timer
 from typing import Any
 
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
-from numba.core.registry import CPUDispatcher
+from numba.core.compiler_lock import global_compiler_lock
 
+from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole, load
 from banditroute._core.kernels.memory import borrowed, view, whole
 
-__all__ = ["borrowed", "inlined", "kernel", "part", "prepare", "short_kernel", "view", "whole"]
+__all__ = [
+    "apart",
+    "borrowed",
+    "inlined",
+    "kernel",
+    "part",
+    "prepare",
+    "prepare_soon",
+    "short_kernel",
+    "view",
+    "whole",
+]
 
 # NaN and infinity stay what they are ("nnan" and "ninf" are missing), so the kernels can test for them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -25,9 +36,8 @@ _PATIENCE_S = 2.0
 _Files: Any = IndexDataCacheFile  # numba is not typed
 _Listener: Any = event.Listener
 _register: Any = event.register
-_Library: Any = JITCodeLibrary
-_Pipeline: Any = Compiler
-_Dispatcher: Any = CPUDispatcher
+_compiler_lock: Any = global_compiler_lock
+_soon: dict[Callable[..., Any], Thread] = {}  # what threads compile, or have compiled
 
 
 def _stamp() -> str:
@@ -51,6 +61,10 @@ class _Stored(_Files):  # type: ignore[misc]
             super().save(key, data)
         except OSError:
             return
+
+    def holds(self, key: Any) -> bool:
+        """Whether there is something to load."""
+        return key in self._load_index()
 
     def load(self, key: Any) -> Any:
         """Return what was stored, or None."""
@@ -121,65 +135,19 @@ class _Notice(_Listener):  # type: ignore[misc]
 _register("numba:compile", _Notice())
 
 
-class _Draft(_Library):  # type: ignore[misc]
-    """The code of a part: linked into the kernels that use it, and optimised and made machine code there alone.
-
-    numba would do both at every level of calls: `dot` a dozen times over.
-    """
-
-    def finalize(self) -> None:
-        """Link what the part calls, and leave it at that."""
-        self._raise_if_finalized()
-        for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
-        self._finalized = True
-
-    def get_pointer_to_function(self, name: str) -> int:
-        """Return 0: there is no machine code."""
-        self._ensure_finalized()
-        return 0
-
-    @property
-    def codegen(self) -> Any:
-        """What `set_env` is called of."""
-        return self
-
-    def set_env(self, name: str, env: Any) -> None:
-        """Nothing: the environment is for errors and objects of Python, which parts have not."""
-
-
-class _Drafting(_Pipeline):  # type: ignore[misc]
-    """The compiler of parts."""
-
-    def __init__(self, typing: Any, target: Any, library: Any, *given: Any) -> None:
-        draft: Any = _Draft(target.codegen(), "part")
-        draft.enable_object_caching()
-        super().__init__(typing, target, draft, *given)
-
-
-class _Part(_Dispatcher):  # type: ignore[misc]
-    """A part: other kernels compile it into themselves. For a call from Python, as tests do, it is compiled alone."""
-
-    def __call__(self, *given: Any) -> Any:
-        """Compile it as a kernel, once, and call that."""
-        if "alone" not in vars(self):
-            self.alone = kernel(self.py_func)
-        return self.alone(*given)
-
-
 _PART = {
     "nogil": True,
+    "forceinline": False,  # else it is that of whoever calls it first
     "cache": False,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
-    "pipeline_class": _Drafting,
+    "pipeline_class": Drafting,
 }
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile lazily, without the GIL, cached on disk where a cache directory is writable."""
-    return _compiled(function, nogil=True)
+    return _compiled(function, nogil=True, forceinline=False)
 
 
 def short_kernel(function: Callable[..., Any]) -> Any:
@@ -196,21 +164,32 @@ def part(function: Callable[..., Any]) -> Any:
     return _part(function)
 
 
+def apart(function: Callable[..., Any]) -> Any:
+    """As `part`, and never inlined: for what is long and called from several places."""
+    return _part(function, pipeline_class=Apart)
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """As `part`, and always inlined: an array argument costs seven words per call."""
     return _part(function, forceinline=True)
 
 
 def _part(function: Callable[..., Any], **given: Any) -> Any:
-    dispatcher = _compiled(function, **_PART, **given)
-    if isinstance(dispatcher, _Dispatcher):  # else numba is switched off
-        dispatcher.__class__ = _Part
+    dispatcher = _compiled(function, **{**_PART, **given})
+    if isinstance(dispatcher, Dispatcher):  # else numba is switched off
+        dispatcher.__class__ = Part
     return dispatcher
 
 
 def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any) -> Any:
     njit: Any = numba.njit
-    options = {"fastmath": _FAST, "error_model": "numpy", "no_cfunc_wrapper": True, **given}
+    options = {
+        "fastmath": _FAST,
+        "error_model": "numpy",
+        "no_cfunc_wrapper": True,
+        "pipeline_class": Whole,
+        **given,
+    }
     try:
         dispatcher = njit(cache=cache, **options)(function)
     except RuntimeError:  # no writable cache directory, as in a read-only container
@@ -226,9 +205,54 @@ def _compiled(function: Callable[..., Any], *, cache: bool = True, **given: Any)
 
 def prepare(function: Callable[..., Any], *examples: Any) -> None:
     """Compile a kernel for the types of `examples` and refuse any other: a type slip raises, it never recompiles."""
-    dispatcher: Any = function
-    compiler: Any = numba
-    if compiler.config.DISABLE_JIT or not dispatcher._can_compile:
+    if _open(function):
+        dispatcher: Any = function
+        with _compiler_lock:
+            load()
+            if _open(function):  # a thread may have done it meanwhile
+                dispatcher.compile(_types_of(examples))
+                dispatcher.disable_compile()
+
+
+def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
+    """As `prepare`, by a thread where it takes seconds, which it does once on a machine: a call until then waits.
+
+    The end of the process, and a fork, wait for that thread too: it ends with the code on the disk.
+    """
+    if not _open(function) or function in _soon:
         return
-    dispatcher.compile(tuple(compiler.typeof(value) for value in examples))
-    dispatcher.disable_compile()
+    load()
+    dispatcher: Any = function
+    cache = dispatcher._cache
+    stored: Any = getattr(cache, "_cache_file", None)
+    if isinstance(stored, _Stored) and stored.holds(
+        cache._index_key(_types_of(examples), dispatcher.targetctx.codegen())
+    ):
+        prepare(function, *examples)
+        return
+    # Not `prepare`: a call that waits for the thread must find the kernel open for compilation.
+    _soon[function] = Thread(
+        target=dispatcher.compile, args=(_types_of(examples),), name="banditroute-compile", daemon=False
+    )
+    _soon[function].start()
+
+
+def _open(function: Callable[..., Any]) -> bool:
+    compiler: Any = numba
+    dispatcher: Any = function
+    return not compiler.config.DISABLE_JIT and bool(dispatcher._can_compile)
+
+
+def _types_of(examples: tuple[Any, ...]) -> tuple[Any, ...]:
+    compiler: Any = numba
+    return tuple(compiler.typeof(value) for value in examples)
+
+
+def _wait() -> None:
+    """Let the threads end: a child of a fork would find the compiler locked for ever."""
+    for thread in list(_soon.values()):
+        thread.join()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait)

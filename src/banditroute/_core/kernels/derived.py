@@ -2,7 +2,7 @@
 
 import math
 
-from banditroute._core.kernels import borrowed, inlined, kernel, part, view, whole
+from banditroute._core.kernels import apart, borrowed, inlined, kernel, part, view, whole
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -38,7 +38,7 @@ from banditroute._core.kernels.layout import (
     QUEUE,
     REBUILD_ERROR,
 )
-from banditroute._core.kernels.tiles import INVERTED, clear, copy, dot, inverse_slice, product, unpack
+from banditroute._core.kernels.tiles import INVERTED, clear, copy, dot, inverse_slice, product, unpacked
 
 
 @inlined
@@ -54,7 +54,7 @@ def first_alpha(s):
         s[H_ALPHA] = FIRST_ALPHA * reach(s)
 
 
-@part
+@apart
 def fold(s, o, queued, blank, g):
     """s: buffer, o: offset of the queue of an arm, blank: of D zeros, g: of a packed matrix -> with the rows x x'.
 
@@ -118,7 +118,7 @@ def drain_all(s):
         drain(s, a)
 
 
-@part
+@apart
 def solve(s, a):
     """s: buffer, a: arm -> theta = cov (moment + ridges prior)."""
     n, size = whole(s, H_PAD), whole(s, H_PACK)
@@ -149,7 +149,7 @@ def loosen(s, a):
     )
 
 
-@part
+@apart
 def settle(s, a):
     """s: buffer, a: arm whose cov was just computed -> its theta, its error, a radius that covers the rounding."""
     n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
@@ -167,10 +167,9 @@ def settle(s, a):
     solve(s, a)
 
 
-@kernel
-def rebuild(s, a):
-    """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
-    s = borrowed(s)
+@apart
+def rebuilt(s, a):
+    """As `rebuild`, for kernels."""
     drain(s, a)
     n, size = whole(s, H_PAD), whole(s, H_PACK)
     g, c, r = whole(s, H_GRAM) + a * size, whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n
@@ -191,7 +190,13 @@ def rebuild(s, a):
     settle(s, a)
 
 
-@part
+@kernel
+def rebuild(s, a):
+    """s: buffer, a: arm -> cov and theta afresh from the statistics; O(D^3), off the request path."""
+    rebuilt(borrowed(s), a)
+
+
+@apart
 def tighten(s, a):
     """s: buffer, a: arm -> a smaller radius from lambda_max(M)^4 <= sum of the squares of the entries of M^2 M^2.
 
@@ -206,7 +211,7 @@ def tighten(s, a):
     o = whole(s, H_WORK) + 4 * n + 2 * room + 8
     full, square = view(s, o, n * n), view(s, o + n * n, n * n)
     c = whole(s, H_COV) + a * size
-    unpack(view(s, c, size), full, n)
+    unpacked(view(s, c, size), full, n)
     for i in range(whole(s, H_DIM), n):
         full[i * n + i] = 0.0  # the padding, where nothing is ever learned, is no direction of a context
     for i in range(n):

@@ -2,7 +2,9 @@
 
 import math
 
-from banditroute._core.kernels import borrowed, inlined, part, short_kernel, view, whole
+import numpy as np
+
+from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
 from banditroute._core.kernels.derived import drain, first_alpha, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
@@ -291,7 +293,7 @@ def choose(s, x, offers, prune):
     best = exact_score(s, first, z, row, score[first], share)
     score[first] = best
     chosen = first
-    ties = 1
+    ties = np.int64(1)  # of one type from here on: `settle` is compiled for each
     evaluated = 1
     for a in range(arms):
         if a == first or bound[a] == -math.inf:
@@ -389,7 +391,7 @@ def _absorb(s, a, z, v, norm2, reward, weight):
         tighten(s, a)
 
 
-@part
+@apart
 def _wait(s, row):
     """s: buffer, row: (D,) context of the arm that is being inverted anew -> waits for the end of that."""
     n, late = row.size, whole(s, H_LATE)

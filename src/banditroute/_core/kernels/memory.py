@@ -4,9 +4,9 @@ A slice of numba counts references, clamps its ends and handles negative steps; 
 some two hundred times was half of a cold start. These trust the caller: a view must lie within its array.
 """
 
+from importlib import import_module
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import lower_builtin, type_callable
 
@@ -34,7 +34,11 @@ def borrowed(array):
     return array
 
 
-@_typed(view)
+def _arrays() -> Any:
+    """Return what numba knows of arrays: loaded with the first kernel; at the top it would slow our own import."""
+    return import_module("numba.np.arrayobj")
+
+
 def _view_type(context: Any) -> Any:
     def typer(array: Any, start: Any, size: Any) -> Any:
         if isinstance(array, _types.Array) and array.ndim == 1 and array.layout == "C":
@@ -44,29 +48,25 @@ def _view_type(context: Any) -> Any:
     return typer
 
 
-@_lower(view, _types.Array, _types.Integer, _types.Integer)
 def _build_view(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    from numba.np import arrayobj  # loaded by now anyway; at the top it would slow our own import
-
     array, *numbers = signature.args
     start, size = (
-        context.cast(builder, value, given, _types.intp)
-        for value, given in zip(values[1:], numbers, strict=True)
+        context.cast(builder, value, kind, _types.intp)
+        for value, kind in zip(values[1:], numbers, strict=True)
     )
-    whole = arrayobj.make_array(array)(context, builder, values[0])
-    part = arrayobj.make_array(array)(context, builder)
-    arrayobj.populate_array(
+    given = _arrays().make_array(array)(context, builder, values[0])
+    part = _arrays().make_array(array)(context, builder)
+    _arrays().populate_array(
         part,
-        data=builder.gep(whole.data, [start]),
+        data=builder.gep(given.data, [start]),
         shape=[size],
-        strides=[whole.itemsize],
-        itemsize=whole.itemsize,
+        strides=[given.itemsize],
+        itemsize=given.itemsize,
         meminfo=None,
     )
     return part._getvalue()
 
 
-@_typed(whole)
 def _whole_type(context: Any) -> Any:
     def typer(array: Any, slot: Any) -> Any:
         if isinstance(array, _types.Array) and array.dtype == _types.float64 and array.layout == "C":
@@ -76,24 +76,25 @@ def _whole_type(context: Any) -> Any:
     return typer
 
 
-@_lower(whole, _types.Array, _types.Integer)
 def _build_whole(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    from numba.np import arrayobj
-
     slot = context.cast(builder, values[1], signature.args[1], _types.intp)
-    array = arrayobj.make_array(signature.args[0])(context, builder, values[0])
-    return builder.fptosi(builder.load(builder.gep(array.data, [slot])), ir.IntType(64))
+    array = _arrays().make_array(signature.args[0])(context, builder, values[0])
+    return builder.fptosi(builder.load(builder.gep(array.data, [slot])), context.get_value_type(_types.int64))
 
 
-@_typed(borrowed)
 def _borrowed_type(context: Any) -> Any:
     return lambda array: array if isinstance(array, _types.Array) else None
 
 
-@_lower(borrowed, _types.Array)
 def _build_borrowed(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    from numba.np import arrayobj
-
-    array = arrayobj.make_array(signature.return_type)(context, builder, values[0])
+    array = _arrays().make_array(signature.return_type)(context, builder, values[0])
     array.meminfo = array.meminfo.type(None)
     return array._getvalue()
+
+
+_typed(view)(_view_type)
+_lower(view, _types.Array, _types.Integer, _types.Integer)(_build_view)
+_typed(whole)(_whole_type)
+_lower(whole, _types.Array, _types.Integer)(_build_whole)
+_typed(borrowed)(_borrowed_type)
+_lower(borrowed, _types.Array)(_build_borrowed)

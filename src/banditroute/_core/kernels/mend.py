@@ -2,10 +2,10 @@
 
 import math
 
-from banditroute._core.kernels import part, view, whole
+from banditroute._core.kernels import apart, part, view, whole
 from banditroute._core.kernels.derived import (
     loosen,
-    rebuild,
+    rebuilt,
     settle,
 )
 from banditroute._core.kernels.layout import (
@@ -65,7 +65,7 @@ def packed(s):
     return view(s, o, whole(s, H_PACK))
 
 
-@part
+@apart
 def invert(s, ridges, floor, budget):
     """s: buffer -> goes on inverting the packed matrix of the job; budget left."""
     n, size = whole(s, H_PAD), whole(s, H_PACK)
@@ -85,7 +85,7 @@ def restart_stage(s):
     s[H_STAGE], s[H_STAGE + 1], s[H_STAGE + 2] = 0.0, 0.0, -1.0
 
 
-@part
+@apart
 def _prepare(s, a, target):
     """s: buffer, a: arm, target: (D,) its new ridges -> what its new inverse starts from; the cost."""
     n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
@@ -110,7 +110,7 @@ def _prepare(s, a, target):
     return 3.0 * size
 
 
-@part
+@apart
 def _at_once(s, a, target, budget):
     """s: buffer, a: arm, target: (D,) -> its new ridges and an inverse from the statistics, in one go; budget left."""
     n = whole(s, H_PAD)
@@ -119,12 +119,12 @@ def _at_once(s, a, target, budget):
     if s[H_POOLED] > 0.0 and s[H_PHASE] == MOVE:
         copy(row_of(s, MEAN), view(s, p, n))
     loosen(s, a)
-    rebuild(s, a)
+    rebuilt(s, a)
     restart_stage(s)
     return budget - float(n) ** 3
 
 
-@part
+@apart
 def mend(s, a, budget):
     """s: buffer, a: arm -> goes on with its new inverse; swaps it in, and the new ridges, when it is complete."""
     n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)

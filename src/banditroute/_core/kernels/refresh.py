@@ -14,7 +14,7 @@ from banditroute._core.kernels.derived import (
     drain_all,
     fold,
     loosen,
-    rebuild,
+    rebuilt,
     solve,
 )
 from banditroute._core.kernels.layout import (
@@ -298,7 +298,7 @@ def upkeep(s):
     for a in range(whole(s, H_ARMS)):
         if s[slot + a] > SEVERE:
             loosen(s, a)
-            rebuild(s, a)
+            rebuilt(s, a)
     if s[H_PHASE] == IDLE:
         if s[H_LEARNED] >= s[H_REFRESH]:
             _begin(s)
@@ -346,6 +346,6 @@ def advance(s, bucket):
     s[H_BUCKET] = bucket
     for a in range(arms):
         loosen(s, a)
-        rebuild(s, a)
+        rebuilt(s, a)
     if s[H_LEARNED] >= FIRST_REFRESH and s[H_REFRESH] < math.inf:
         refresh(s)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from banditroute._core.kernels import inlined, kernel, part, view
+from banditroute._core.kernels import apart, inlined, kernel, part, view
 from banditroute._core.kernels.layout import EPSILON
 
 
@@ -118,7 +118,7 @@ def quadratic(p, x):
     return max(total, 0.0)
 
 
-@part
+@apart
 def product(p, x, out):
     """p: (L,) packed or (D,) diagonal, x: (D,), out: (D,) -> out = P x."""
     n = x.size
@@ -189,7 +189,7 @@ def product(p, x, out):
         out[m + 7] += t7 / 2
 
 
-@part
+@apart
 def add_outer(p, u, sign):
     """p: (L,) packed or (D,) diagonal, u: (D,), sign: 1 or -1 -> P += sign u u'.
 
@@ -219,7 +219,7 @@ def add_outer(p, u, sign):
 UNPACK, FACTOR, INVERT, MULTIPLY, PACK, INVERTED = 0, 1, 2, 3, 4, 5
 
 
-@part
+@apart
 def _factor(full, inverse, n, floor, place, budget):
     """Full = L L', row by row; L overwrites the lower triangle, the diagonal waits in `inverse`. See `inverse_slice`."""
     if place[1] == 0.0 and place[2] < 0.0:
@@ -253,7 +253,7 @@ def _factor(full, inverse, n, floor, place, budget):
     return budget
 
 
-@part
+@apart
 def _invert(full, inverse, n, place, budget):
     """Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows."""
     j = int(place[1])
@@ -270,7 +270,7 @@ def _invert(full, inverse, n, place, budget):
     return budget
 
 
-@part
+@apart
 def _multiply(full, inverse, n, place, budget):
     """The answer is M' M: products of the columns of M, which are zero before their own index."""
     i = int(place[1])
@@ -307,7 +307,7 @@ def _unpack_rows(p, ridges, full, n, i):
         row[i + k] += ridges[i + k]
 
 
-@part
+@apart
 def inverse_slice(p, ridges, full, inverse, n, floor, place, budget):
     """p: (L,) packed, ridges: (D,), full, inverse: (D * D,) scratch, place: (3,) stage, row, shift -> budget left.
 
@@ -366,9 +366,9 @@ def cholesky_inverse(full, inverse, n, floor):
             inverse[j * n + i] = full[i * n + j]
 
 
-@kernel
-def unpack(p, full, n):
-    """p: (L,) packed, full: (n * n,) with n = D -> the whole symmetric matrix."""
+@part
+def unpacked(p, full, n):
+    """As `unpack`, for kernels."""
     o = 0
     for i in range(n):
         m = 8 * (i // 8)
@@ -378,6 +378,12 @@ def unpack(p, full, n):
         for j in range(m, m + 8):
             full[i * n + j] = p[o + j]
         o += m + 8
+
+
+@kernel
+def unpack(p, full, n):
+    """p: (L,) packed, full: (n * n,) with n = D -> the whole symmetric matrix."""
+    unpacked(p, full, n)
 
 
 @kernel
