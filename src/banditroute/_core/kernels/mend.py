@@ -15,6 +15,7 @@ from banditroute._core.kernels.layout import (
     EPSILON,
     H_APPLIED,
     H_ARM,
+    H_BUDGET,
     H_COV,
     H_DIM,
     H_GRAM,
@@ -106,7 +107,7 @@ def _prepare(s, a, target):
         g = whole(s, H_GRAM) + a * size
         copy(view(s, g, size), matrix)
         s[H_STAGE] = 0.5  # begun: `inverse_slice` reads it as UNPACK
-    return float(size)
+    return 3.0 * size
 
 
 @apart
@@ -151,9 +152,11 @@ def mend(s, a, budget):
             w[j] *= scale
         add_outer(matrix, w, -1.0)
         s[H_APPLIED] += 1.0
-        budget -= 2.0 * size
+        budget -= 3.0 * size
     if s[H_APPLIED] < s[H_LATE] and size > n:
         return budget
+    if budget < 0.25 * s[H_BUDGET]:  # to take it up is work for a slice of its own
+        return 0.0
     c, r, p = whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n, whole(s, H_PRIOR) + a * n
     ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
     for j in range(whole(s, H_DIM)):
@@ -168,4 +171,4 @@ def mend(s, a, budget):
     s[radius] = min(s[radius], kept * (1.0 + REBUILD_ERROR))
     settle(s, a)
     restart_stage(s)
-    return budget - 2.0 * size
+    return budget - 4.0 * size
