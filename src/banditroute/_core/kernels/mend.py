@@ -132,7 +132,9 @@ def mend(s, a, budget):
         budget -= _prepare(s, a, row_of(s, OWN if s[H_PHASE] == MEND else TARGET))
     target = row_of(s, OWN if s[H_PHASE] == MEND else TARGET)
     matrix, w, v = packed(s), row_of(s, 3), whole(s, H_LATE_AT)
+    done = 0  # of what has to be done before it can be taken up, in this slice
     if s[H_STAGE] < INVERTED:
+        done = 2
         floor = math.inf
         for j in range(whole(s, H_DIM)):
             floor = min(floor, target[j])
@@ -152,10 +154,12 @@ def mend(s, a, budget):
             w[j] *= scale
         add_outer(matrix, w, -1.0)
         s[H_APPLIED] += 1.0
+        done += 1
         budget -= 3.0 * size
     if s[H_APPLIED] < s[H_LATE] and size > n:
         return budget
-    if budget < 0.25 * s[H_BUDGET]:  # to take it up is work for a slice of its own
+    # To take it up is work for a slice of its own, but for one late context: another may come with each slice.
+    if done > 1 and budget < 0.25 * s[H_BUDGET]:
         return 0.0
     c, r, p = whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n, whole(s, H_PRIOR) + a * n
     ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
