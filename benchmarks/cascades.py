@@ -4,7 +4,7 @@ Costs of `pareto4` are dollars of each answer, of `llmrouter9` billions of param
 costs 100 ** (its accuracy, scaled to [0, 1] over the models). The confidence is simulated: the reward of the answer
 plus noise that makes it tell the better half of the answers from the other with the given AUC.
 
-    python benchmarks/cascades.py [--requests 12000] [--seeds 5] [--auc 0.75] [--json FILE]
+    python benchmarks/cascades.py [--requests 12000] [--seeds 5] [--first 0] [--auc 0.75] [--json FILE]
 """
 
 import argparse
@@ -90,10 +90,10 @@ def served(
     return float(got[half].mean()), float(paid[half].mean()), float(calls[half].mean())
 
 
-def main(requests: int, seeds: int, auc: float, only: list[str]) -> list[dict]:
+def main(requests: int, seeds: range, auc: float, only: list[str]) -> list[dict]:
     """One line for each data set and ceiling."""
     print(
-        f"mean reward and spend / ceiling of the second half of {requests} requests, {seeds} seeds; +- is 1.96 s.e."
+        f"mean reward and spend / ceiling of the second half of {requests} requests, seeds {seeds[0]} to {seeds[-1]}; +- is 1.96 s.e."
     )
     head = (
         "data",
@@ -118,7 +118,7 @@ def main(requests: int, seeds: int, auc: float, only: list[str]) -> list[dict]:
         data = load(name)
         for ceiling in ceilings:
             runs = []
-            for seed in range(seeds):
+            for seed in seeds:
                 rng = np.random.default_rng(1000 + seed)
                 good, useless = confidences(data[1], auc, rng), confidences(data[1], 0.5, rng)
                 runs.append([served(data, ceiling, requests, seed, sure) for sure in (None, good, useless)])
@@ -137,10 +137,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=12_000)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", nargs="*", default=list(CEILINGS))
     parser.add_argument("--auc", type=float, default=0.75)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results = main(options.requests, options.seeds, options.auc, options.only)
+    results = main(
+        options.requests, range(options.first, options.first + options.seeds), options.auc, options.only
+    )
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

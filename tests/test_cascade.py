@@ -93,7 +93,7 @@ def test_propensities_of_both_calls_are_frequencies():
 def test_trying_for_the_chance_to_check_counts_for_what_checks_have_gained():
     """Of many arms the best belief is too good: what further calls gain is measured, and none is made that loses."""
     kept = _Kept()
-    assert kept.share == 0.0 and not kept.harms
+    assert kept.share == 1.0 and not kept.harms  # hope, until something was measured
     for i in range(400):
         kept = kept.learned(0.2, 0.1 + 0.3 * (-1) ** i)
     assert 0.3 < kept.share < 0.5 and not kept.harms
@@ -167,3 +167,20 @@ def test_bad_calls_are_refused_and_change_nothing():
         cascade.start([1.0])
     assert "open=2" in repr(cascade)
     assert cascade.update(decision.id, 0.5)
+
+
+def test_the_chance_to_check_is_found_though_the_dear_arm_is_the_better_one():
+    """.6 for nothing or .9 for .25: the dear one is better by .05 alone, and asked second where needed by .1."""
+    found = 0
+    for seed in range(8):
+        router, rng = Router(LinUCB(["small", "large"], 1, rng=seed)), np.random.default_rng(seed)
+        cascade, calls = Cascade(router, costs=[0.0, 0.25]), 0
+        for t in range(2000):
+            good = {"small": rng.random() < 0.6, "large": rng.random() < 0.9}
+            first = cascade.start([1.0], prices=[0.0, 0.25])
+            second = cascade.look(first, confidence=good[first.arm] + rng.normal())
+            calls += t >= 1000 and second is not None
+            last = first if second is None else second
+            cascade.update(last.id, float(good[last.arm]))
+        found += 200 < calls < 800
+    assert found >= 6

@@ -150,9 +150,9 @@ def test_bursts_are_followed_and_steady_traffic_is_planned_for():
 
 @pytest.mark.parametrize("make", [homes, bursts, drifting, rotating], ids=lambda f: f.__name__)
 def test_it_beats_lru_with_the_same_router(make):
-    # Seeds 0 and 1, T = 12,000; over 20 seeds and T = 32,768 the differences are several hundred.
+    # Seeds 0 to 3, T = 12,000; at T = 32,768 the differences are several hundred each.
     gain = 0.0
-    for seed in range(2):
+    for seed in range(4):
         problem = make(12_000, seed)
         best = best_static_set(problem.stream, problem.capacity, problem.faults)
         lost = [
@@ -160,7 +160,7 @@ def test_it_beats_lru_with_the_same_router(make):
             for c in (LRU(4), Polaris(4))
         ]
         gain += lost[0] - lost[1]
-    assert gain > 60.0
+    assert gain > 200.0
 
 
 def test_one_slot_does_not_lock_in():

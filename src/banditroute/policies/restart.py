@@ -200,7 +200,7 @@ class Restarting(Wrapper):
         self, header: Mapping[str, Any], arrays: Mapping[str, Floats], *, settings: Settings = "strict"
     ) -> None:
         """Continue from `to_state`; of a state of before 0.2.0 the detectors start anew."""
-        if "moments" not in arrays and "restarts" in arrays:
+        if not {"moments", "runs"} & set(arrays) and "restarts" in arrays:
             blank = {name: np.zeros(shape) for name, shape in self._shapes(len(arrays["restarts"])).items()
                      if name != "recent"}  # fmt: skip
             blank["moments"] = np.exp(np.tile(SHIFTS**2 / 2.0, (2, 1)))

@@ -57,7 +57,7 @@ class _Ridge:
 class _Kept(NamedTuple):
     """What looking was hoped to gain and did, decayed: weight of the requests, both sums, and squares of what it did.
 
-    An answer that is accepted gains nothing. The best of many noisy beliefs is believed too much, and the second call
+    An answer that is accepted gains nothing; one of an arm of which nothing was hoped tells nothing. The best of many noisy beliefs is believed too much, and the second call
     may not be affordable when its time comes: so what is hoped of it must be measured.
     """
 
@@ -90,8 +90,10 @@ class _Kept(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Share of what is hoped that is surely gained, in [0, 1]; none before there were some."""
-        if self.weight < FEWEST or self.hoped <= 0.0:
+        """Share of what is hoped that is surely gained, in [0, 1]; all of it before there were some."""
+        if self.weight < FEWEST:
+            return 1.0
+        if self.hoped <= 0.0:
             return 0.0
         return min(max((self.gained - self.weight * self.error) / self.hoped, 0.0), 1.0)
 
@@ -316,7 +318,7 @@ class Cascade:
             self.accepted += 1
             if asked.own is not None:
                 self._worth = self._worth.learned(asked.own, reward)
-            if asked.own is not None or asked.looked is not None:
+            if asked.looked is not None or (asked.own is not None and asked.hoped > 0.0):
                 gained = 0.0 if asked.looked is None else reward - asked.even
                 self._kept = self._kept.learned(asked.hoped, gained)
             policy = self.router.policy
