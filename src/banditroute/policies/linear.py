@@ -146,6 +146,8 @@ class LinearPolicy(LinearSums):
             )
         head[layout.H_POOLED], head[layout.H_POOL_RIDGE] = float(pooled), 1.0
         head[layout.H_REFRESH] = layout.FIRST_REFRESH if pooled or auto_alpha or auto_ridge else inf
+        if head[layout.H_REFRESH] < inf:
+            self.state.touch()
         if prior is not None and not pooled:
             means = check.matrix("prior", prior, columns=self.dim, rows=count)
             if np.abs(means).max() > LARGEST:

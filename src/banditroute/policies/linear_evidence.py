@@ -193,6 +193,9 @@ class LinearSums(Policy):
         arm = int(live[layout.H_ARM])
         end = arm + layout.ARM_SLOTS * room
         frozen.buffer[arm:end] = live[arm:end]
+        ridges = int(live[layout.H_RIDGES])  # of an arm of which nothing was learned they tell the width
+        end = ridges + int(live[layout.H_ARMS]) * int(live[layout.H_PAD])
+        frozen.buffer[ridges:end] = live[ridges:end]
         first = int(live[layout.H_FIRST])
         frozen.buffer[first : first + self.dim] = live[first : first + self.dim]
         stop = start + int(frozen.buffer[layout.H_ARMS]) * pack

@@ -170,6 +170,10 @@ class LinearState:
         vectors = self.job[layout.SUMS : layout.SUMS + layout.VECTORS * pad].reshape(-1, pad)
         self.target, self.first = vectors[layout.TARGET], vectors[layout.FIRST]
 
+    def touch(self) -> None:
+        """Have the system hand over the memory of refreshes now: in the middle of a slice it is a pause."""
+        self.job[layout.SUMS + layout.VECTORS * self.pad :] = 0.0
+
     @property
     def gram(self) -> Floats:
         """Weighted sum of x x' of every arm, packed, (N, L): a view, after folding in what is queued."""

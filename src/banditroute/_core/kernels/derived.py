@@ -55,20 +55,17 @@ def first_alpha(s):
 
 
 @apart
-def drain(s, a):
-    """s: buffer, a: arm -> folds the queued contexts into gram."""
-    n, size = whole(s, H_PAD), whole(s, H_PACK)
-    slot = whole(s, H_ARM) + A_QUEUED * whole(s, H_ROOM) + a
-    queued = whole(s, slot)
-    if queued == 0:
-        return
-    s[slot] = 0.0
-    o = whole(s, H_QUEUE) + a * QUEUE * n
-    clear(view(s, o + queued * n, (QUEUE - queued) * n))
-    q0, q1, q2, q3 = view(s, o, n), view(s, o + n, n), view(s, o + 2 * n, n), view(s, o + 3 * n, n)
-    o += 4 * n
-    q4, q5, q6, q7 = view(s, o, n), view(s, o + n, n), view(s, o + 2 * n, n), view(s, o + 3 * n, n)
-    o = whole(s, H_GRAM) + a * size
+def fold(s, o, queued, blank, g):
+    """s: buffer, o: offset of the queue of an arm, blank: of D zeros, g: of a packed matrix -> with the rows x x'.
+
+    One pass over the matrix whatever the number of rows.
+    """
+    n = whole(s, H_PAD)
+    q0, q1 = view(s, o if queued > 0 else blank, n), view(s, o + n if queued > 1 else blank, n)
+    q2, q3 = view(s, o + 2 * n if queued > 2 else blank, n), view(s, o + 3 * n if queued > 3 else blank, n)
+    q4, q5 = view(s, o + 4 * n if queued > 4 else blank, n), view(s, o + 5 * n if queued > 5 else blank, n)
+    q6, q7 = view(s, o + 6 * n if queued > 6 else blank, n), view(s, o + 7 * n if queued > 7 else blank, n)
+    o = g
     for i in range(n):
         m = 8 * (i // 8)
         row, tile = view(s, o, m), view(s, o + m, 8)
@@ -97,6 +94,20 @@ def drain(s, a):
                 + c7 * q7[k]
             )
         o += m + 8
+
+
+@part
+def drain(s, a):
+    """s: buffer, a: arm -> folds the queued contexts into gram."""
+    n, size = whole(s, H_PAD), whole(s, H_PACK)
+    slot = whole(s, H_ARM) + A_QUEUED * whole(s, H_ROOM) + a
+    queued = whole(s, slot)
+    if queued == 0:
+        return
+    s[slot] = 0.0
+    o = whole(s, H_QUEUE) + a * QUEUE * n
+    clear(view(s, o + queued * n, (QUEUE - queued) * n))
+    fold(s, o, QUEUE, o, whole(s, H_GRAM) + a * size)
 
 
 @kernel

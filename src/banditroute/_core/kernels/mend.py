@@ -15,6 +15,7 @@ from banditroute._core.kernels.layout import (
     EPSILON,
     H_APPLIED,
     H_ARM,
+    H_BUDGET,
     H_COV,
     H_DIM,
     H_GRAM,
@@ -106,7 +107,7 @@ def _prepare(s, a, target):
         g = whole(s, H_GRAM) + a * size
         copy(view(s, g, size), matrix)
         s[H_STAGE] = 0.5  # begun: `inverse_slice` reads it as UNPACK
-    return float(size)
+    return 3.0 * size
 
 
 @apart
@@ -131,7 +132,9 @@ def mend(s, a, budget):
         budget -= _prepare(s, a, row_of(s, OWN if s[H_PHASE] == MEND else TARGET))
     target = row_of(s, OWN if s[H_PHASE] == MEND else TARGET)
     matrix, w, v = packed(s), row_of(s, 3), whole(s, H_LATE_AT)
+    done = 0  # of what has to be done before it can be taken up, in this slice
     if s[H_STAGE] < INVERTED:
+        done = 2
         floor = math.inf
         for j in range(whole(s, H_DIM)):
             floor = min(floor, target[j])
@@ -151,9 +154,13 @@ def mend(s, a, budget):
             w[j] *= scale
         add_outer(matrix, w, -1.0)
         s[H_APPLIED] += 1.0
-        budget -= 2.0 * size
+        done += 1
+        budget -= 3.0 * size
     if s[H_APPLIED] < s[H_LATE] and size > n:
         return budget
+    # To take it up is work for a slice of its own, but for one late context: another may come with each slice.
+    if done > 1 and budget < 0.25 * s[H_BUDGET]:
+        return 0.0
     c, r, p = whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n, whole(s, H_PRIOR) + a * n
     ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
     for j in range(whole(s, H_DIM)):
@@ -168,4 +175,4 @@ def mend(s, a, budget):
     s[radius] = min(s[radius], kept * (1.0 + REBUILD_ERROR))
     settle(s, a)
     restart_stage(s)
-    return budget - 2.0 * size
+    return budget - 4.0 * size

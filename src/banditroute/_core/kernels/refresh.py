@@ -12,6 +12,7 @@ import math
 from banditroute._core.kernels import borrowed, kernel, part, view, whole
 from banditroute._core.kernels.derived import (
     drain_all,
+    fold,
     loosen,
     rebuilt,
     solve,
@@ -68,6 +69,7 @@ from banditroute._core.kernels.layout import (
     SUM,
     SUMS,
     TINY,
+    VECTORS,
 )
 from banditroute._core.kernels.mend import (
     invert,
@@ -90,7 +92,6 @@ from banditroute._core.kernels.scales import (
 )
 from banditroute._core.kernels.tiles import (
     INVERTED,
-    add_outer,
     clear,
     copy,
     dot,
@@ -103,6 +104,9 @@ def _sum(s, budget):
     """Adds up the statistics of the arms that are left."""
     n, size, room, dim = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM), whole(s, H_DIM)
     sums, pool, right = view(s, whole(s, H_JOB), SUMS), packed(s), row_of(s, 2)
+    vectors = whole(s, H_JOB) + SUMS  # see `row_of` and `packed`
+    blank, at = vectors + 4 * n, vectors + VECTORS * n
+    clear(row_of(s, 4))
     while s[H_JOB_ARM] < s[H_ARMS] and budget > 0.0:
         a = whole(s, H_JOB_ARM)
         s[H_JOB_ARM] += 1.0
@@ -117,11 +121,11 @@ def _sum(s, budget):
             pool[j] += gram[j]
         for j in range(n):
             right[j] += moment[j]
-        budget -= size
-        for i in range(int(s[whole(s, H_ARM) + A_QUEUED * room + a])):
-            o = whole(s, H_QUEUE) + (a * QUEUE + i) * n
-            add_outer(pool, view(s, o, n), 1.0)
-            budget -= size
+        budget -= 3.0 * size
+        queued = int(s[whole(s, H_ARM) + A_QUEUED * room + a])
+        if queued > 0:
+            fold(s, whole(s, H_QUEUE) + a * QUEUE * n, queued, blank, at)
+            budget -= 3.0 * size
     if s[H_JOB_ARM] >= s[H_ARMS]:
         row = 0
         for j in range(dim):
@@ -219,7 +223,7 @@ def _measure(s, budget):
             sums[WEIGHT] += s[arm + A_WEIGHT * room]
         if first >= 0:
             sums[REWARDS] += moment[first] / level[first]
-        budget -= 2.0 * size + n * queued
+        budget -= 3.0 * size + n * queued
     if s[H_JOB_ARM] >= s[H_ARMS]:
         rescale(s)
         _enter(s, MOVE, 0.0)
@@ -240,7 +244,7 @@ def _move(s, budget):
             p = whole(s, H_PRIOR) + a * n
             copy(row_of(s, MEAN), view(s, p, n))
             solve(s, a)
-            budget -= size
+            budget -= 2.0 * size
         else:
             budget -= n
         s[H_JOB_ARM] += 1.0

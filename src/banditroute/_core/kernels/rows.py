@@ -8,11 +8,9 @@ from banditroute._core.kernels import borrowed, kernel, part, short_kernel
 from banditroute._core.kernels.layout import (
     BAD_SHAPE,
     H_ARMS,
-    H_COV,
     H_CURSOR,
     H_DIM,
     H_NOISE,
-    H_PACK,
     H_PAD,
     H_PROPENSITY,
     H_ROWS,
@@ -20,8 +18,16 @@ from banditroute._core.kernels.layout import (
     H_WIDTH,
     ROWS,
 )
-from banditroute._core.kernels.linear import bounds, checked, exact_score, first_share, offered, settle
-from banditroute._core.kernels.tiles import means, quadratic
+from banditroute._core.kernels.linear import (
+    bounds,
+    checked,
+    exact_score,
+    first_share,
+    offered,
+    settle,
+    squared_width,
+)
+from banditroute._core.kernels.tiles import means
 
 
 @short_kernel
@@ -34,15 +40,14 @@ def predict(s, x, mean, std):
     norm2 = checked(s, x)
     if norm2 < 0.0:
         return int(norm2)
-    n, size = int(s[H_PAD]), int(s[H_PACK])
-    arms, t, c = int(s[H_ARMS]), int(s[H_THETA]), int(s[H_COV])
+    n, arms, t = int(s[H_PAD]), int(s[H_ARMS]), int(s[H_THETA])
     if mean.size != arms or std.size != arms:
         return BAD_SHAPE
     z = np.zeros(n)
     z[: x.size] = x
     means(s[t : t + arms * n], z, mean)
     for a in range(arms):
-        std[a] = math.sqrt(quadratic(s[c + a * size : c + a * size + size], z))
+        std[a] = math.sqrt(squared_width(s, a, z))
     return 0
 
 
@@ -51,8 +56,7 @@ def _predict_block(s, contexts, start, stop, block, mean, std):
     """Rows start .. stop - 1 for `predict_rows`; block: (stop - start or more, D) scratch; 0 or a code."""
     s, contexts, block = borrowed(s), borrowed(contexts), borrowed(block)
     mean, std = borrowed(mean), borrowed(std)
-    n, size, arms, dim = int(s[H_PAD]), int(s[H_PACK]), int(s[H_ARMS]), int(s[H_DIM])
-    t, c = int(s[H_THETA]), int(s[H_COV])
+    n, arms, dim, t = int(s[H_PAD]), int(s[H_ARMS]), int(s[H_DIM]), int(s[H_THETA])
     for i in range(start, stop):
         norm2 = checked(s, contexts[i])
         if norm2 < 0.0:
@@ -60,9 +64,8 @@ def _predict_block(s, contexts, start, stop, block, mean, std):
         block[i - start, :dim] = contexts[i]
         means(s[t : t + arms * n], block[i - start], mean[i])
     for a in range(arms):
-        matrix = s[c + a * size : c + a * size + size]
         for i in range(start, stop):
-            std[i, a] = math.sqrt(quadratic(matrix, block[i - start]))
+            std[i, a] = math.sqrt(squared_width(s, a, block[i - start]))
     return 0
 
 

@@ -283,6 +283,30 @@ def _multiply(full, inverse, n, place, budget):
     return budget
 
 
+@part
+def _unpack_rows(p, ridges, full, n, i):
+    """Eight rows of the whole matrix from row i on, a multiple of eight, and their mirror image.
+
+    The image is written eight columns at a time, a cache line of each row: column by column it took 14 ms at 1,536.
+    """
+    w, o = i + 8, 4 * (i // 8) * (i + 8)
+    r0, r1, r2, r3 = view(p, o, w), view(p, o + w, w), view(p, o + 2 * w, w), view(p, o + 3 * w, w)
+    o += 4 * w
+    r4, r5, r6, r7 = view(p, o, w), view(p, o + w, w), view(p, o + 2 * w, w), view(p, o + 3 * w, w)
+    for j in range(i):
+        line = view(full, j * n + i, 8)
+        line[0], line[1], line[2], line[3] = r0[j] / 2, r1[j] / 2, r2[j] / 2, r3[j] / 2
+        line[4], line[5], line[6], line[7] = r4[j] / 2, r5[j] / 2, r6[j] / 2, r7[j] / 2
+    o -= 4 * w
+    for k in range(8):
+        row, source = view(full, (i + k) * n, w), view(p, o + k * w, w)
+        for j in range(i):
+            row[j] = source[j] / 2
+        for j in range(i, w):
+            row[j] = source[j]
+        row[i + k] += ridges[i + k]
+
+
 @apart
 def inverse_slice(p, ridges, full, inverse, n, floor, place, budget):
     """p: (L,) packed, ridges: (D,), full, inverse: (D * D,) scratch, place: (3,) stage, row, shift -> budget left.
@@ -297,18 +321,11 @@ def inverse_slice(p, ridges, full, inverse, n, floor, place, budget):
     while place[0] < INVERTED and budget > 0.0:
         stage = int(place[0])
         if stage == UNPACK:
-            i = int(place[1])
+            i = 8 * (int(place[1]) // 8)
             while i < n and budget > 0.0:
-                m = 8 * (i // 8)
-                o = 32 * (i // 8) * (i // 8 + 1) + (i - m) * (m + 8)
-                for j in range(m):
-                    full[i * n + j] = p[o + j] / 2
-                    full[j * n + i] = p[o + j] / 2
-                for j in range(m, m + 8):
-                    full[i * n + j] = p[o + j]
-                full[i * n + i] += ridges[i]
-                budget -= 4.0 * (m + 8)
-                i += 1
+                _unpack_rows(p, ridges, full, n, i)
+                budget -= 64.0 * (i + 8)
+                i += 8
             place[1] = i
         elif stage == FACTOR:
             budget = _factor(full, inverse, n, floor, place, budget)
@@ -325,7 +342,7 @@ def inverse_slice(p, ridges, full, inverse, n, floor, place, budget):
                     p[o + j] = 2.0 * full[i * n + j]
                 for j in range(m, m + 8):
                     p[o + j] = full[i * n + j] if j <= i else full[j * n + i]
-                budget -= 2.0 * (m + 8)
+                budget -= 4.0 * (m + 8)
                 i += 1
             place[1] = i
         if place[1] >= n:
