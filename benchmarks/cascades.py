@@ -93,7 +93,8 @@ def served(
 def main(requests: int, seeds: range, auc: float, only: list[str]) -> list[dict]:
     """One line for each data set and ceiling."""
     print(
-        f"mean reward and spend / ceiling of the second half of {requests} requests, seeds {seeds[0]} to {seeds[-1]}; +- is 1.96 s.e."
+        f"mean reward and spend / ceiling of the second half of {requests} requests, seeds {seeds[0]} to {seeds[-1]}; "
+        "+- is 1.96 s.e."
     )
     head = (
         "data",

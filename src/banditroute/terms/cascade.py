@@ -57,8 +57,9 @@ class _Ridge:
 class _Kept(NamedTuple):
     """What looking was hoped to gain and did, decayed: weight of the requests, both sums, and squares of what it did.
 
-    An answer that is accepted gains nothing; one of an arm of which nothing was hoped tells nothing. The best of many noisy beliefs is believed too much, and the second call
-    may not be affordable when its time comes: so what is hoped of it must be measured.
+    An answer that is accepted gains nothing; one of an arm of which nothing was hoped tells nothing. The best of many
+    noisy beliefs is believed too much, and the second call may not be affordable when its time comes: so what is hoped
+    of it must be measured.
     """
 
     weight: float = 0.0

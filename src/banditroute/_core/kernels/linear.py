@@ -3,7 +3,7 @@
 import math
 
 from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
-from banditroute._core.kernels.derived import drain, first_alpha, tighten
+from banditroute._core.kernels.derived import drain, first_alpha, squared_width, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -73,7 +73,7 @@ from banditroute._core.kernels.layout import (
     REBUILD_ERROR,
     TIGHTEN_DIM,
 )
-from banditroute._core.kernels.tiles import add_outer, dot, means, product, quadratic
+from banditroute._core.kernels.tiles import add_outer, dot, means, product
 
 
 @inlined
@@ -199,23 +199,6 @@ def first_share(s, z):
     for j in range(n):
         total += first[j] * z[j] * z[j]
     return 1.0 / total if total > 0.0 else 0.0
-
-
-@part
-def squared_width(s, a, z):
-    """s: buffer, a: arm, z: (D,) -> z' A^-1 z: the one place that tells how wide an arm is.
-
-    Where nothing was learned A is its ridges, and they are read instead of its matrix: of a table of a thousand arms
-    most are so for long, and to read 66 MB took 3 ms.
-    """
-    n, size = whole(s, H_PAD), whole(s, H_PACK)
-    if s[whole(s, H_ARM) + A_WEIGHT * whole(s, H_ROOM) + a] == 0.0:
-        ridges = view(s, whole(s, H_RIDGES) + a * n, n)
-        total = 0.0
-        for j in range(n):
-            total += z[j] * z[j] / ridges[j]
-        return total
-    return quadratic(view(s, whole(s, H_COV) + a * size, size), z)
 
 
 @part

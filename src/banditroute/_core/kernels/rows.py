@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from banditroute._core.kernels import borrowed, kernel, part, short_kernel
+from banditroute._core.kernels.derived import squared_width
 from banditroute._core.kernels.layout import (
     BAD_SHAPE,
     H_ARMS,
@@ -25,7 +26,6 @@ from banditroute._core.kernels.linear import (
     first_share,
     offered,
     settle,
-    squared_width,
 )
 from banditroute._core.kernels.tiles import means
 
