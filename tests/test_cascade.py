@@ -131,10 +131,13 @@ def test_a_state_goes_on_as_plain_data():
     assert all(np.array_equal(other.to_state()[1][k], v) for k, v in arrays.items())
     assert repr(other) == f"Cascade(accepted=1000, escalated={cascade.escalated}, open=0)"
     before = json.dumps(other.to_state()[0])
-    for bad in (({}, {}), (header, {}), (header, {**arrays, "worth": np.full(13, np.nan)})):
+    spoiled = [{**arrays, "worth": np.full(13, np.nan)}, {**arrays, "kept": -np.ones(4)}]
+    spoiled += [{k: v for k, v in arrays.items() if k != name} for name in arrays]
+    for bad in (({}, {}), *((header, given) for given in ({}, *spoiled))):
         with pytest.raises(ValueError):
             other.load_state(*bad)
     assert json.dumps(other.to_state()[0]) == before
+    assert all(np.array_equal(other.to_state()[1][k], v) for k, v in arrays.items())
 
 
 def test_masks_hold_for_further_calls_and_nobody_is_asked_twice():

@@ -93,6 +93,36 @@ def test_every_arm_is_exact_between_slices(rng, dim, budget):
     assert budget == 4000.0 or slices > 50  # it did go in slices
 
 
+def test_a_refresh_ends_though_every_slice_brings_a_context_of_its_arm(rng):
+    policy = LinUCB(2, 8, rng=0)
+    policy.buffer[layout.H_BUDGET] = 150.0  # less than it costs to apply one, as at 3,072 dimensions
+    x = contexts(rng, 400, 8)
+    for t in range(400):
+        policy.update(0, x[t], float(x[t, 0] + 0.3 * rng.standard_normal()))
+    assert policy.buffer[layout.H_REFRESH] > 20.0  # the first was due at 16
+    A = policy.precision(0)
+    np.testing.assert_allclose(policy.cov(0) @ A, np.eye(8), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cls", [LinUCB, LinTS, DiagLinUCB])
+def test_what_is_frozen_knows_the_widths_of_arms_that_nobody_tried(rng, cls):
+    policy = cls(5, 6, rng=0)
+    for x in contexts(rng, 80, 6):
+        policy.update(int(rng.integers(2)), x, float(x[0] + 0.3 * rng.standard_normal()))
+    policy.refresh()
+    rows = contexts(rng, 7, 6)
+    *_, frozen = policy.freeze()
+    wanted = policy.utilities(rows)
+    width = np.array([np.sqrt(x @ policy.cov(4) @ x) for x in rows])
+    np.testing.assert_allclose(policy.scores_batch(rows).width[:, 4], width, rtol=1e-12)
+    for x in contexts(rng, 40, 6):
+        policy.update(4, x, float(rng.random()))
+    policy.refresh()
+    told = frozen(rows)
+    np.testing.assert_array_equal(told.mean, wanted.mean)
+    np.testing.assert_array_equal(told.bonus, wanted.bonus)
+
+
 def test_all_arms_have_the_new_ridges_and_prior_when_a_refresh_is_done(rng):
     policy = LinUCB(5, 16, rng=0)
     policy.buffer[layout.H_BUDGET] = 500.0

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -26,6 +25,7 @@ from banditroute.router import RewardLimits
 from banditroute.servers.answers import aupdate, standing, waits, withdraw
 from banditroute.servers.repeats import Repeats
 from banditroute.servers.sidecar import sidecar
+from sidecar_client import asking, said
 
 ARMS = ["small", "large"]
 X = {"context": [1.0, 0.5]}
@@ -35,23 +35,8 @@ def made(**options):
     return Router(LinUCB(ARMS, 2, rng=0), **options)
 
 
-@contextmanager
-def client(make=made, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it would like to have another client
-        from starlette.testclient import TestClient
-
-    with TestClient(sidecar(make, **options)) as one:
-        yield one
-
-
-def said(answer, status=200):
-    assert answer.status_code == status, answer.text
-    return answer.json()
-
-
 def test_a_choice_is_explained():
-    with client() as call:
+    with asking(made) as call:
         why = said(call.post("/explain", json={**X, "eligible": ["large"], "prices": {"large": 0.1}}))
         small, large = why["arms"]
         assert small["closed"] == ["mask"] and small["index"] is None
@@ -67,12 +52,12 @@ def test_a_choice_is_explained():
         said(call.post("/explain", json={}), 422)
         said(call.post("/explain", json={**X, "id": chosen["id"]}), 422)
         said(call.post("/explain", json={"context": [1.0]}), 422)
-    with client(token="secret") as call:
+    with asking(made, token="secret") as call:
         said(call.get("/explain", params={"id": "17"}), 401)
 
 
 def test_a_decision_and_its_feedback():
-    with client() as call:
+    with asking(made) as call:
         chosen = said(call.post("/select", json={**X, "eligible": ["large"], "prices": {"large": 0.1}}))
         assert chosen["arm"] == "large" and chosen["id"].isdigit() and chosen["hit"]
         answer = {"id": chosen["id"], "reward": 0.5, "cost": 0.01, "seconds": 1.5, "source": "judge"}
@@ -87,7 +72,7 @@ def test_a_decision_and_its_feedback():
 
 
 def test_a_decision_is_withdrawn():
-    with client() as call:
+    with asking(made) as call:
         id_ = said(call.post("/select", json=X))["id"]
         for _ in range(2):
             assert said(call.post("/cancel", json={"id": id_})) == {"id": id_, "standing": "cancelled"}
@@ -96,7 +81,7 @@ def test_a_decision_is_withdrawn():
 
 
 def test_an_id_of_the_caller_gets_the_first_answer():
-    with client() as call:
+    with asking(made) as call:
         first = said(call.post("/select", json={**X, "id": "request-17"}))
         assert said(call.post("/select", json={**X, "id": "request-17"})) == first
         assert said(call.post("/feedback", json={"id": "request-17", "reward": 1.0}))["id"] == first["id"]
@@ -110,9 +95,9 @@ def test_an_id_of_the_caller_is_known_after_a_restart(tmp_path):
         router.recover(tmp_path)
         return router
 
-    with client(recovered) as call:
+    with asking(recovered) as call:
         first = said(call.post("/select", json={**X, "id": "mine"}))
-    with client(recovered) as call:
+    with asking(recovered) as call:
         again = said(call.post("/select", json={**X, "id": "mine"}))
         assert (again["id"], again["arm"], again["propensity"]) == (
             first["id"],
@@ -135,7 +120,7 @@ def test_what_is_wrong_is_told():
         ("/feedback", {"id": "7"}, 422, "reward"),
         ("/cancel", {"id": "7"}, 404, "decision_id"),
     ]
-    with client() as call:
+    with asking(made) as call:
         for path, body, status, word in wrong:
             assert word in said(call.post(path, json=body), status)["detail"], body
         answer = call.post(
@@ -176,7 +161,7 @@ def test_what_is_sent_to_do_harm_is_refused_and_changes_nothing():
         ("/feedback", '{"id": "ID", "reward": 1, "seconds": -Infinity}', 422),
         ("/cancel", "null", 422),
     ]
-    with client() as call:
+    with asking(made) as call:
         id_ = said(call.post("/select", json=X))["id"]
         before = said(call.get("/arms"))
         for path, body, status in wrong:
@@ -195,7 +180,7 @@ def test_what_is_sent_to_do_harm_is_refused_and_changes_nothing():
 
 
 def test_a_source_above_its_rate_may_come_again():
-    with client(lambda: made(sources={"*": RewardLimits(0.0, 1.0, per_s=1.0)})) as call:
+    with asking(lambda: made(sources={"*": RewardLimits(0.0, 1.0, per_s=1.0)})) as call:
         ids = [said(call.post("/select", json=X))["id"] for _ in range(3)]
         states = [call.post("/feedback", json={"id": id_, "reward": 1.0}).status_code for id_ in ids]
         assert states == [200, 429, 429]
@@ -203,7 +188,7 @@ def test_a_source_above_its_rate_may_come_again():
 
 
 def test_the_token_guards_everything_but_health():
-    with client(token="secret") as call:
+    with asking(made, token="secret") as call:
         for answer in (call.post("/select", json=X), call.get("/arms"), call.get("/metrics")):
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
         assert call.get("/healthz").status_code == 200
@@ -223,7 +208,7 @@ def test_a_token_that_no_header_can_carry_is_refused(token, tmp_path, monkeypatc
 
 
 def test_openapi_tells_what_each_call_takes():
-    with client(token="secret") as call:
+    with asking(made, token="secret") as call:
         told = said(call.get("/openapi.json"))
     assert set(told["paths"]) == {
         "/select",
@@ -302,11 +287,11 @@ def test_an_id_whose_decision_ended_before_a_restart_is_told(tmp_path):
         router.recover(tmp_path)
         return router
 
-    with client(recovered) as call:
+    with asking(recovered) as call:
         first = said(call.post("/select", json={**X, "id": "mine"}))
         said(call.post("/feedback", json={"id": "mine", "reward": 1.0}))
         assert said(call.post("/select", json={**X, "id": "mine"})) == first
-    with client(recovered) as call:
+    with asking(recovered) as call:
         answer = call.post("/select", json={**X, "id": "mine"})
         if answer.status_code == 200:  # whoever remembers it may tell it
             assert answer.json() == first
@@ -547,8 +532,8 @@ def test_workers_recover_from_directories_of_their_own(tmp_path):
 def test_with_features_a_raw_request_is_routed():
     from banditroute.features import HashedText
 
-    with client(lambda: Router(LinUCB(ARMS, 32, rng=0), features=HashedText(32))) as call:
+    with asking(lambda: Router(LinUCB(ARMS, 32, rng=0), features=HashedText(32))) as call:
         id_ = said(call.post("/select", json={"context": "an integral of x"}))["id"]
         assert said(call.post("/feedback", json={"id": id_, "reward": 1.0}))["standing"] == "answered"
-    with client() as call:
+    with asking(made) as call:
         assert said(call.post("/select", json={"context": "a text"}), 422)

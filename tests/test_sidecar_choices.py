@@ -1,7 +1,6 @@
 """The sidecar with requests that bring their candidates, and with lists."""
 
-import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
@@ -9,7 +8,7 @@ pytest.importorskip("fastapi", reason="needs FastAPI: pip install 'banditroute[s
 from banditroute import FileStore, LinUCB, Router, from_config
 from banditroute.policies import SharedLinUCB
 from banditroute.router import RewardLimits
-from banditroute.servers.sidecar import sidecar
+from sidecar_client import asking, said
 
 ARMS = ["small", "medium", "large"]
 X = {"context": [1.0, 0.5]}
@@ -24,23 +23,8 @@ def free():
     return from_config({"policy": {"kind": "SharedLinUCB", "arms": [], "dim": 1, "features": 2, "rng": 0}})
 
 
-@contextmanager
-def client(make=made, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it would like to have another client
-        from starlette.testclient import TestClient
-
-    with TestClient(sidecar(make, **options)) as one:
-        yield one
-
-
-def said(answer, status=200):
-    assert answer.status_code == status, answer.text
-    return answer.json()
-
-
 def test_candidates_come_by_name_or_as_a_matrix_and_teach_what_they_were():
-    with client(free) as call:
+    with asking(free) as call:
         for _ in range(30):
             pair = [list(LOADS), list(LOADS.values())]
             for given in (LOADS, pair):
@@ -57,7 +41,7 @@ def test_candidates_come_by_name_or_as_a_matrix_and_teach_what_they_were():
 
 
 def test_an_id_of_the_caller_gets_the_first_candidate_and_the_first_list():
-    with client(free) as call:
+    with asking(free) as call:
         asked = {"context": [1.0], "candidates": LOADS, "id": "mine"}
         first = said(call.post("/select", json=asked))
         again = said(call.post("/select", json={**asked, "candidates": {"n3": [1.0, 0.0]}}))
@@ -69,7 +53,7 @@ def test_an_id_of_the_caller_gets_the_first_candidate_and_the_first_list():
 
 
 def test_a_list_and_its_rewards():
-    with client() as call:
+    with asking(made) as call:
         shown = said(call.post("/select", json={**X, "k": 3}))
         places = shown["places"]
         assert places[0]["arm"] == shown["arm"] and places[0]["id"] == shown["id"]
@@ -92,7 +76,7 @@ def test_a_list_and_its_rewards():
 
 
 def test_a_list_is_withdrawn_with_all_its_places():
-    with client() as call:
+    with asking(made) as call:
         shown = said(call.post("/select", json={**X, "k": 2}))
         assert said(call.post("/cancel", json={"id": shown["id"]}))["standing"] == "cancelled"
         told = said(call.post("/feedback", json={"id": shown["id"], "reward": [1.0, 1.0]}))
@@ -120,7 +104,7 @@ WRONG = [
 
 
 def test_what_is_wrong_with_a_list_is_told_and_changes_nothing():
-    with client() as call:
+    with asking(made) as call:
         id_ = said(call.post("/select", json={**X, "k": 2}))["id"]
         before = said(call.get("/arms"))
         for path, body, word in WRONG:
@@ -143,7 +127,7 @@ CANDIDATES = [
 
 @pytest.mark.parametrize(("given", "word"), CANDIDATES)
 def test_what_is_wrong_with_candidates_is_told(given, word):
-    with client(free) as call:
+    with asking(free) as call:
         for path in ("/select", "/explain"):
             answer = call.post(path, json={"context": [1.0], "candidates": given})
             assert word in said(answer, 422)["detail"], answer.text
@@ -158,10 +142,10 @@ def test_a_list_under_an_id_of_the_caller_is_known_after_a_restart(tmp_path):
         return router
 
     asked = {**X, "k": 3}
-    with client(recovered) as call:
+    with asking(recovered) as call:
         first, other = (said(call.post("/select", json={**asked, "id": name})) for name in ("mine", "other"))
         said(call.post("/feedback", json={"id": "other", "reward": {other["places"][1]["arm"]: 1.0}}))
-    with client(recovered) as call:
+    with asking(recovered) as call:
         again = said(call.post("/select", json={**asked, "id": "mine"}))
         for one in (first, again):
             for place in one["places"]:
@@ -175,7 +159,7 @@ def test_a_list_under_an_id_of_the_caller_is_known_after_a_restart(tmp_path):
 
 
 def test_places_above_the_rate_of_a_source_may_come_again():
-    with client(lambda: made(sources={"*": RewardLimits(0.0, 1.0, per_s=1.0)})) as call:
+    with asking(lambda: made(sources={"*": RewardLimits(0.0, 1.0, per_s=1.0)})) as call:
         shown = said(call.post("/select", json={**X, "k": 3}))
         rewards = {"id": shown["id"], "reward": [1.0, 1.0, 1.0]}
         assert "rate" in said(call.post("/feedback", json=rewards), 429)["detail"]
@@ -192,7 +176,7 @@ def test_any_worker_takes_the_rewards_of_a_list_by_name_and_withdraws_it(tmp_pat
 
     asked = {"context": [1.0], "candidates": {**LOADS, "n3": [1.0, 0.5]}, "k": 3}
     with ExitStack() as stack:
-        one, two = (stack.enter_context(client(lambda seed=seed: worker(seed))) for seed in (0, 1))
+        one, two = (stack.enter_context(asking(lambda seed=seed: worker(seed))) for seed in (0, 1))
         shown = said(one.post("/select", json=asked))
         names = [place["arm"] for place in shown["places"]]
         wrong = said(two.post("/feedback", json={"id": shown["id"], "reward": {"small": 1.0}}), 422)
@@ -220,7 +204,7 @@ def test_any_worker_takes_the_rewards_of_a_list_by_name_and_withdraws_it(tmp_pat
 
 
 def test_openapi_tells_of_candidates_and_lists():
-    with client() as call:
+    with asking(made) as call:
         told = said(call.get("/openapi.json"))["components"]["schemas"]
     assert {"candidates", "k"} <= set(told["Ask"]["properties"]) and "candidates" in told["Wonder"][
         "properties"

@@ -128,19 +128,33 @@ def places(router: Router, decision_id: int | str) -> dict[int, str | None]:
         while (one := place_id(key, len(found))) in pending or one in closed:
             found[one] = pending[one][0] if one in pending else None
     store = shared_store(router)
-    end = time.monotonic() + PATIENCE_S
-    while not found:
-        if store is None or time.monotonic() >= end:
+    if store is None:
+        return found or _arrived(lambda: None, decision_id, patience_s=0.0)
+    return found or _arrived(partial(_stored_places, store, key), decision_id)
+
+
+def _stored_places(store: StateStore, key: int) -> dict[int, str | None] | None:
+    """Return what `places` does, from the store; None where it has none of them."""
+    found = dict[int, str | None]()
+    while (data := store.look([one := place_id(key, len(found))])[0]) is not None:
+        try:
+            found[one] = unpacked(data)[0].arm if data else None
+        except SnapshotError:
+            found[one] = None
+    return found or None
+
+
+def _arrived(
+    look: Callable[[], Result | None], decision_id: int | str, patience_s: float = PATIENCE_S
+) -> Result:
+    """Return what the store tells of a decision, once it is there."""
+    end = time.monotonic() + patience_s
+    while (found := look()) is None:
+        if time.monotonic() >= end:
             raise UnknownDecision(
                 f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
             )
-        while (data := store.look([one := place_id(key, len(found))])[0]) is not None:
-            try:
-                found[one] = unpacked(data)[0].arm if data else None
-            except SnapshotError:
-                found[one] = None
-        if not found:
-            time.sleep(PAUSE_S)
+        time.sleep(PAUSE_S)
     return found
 
 
@@ -283,16 +297,9 @@ def withdraw(router: Router, decision_id: int | str) -> Standing:
     store = shared_store(router)
     if store is None or not waits(router, decision_id):
         return "cancelled" if router.cancel(decision_id) else standing(router, decision_id) or "answered"
-    key, end = decision_key(decision_id), time.monotonic() + PATIENCE_S
-    while True:
-        found = store.take([key], WITHDRAWN)[0]
-        if found is not None:
-            place = 1  # of a list all places; what no list is has one
-            while store.take([place_id(key, place)], WITHDRAWN)[0] is not None:
-                place += 1
-            return "cancelled" if found else "answered"
-        if time.monotonic() >= end:
-            raise UnknownDecision(
-                f"decision_id must be one that awaits or had its feedback, got {decision_id!r}"
-            )
-        time.sleep(PAUSE_S)
+    key = decision_key(decision_id)
+    found = _arrived(lambda: store.take([key], WITHDRAWN)[0], decision_id)
+    place = 1  # of a list all places; what no list is has one
+    while store.take([place_id(key, place)], WITHDRAWN)[0] is not None:
+        place += 1
+    return "cancelled" if found else "answered"

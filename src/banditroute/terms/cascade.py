@@ -149,10 +149,10 @@ class Cascade:
     that counts. Two linear models, of the rank and of what the policy expects, start from the belief that the
     confidence tells nothing, and nothing is done before it is 2.5 standard errors from that: a useless confidence does
     no harm. What looking has gained is measured against what was hoped of it, for the best of many beliefs is believed
-    too much: trying an arm for the chance to check it counts for as much of that as is sure, and calls that surely lose
-    end. Where an answer is set aside its arm learns what it was expected to be worth, lest only its sure answers
-    count; its cost is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule has no regret
-    bound. O(k) a look, O(k log k) a start.
+    too much: after 200 requests trying an arm for the chance to check it counts for as much of that as is sure, and
+    calls that surely lose end. Where an answer is set aside its arm learns what it was expected to be worth, lest only
+    its sure answers count; its cost is booked, and a `BudgetPacer` of the Router gives both calls one budget. The rule
+    has no regret bound. O(k) a look, O(k log k) a start.
 
     Examples
     --------
@@ -377,7 +377,9 @@ class Cascade:
             row = check.vector(name, check.entry("arrays", arrays, name), 13)
             sums = row[:12].reshape(3, 4)
             models.append(_Ridge(sums[:, :3].copy(), sums[:, 3].copy(), float(row[12])))
-        kept = _Kept(*check.vector("kept", arrays.get("kept", np.zeros(4)), 4).tolist())
+        kept = _Kept(*check.vector("kept", check.entry("arrays", arrays, "kept"), 4).tolist())
+        if min(kept.weight, kept.hoped, kept.squares) < 0.0:
+            raise ValueError(f"kept must hold a weight, hopes and squares >= 0, got {kept}")
         ranked = {}
         for arm, given in check.entry("header", header, "ranked").items():
             order = check.vector("ranked", given, len(given))[-RANKED:].tolist()

@@ -132,9 +132,8 @@ def mend(s, a, budget):
         budget -= _prepare(s, a, row_of(s, OWN if s[H_PHASE] == MEND else TARGET))
     target = row_of(s, OWN if s[H_PHASE] == MEND else TARGET)
     matrix, w, v = packed(s), row_of(s, 3), whole(s, H_LATE_AT)
-    done = 0  # of what has to be done before it can be taken up, in this slice
+    inverted, applied = s[H_STAGE] < INVERTED, 0  # in this slice
     if s[H_STAGE] < INVERTED:
-        done = 2
         floor = math.inf
         for j in range(whole(s, H_DIM)):
             floor = min(floor, target[j])
@@ -142,7 +141,8 @@ def mend(s, a, budget):
         if s[H_STAGE] < INVERTED:
             return budget
         s[H_STAGE] = APPLY
-    while s[H_APPLIED] < s[H_LATE] and budget > 0.0 and size > n:
+    # Two at least: another may come with each slice, and one at a time would never catch up.
+    while s[H_APPLIED] < s[H_LATE] and (budget > 0.0 or applied == 1) and size > n:
         o = v + whole(s, H_APPLIED) * n
         z = view(s, o, n)
         product(matrix, z, w)
@@ -154,12 +154,12 @@ def mend(s, a, budget):
             w[j] *= scale
         add_outer(matrix, w, -1.0)
         s[H_APPLIED] += 1.0
-        done += 1
+        applied += 1
         budget -= 3.0 * size
     if s[H_APPLIED] < s[H_LATE] and size > n:
         return budget
-    # To take it up is work for a slice of its own, but for one late context: another may come with each slice.
-    if done > 1 and budget < 0.25 * s[H_BUDGET]:
+    # To take it up is work for a slice of its own, but for one late context.
+    if (inverted or applied > 1) and budget < 0.25 * s[H_BUDGET]:
         return 0.0
     c, r, p = whole(s, H_COV) + a * size, whole(s, H_RIDGES) + a * n, whole(s, H_PRIOR) + a * n
     ratio = 1.0  # A new >= ratio A old, so the bound of its widths can be kept
