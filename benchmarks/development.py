@@ -15,7 +15,8 @@ With another version as a further column, its numbers from a process of its own;
     python benchmarks/development.py --first 1000 --seeds 20 --data DIR --against other.npz
 
 ``--noise-free`` counts the seeds in which the best arm has fewer than half of the last 500 requests. ``--residency``
-tells the regret of 8,192 requests under Polaris and LRU, with the default and with the textbook's policy.
+tells the regret of 8,192 requests under Polaris and LRU, with the default and with the textbook's policy. ``--scales``
+tells what the default loses with contexts of other scales, without their constant, and hidden in 384 coordinates.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from banditroute import LRU, LinTS, LinUCB, Polaris
+from banditroute.features import Embedding
 from banditroute.simulation import FAMILIES, Stream, digits_adapters, regret, simulate
 
 Floats = np.ndarray
@@ -228,6 +230,54 @@ def residency(first: int, seeds: int, only: str) -> None:
         print(f"| {name} | {' | '.join(cells)} | {values[0].mean() / values[1].mean():.2f} |", flush=True)
 
 
+def scales(folder: Path, length: int, first: int, seeds: int, only: str) -> None:
+    """Reward with contexts that nobody scaled, less that with well-scaled ones, on the same requests.
+
+    The first 32 of 64 components of an embedding; `Embedding` takes 32 too, of what a random rotation has hidden.
+    """
+    factors = (0.1, 0.3, 3.0, 10.0)
+    shown = [
+        *(f"all x {f:g}" for f in factors),
+        *(f"all but 1 x {f:g}" for f in factors),
+        "no 1",
+        "intercept",
+    ]
+    print(f"| {length:,} requests | as they are | {' | '.join(shown)} | hidden in 384 |")
+    print("|---" * (len(shown) + 3) + "|")
+    for name in ("mmlupro28", "llmrouter9", "pareto4"):
+        if not name.startswith(tuple(only.split(","))):
+            continue
+        values = np.empty((len(shown) + 2, seeds))
+        whole, rewards = table(name, folder)
+        wide, sample = hidden(name, folder)
+        found = Embedding(components=32).fit(sample).batch(wide)
+        for i, seed in enumerate(range(first, first + seeds)):
+            rows = np.random.default_rng(seed).integers(len(whole), size=length)
+            x, own = whole[rows], rewards[rows]
+            bare, one = x[:, :-1], x[:, -1:]
+            given = [(x, False), *((x * f, False) for f in factors)]
+            given += [(np.column_stack([bare * f, one]), False) for f in factors]
+            given += [(bare, False), (bare, True), (found[rows], True)]
+            for k, (contexts, intercept) in enumerate(given):
+                run = stream(contexts, own, own)
+                policy = LinUCB(len(run.arms), run.dim, rng=seed, intercept=intercept)
+                values[k, i] = judged(name, run, simulate(policy, run).arms)
+        away = [f"{(v - values[0]).mean():+.4f} ± {half(v - values[0]):.4f}" for v in values[1:]]
+        print(f"| {name} | {values[0].mean():.4f} ± {half(values[0]):.4f} | {' | '.join(away)} |", flush=True)
+
+
+def hidden(name: str, folder: Path) -> tuple[Floats, Floats]:
+    """The 64 components of an embedding, turned into 384 coordinates, and a sample that fits the map back.
+
+    The sample is the other half where there is one.
+    """
+    with np.load(folder / f"{name}.npz") as file:
+        parts = file["wordllama_pca64" if name == "mmlupro28" else "minilm_pca64"].astype(np.float64)
+        held_out = file["split"] == 1 if name == "mmlupro28" else np.ones(len(parts), dtype=bool)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((384, 64)))[0].T
+    return parts[held_out] @ turn, parts[~held_out if name == "mmlupro28" else held_out] @ turn
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -244,7 +294,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=12_000)
     parser.add_argument("--noise-free", action="store_true", help="the other table")
     parser.add_argument("--residency", action="store_true", help="the third table")
+    parser.add_argument("--scales", action="store_true", help="the fourth table")
     options = parser.parse_args()
+    if options.scales:
+        scales(options.data, options.requests, options.first, options.seeds, options.only)
+        return
     if options.residency:
         residency(options.first, options.seeds, options.only)
         return

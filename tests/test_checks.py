@@ -57,6 +57,7 @@ POLICIES = {
     "LinUCB-forgetting-fast": lambda rng: LinUCB(
         3, 2, alpha=0.2, ridge=1.0, discount=0.5, prior=None, rng=rng
     ),
+    "LinUCB-intercept": lambda rng: LinUCB(4, 3, intercept=True, rng=rng),
     "LinTS": lambda rng: LinTS(4, 3, rng=rng),
     "DiagLinUCB": lambda rng: DiagLinUCB(4, 3, mix=0.1, rng=rng),
     "EpsilonGreedy": lambda rng: EpsilonGreedy(4, 3, epsilon=0.2, rng=rng),

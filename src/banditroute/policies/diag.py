@@ -13,7 +13,7 @@ class DiagLinUCB(LinearPolicy):
 
     Parameters
     ----------
-    arms, dim, alpha, ridge, prior, discount, mix, max_norm, rng
+    arms, dim, alpha, ridge, prior, discount, mix, intercept, max_norm, rng
         As in `LinUCB`.
 
     Notes

@@ -14,7 +14,7 @@ class EpsilonGreedy(LinearPolicy):
 
     Parameters
     ----------
-    arms, dim, ridge, prior, discount, max_norm, rng
+    arms, dim, ridge, prior, discount, intercept, max_norm, rng
         As in `LinUCB`.
     epsilon : float
         Share of uniform decisions, in [0, 1]: 0 is greedy, 1 is uniform.

@@ -22,7 +22,7 @@ from banditroute.policies.base import (
     mixed,
 )
 from banditroute.policies.linear_evidence import LinearSums
-from banditroute.policies.linear_settings import under_settings
+from banditroute.policies.linear_settings import agree, under_settings
 from banditroute.policies.linear_slices import changing, learning, upkeeping
 from banditroute.policies.linear_state import LinearState
 
@@ -36,21 +36,6 @@ _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one lo
 NOISE = 4096  # random numbers drawn ahead at a time
 WIDTHS = 1.0  # the automatic alpha in noise scales, of a bound as of a posterior sample
 LATEST = 1 << 52  # clock indices up to here are exact as floats
-
-
-# What a state must share with the policy that takes it up, and where it is in the header.
-SETTINGS = {
-    "sampling": layout.H_SAMPLE,
-    "automatic alpha": layout.H_AUTO,
-    "automatic ridge": layout.H_AUTO_RIDGE,
-    "pooled prior": layout.H_POOLED,
-    "alpha": layout.H_ALPHA,
-    "ridge": layout.H_RIDGE,
-    "discount": layout.H_DISCOUNT,
-    "decisions per bucket": layout.H_SPAN,
-    "mix": layout.H_MIX,
-    "squared max_norm": layout.H_MAX2,
-}
 
 
 def compile_kernels() -> None:
@@ -104,6 +89,7 @@ class LinearPolicy(LinearSums):
         prior: Prior = "pooled",
         discount: float = 1.0,
         mix: float = 0.0,
+        intercept: bool = False,
         max_norm: float = 1e6,
         rng: Rng = None,
     ) -> None:
@@ -114,11 +100,14 @@ class LinearPolicy(LinearSums):
         auto_alpha = isinstance(alpha, str) and alpha == "auto"
         first_ridge = 1.0 if auto_ridge else check.finite("ridge", ridge, low=1 / LARGEST, high=LARGEST)
         width = 1 + (count if self._sampling else 0)
+        if not isinstance(intercept, bool):
+            raise TypeError(f"intercept must be True or False, got {intercept!r}")
         self.state = LinearState(
             count,
-            self.dim,
+            self.dim + intercept,
             ridge=first_ridge,
             diagonal=self._diagonal,
+            constant=intercept,
             rows=max(1, NOISE // width),
             width=width,
         )
@@ -142,17 +131,17 @@ class LinearPolicy(LinearSums):
         pooled = isinstance(prior, str)
         if pooled and prior != "pooled":
             raise ValueError(
-                f"prior must be 'pooled', None or means of shape ({count}, {dim}), got {prior!r}"
+                f"prior must be 'pooled', None or means of shape ({count}, {self.state.dim}), got {prior!r}"
             )
         head[layout.H_POOLED], head[layout.H_POOL_RIDGE] = float(pooled), 1.0
         head[layout.H_REFRESH] = layout.FIRST_REFRESH if pooled or auto_alpha or auto_ridge else inf
         if head[layout.H_REFRESH] < inf:
             self.state.touch()
         if prior is not None and not pooled:
-            means = check.matrix("prior", prior, columns=self.dim, rows=count)
+            means = check.matrix("prior", prior, columns=self.state.dim, rows=count)
             if np.abs(means).max() > LARGEST:
                 raise ValueError(f"prior must be in [-{LARGEST:g}, {LARGEST:g}], got {np.abs(means).max():g}")
-            self.state.prior[:, : self.dim] = means
+            self.state.prior[:, : self.state.dim] = means
             self.state.theta[:] = self.state.prior
         self.factors: dict[str, list[float]] = {}
         self._bind()
@@ -429,19 +418,20 @@ class LinearPolicy(LinearSums):
         """
         rows, chosen, given = self.check_batch(contexts, arms, rewards)
         changing(self.state)
-        if len(rows) <= 4 * self.dim or self.span or self._diagonal:
+        state = self.state
+        if len(rows) <= 4 * state.dim or self.span or self._diagonal:
             loop.learn_rows(
                 self.buffer, chosen, np.require(rows, requirements="W"), np.require(given, requirements="W")
             )
             return
-        state, pad = self.state, self.dim
+        rows = self.with_constant(rows)
         state.give_up()
         state.notice(rows, given)
         for a in np.unique(chosen).tolist():
             mine = chosen == a
             x, r = rows[mine], given[mine]
             state.gram[a] += state.packed(x.T @ x)
-            state.moment[a, :pad] += r @ x
+            state.moment[a, : state.dim] += r @ x
             state.arm[a, [layout.A_COUNT, layout.A_WEIGHT]] += len(x)
             state.arm[a, layout.A_SQUARE] += r @ r
             derived.rebuild(self.buffer, a)
@@ -504,28 +494,22 @@ class LinearPolicy(LinearSums):
             check.names("arms", check.entry("header", header, "arms")),
             LinearState.from_arrays(arrays),
         )
-        if state.arms != len(names) or state.dim != self.dim or (state.pack == state.pad) != self._diagonal:
+        if state.constant != self.state.constant:
+            raise ValueError(f"intercept must be {self.intercept} in the state too, got {state.constant}")
+        if (
+            state.arms != len(names)
+            or state.dim != self.state.dim
+            or (state.pack == state.pad) != self._diagonal
+        ):
             raise ValueError(
-                f"arrays must hold {len(names)} arms of dim {self.dim}, got {state.arms} of {state.dim}"
+                f"arrays must hold {len(names)} arms of {self.state.dim} components, got {state.arms} of {state.dim}"
             )
         generations = check_generations(header)
         if settings == "strict":
-            self._agree(state)
+            agree(self.state, state)
         rng = check.generator("rng", self._rng, check.entry("header", header, "rng"))
         if settings != "strict":
             state = under_settings(self.state, state, [self.positions.get(name) for name in names])
         self.state, self._rng = state, rng
         self.factors, self.generations = {}, generations
         self.rename(names)
-
-    def _agree(self, state: LinearState) -> None:
-        """Refuse a state of other settings; how many widths an automatic alpha is may have changed since."""
-        if state.buffer[layout.H_AUTO] > 0.0 and self.buffer[layout.H_AUTO] > 0.0:
-            state.buffer[layout.H_AUTO] = self.buffer[layout.H_AUTO]
-        for name, slot in SETTINGS.items():
-            if name in ("alpha", "ridge") and self.buffer[SETTINGS[f"automatic {name}"]] > 0.0:
-                continue  # fitted, not set
-            if state.buffer[slot] != self.buffer[slot]:
-                raise ValueError(
-                    f"{name} must be {self.buffer[slot]:g} in the state too, got {state.buffer[slot]:g}"
-                )

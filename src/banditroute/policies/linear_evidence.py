@@ -56,6 +56,17 @@ class LinearSums(Policy):
     # What it knows.
 
     @property
+    def intercept(self) -> bool:
+        """Whether it adds a constant 1 to every context, as the last of its components."""
+        return self.state.constant
+
+    def with_constant(self, contexts: Floats) -> Floats:
+        """Return contexts, (dim,) or (n, dim), as the arms see them: a constant 1 follows where the policy adds one."""
+        if not self.state.constant:
+            return contexts
+        return np.concatenate([contexts, np.ones((*contexts.shape[:-1], 1))], axis=-1)
+
+    @property
     def alpha(self) -> float:
         """Exploration width in use, reward units per unit of std."""
         return float(self.buffer[layout.H_ALPHA])
@@ -73,7 +84,7 @@ class LinearSums(Policy):
     @property
     def ridges(self) -> Floats:
         """Prior precision of every coefficient of every arm, a (k, dim) copy."""
-        return self.state.ridges[:, : self.dim].copy()
+        return self.state.ridges[:, : self.state.dim].copy()
 
     @property
     def sigma(self) -> float:
@@ -87,18 +98,18 @@ class LinearSums(Policy):
 
     @property
     def theta(self) -> Floats:
-        """Coefficients, a (k, dim) copy."""
-        return self.state.theta[:, : self.dim].copy()
+        """Coefficients, a (k, dim) copy; one column more, the last, with an intercept, here as below."""
+        return self.state.theta[:, : self.state.dim].copy()
 
     @property
     def moment(self) -> Floats:
         """Weighted sums of reward times context, a (k, dim) copy."""
-        return self.state.moment[:, : self.dim].copy()
+        return self.state.moment[:, : self.state.dim].copy()
 
     @property
     def prior(self) -> Floats:
         """Means towards which the arms are shrunk, a (k, dim) copy."""
-        return self.state.prior[:, : self.dim].copy()
+        return self.state.prior[:, : self.state.dim].copy()
 
     def cov(self, arm: int | str) -> Floats:
         """Return ``A^-1`` of one arm, a (dim, dim) copy."""
@@ -107,7 +118,7 @@ class LinearSums(Policy):
     def precision(self, arm: int | str) -> Floats:
         """Return ``A = diag(ridges) + sum of weighted x x'`` of one arm, a (dim, dim) copy."""
         a = self.index(arm)
-        return self.state.full(self.state.whole(a)) + np.diag(self.state.ridges[a, : self.dim])
+        return self.state.full(self.state.whole(a)) + np.diag(self.state.ridges[a, : self.state.dim])
 
     # Widths that others change.
 
@@ -178,7 +189,7 @@ class LinearSums(Policy):
         if s[layout.H_COLD] == 0.0:
             return np.asarray(s[layout.H_ALPHA] * wide)
         start = int(s[layout.H_FIRST])
-        first = np.maximum(contexts**2 @ s[start : start + self.dim], 1e-300)
+        first = np.maximum(self.with_constant(contexts) ** 2 @ s[start : start + self.state.dim], 1e-300)
         share = np.minimum(wide**2 / np.expand_dims(first, -1), 1.0)
         return np.asarray(s[layout.H_ALPHA] * wide + s[layout.H_COLD] * share)
 
@@ -197,7 +208,7 @@ class LinearSums(Policy):
         end = ridges + int(live[layout.H_ARMS]) * int(live[layout.H_PAD])
         frozen.buffer[ridges:end] = live[ridges:end]
         first = int(live[layout.H_FIRST])
-        frozen.buffer[first : first + self.dim] = live[first : first + self.dim]
+        frozen.buffer[first : first + self.state.dim] = live[first : first + self.state.dim]
         stop = start + int(frozen.buffer[layout.H_ARMS]) * pack
         step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither
         for at in range(start, stop, step):
@@ -277,6 +288,7 @@ class LinearSums(Policy):
         return {
             "kind": "diagonal" if self._diagonal else "linear",
             "dim": self.dim,
+            "intercept": self.intercept,
             "discount": float(self.buffer[layout.H_DISCOUNT]),
             "bucket_size": self.span,
         }
@@ -370,7 +382,8 @@ class LinearSums(Policy):
         sums = evidence.buckets[newest]
         if weight > 0.0:
             scratch = np.empty(self.state.pad)
-            credit(sums["gram"], sums["moment"], sums["sums"], x, scratch, float(reward), float(weight))
+            row = self.with_constant(x)
+            credit(sums["gram"], sums["moment"], sums["sums"], row, scratch, float(reward), float(weight))
         return evidence
 
     def aged(self, evidence: ArmEvidence, bucket: int) -> ArmEvidence:

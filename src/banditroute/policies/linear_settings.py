@@ -1,4 +1,4 @@
-"""Statistics of one linear policy under the settings of another."""
+"""The settings of a linear policy: what a state must share, and statistics of one under those of another."""
 
 from math import inf
 
@@ -6,7 +6,38 @@ from banditroute._core.kernels import derived, layout, refresh
 from banditroute.policies.linear_draft import SUMS
 from banditroute.policies.linear_state import LinearState
 
-__all__ = ["under_settings"]
+__all__ = ["agree", "under_settings"]
+
+# What a state must share with the policy that takes it up, and where it is in the header.
+SETTINGS = {
+    "sampling": layout.H_SAMPLE,
+    "automatic alpha": layout.H_AUTO,
+    "automatic ridge": layout.H_AUTO_RIDGE,
+    "pooled prior": layout.H_POOLED,
+    "alpha": layout.H_ALPHA,
+    "ridge": layout.H_RIDGE,
+    "discount": layout.H_DISCOUNT,
+    "decisions per bucket": layout.H_SPAN,
+    "mix": layout.H_MIX,
+    "squared max_norm": layout.H_MAX2,
+}
+
+
+def agree(mine: LinearState, given: LinearState) -> None:
+    """Refuse a state of other settings; how many widths an automatic alpha is may have changed since.
+
+    Examples
+    --------
+    >>> agree(LinearState(2, 1, ridge=1.0), LinearState(2, 1, ridge=1.0))
+    """
+    own, other = mine.buffer, given.buffer
+    if other[layout.H_AUTO] > 0.0 and own[layout.H_AUTO] > 0.0:
+        other[layout.H_AUTO] = own[layout.H_AUTO]
+    for name, slot in SETTINGS.items():
+        if name in ("alpha", "ridge") and own[SETTINGS[f"automatic {name}"]] > 0.0:
+            continue  # fitted, not set
+        if other[slot] != own[slot]:
+            raise ValueError(f"{name} must be {own[slot]:g} in the state too, got {other[slot]:g}")
 
 
 def under_settings(mine: LinearState, given: LinearState, keep: list[int | None]) -> LinearState:
@@ -23,7 +54,7 @@ def under_settings(mine: LinearState, given: LinearState, keep: list[int | None]
     rows, width = int(head[layout.H_ROWS]), int(head[layout.H_WIDTH])
     new = LinearState(
         len(keep), mine.dim, ridge=float(mine.buffer[layout.H_RIDGE]), diagonal=mine.pack == mine.pad,
-        rows=rows, width=width,
+        constant=mine.constant, rows=rows, width=width,
     )  # fmt: skip
     s = new.buffer
     settings = [

@@ -6,12 +6,12 @@ from typing import Final, Protocol
 import numpy as np
 
 from banditroute._core import validation as check
-from banditroute._core.kernels import derived, layout, mend, tiles
+from banditroute._core.kernels import derived, layout, tiles
 from banditroute._core.typing import Floats
+from banditroute.policies.linear_checks import PLACES, check_header, check_shapes
 
 __all__ = ["LinearState"]
 
-EXACT: Final = float(1 << 53)  # beyond it floats do not count
 
 # The truth: sums over feedback, so that replicas merge by adding and a rebuild forgets rounding.
 TRUTH: Final = ("gram", "moment", "arm")
@@ -19,24 +19,6 @@ TRUTH: Final = ("gram", "moment", "arm")
 # What is saved beside the header; where the kernels find it is never taken from outside.
 BLOCKS: Final = ("theta", "cov", "gram", "moment", "prior", "arm", "noise")
 NEWER: Final = ("ridges", "level", "job", "queue")  # states of before have none of these
-_PLACES: Final = [
-    *range(layout.H_ROWS),
-    layout.H_QUEUE,
-    *range(layout.H_RIDGES, layout.H_PHASE),
-    layout.H_LATE_ROWS,
-    layout.H_BUDGET,
-    layout.H_FIRST,
-    layout.H_LATE_AT,
-]
-_RANGES: Final = (
-    (layout.H_ALPHA, 0.0, np.inf, "an alpha >= 0"),
-    (layout.H_MIX, 0.0, 1.0, "a mix in [0, 1]"),
-    (layout.H_DISCOUNT, 0.0, 1.0, "a discount in [0, 1]"),
-    (layout.H_SPAN, 1.0, EXACT, "a span >= 1"),
-    (layout.H_BUCKET, 0.0, EXACT, "a bucket >= 0"),
-    (layout.H_CLOCK, 0.0, EXACT, "a clock >= 0"),
-    (layout.H_LEARNED, 0.0, EXACT, "a number of updates >= 0"),
-)
 
 
 def _aligned(size: int) -> Floats:
@@ -73,9 +55,11 @@ class LinearState:
     arms : int
         Number of arms N.
     dim : int
-        Dimension d of the contexts, padded inside to D, the next multiple of eight.
+        Number d of components, padded inside to D, the next multiple of eight.
     diagonal : bool
         Keep the diagonal of every matrix only.
+    constant : bool
+        The last component is a constant 1 that contexts come without.
     rows, width : int
         Shape of the prefetched noise block: decisions covered, random numbers per decision.
 
@@ -91,7 +75,15 @@ class LinearState:
     """
 
     def __init__(
-        self, arms: int, dim: int, *, ridge: float, diagonal: bool = False, rows: int = 1024, width: int = 1
+        self,
+        arms: int,
+        dim: int,
+        *,
+        ridge: float,
+        diagonal: bool = False,
+        constant: bool = False,
+        rows: int = 1024,
+        width: int = 1,
     ) -> None:
         pad = -(-dim // 8) * 8
         pack = pad if diagonal else pad * (pad + 8) // 2
@@ -130,6 +122,7 @@ class LinearState:
         head[[layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]] = rows, width, rows
         head[[layout.H_RIDGE, layout.H_LEVEL_RIDGE]] = ridge
         head[[layout.H_DISCOUNT, layout.H_SPAN, layout.H_MAX2]] = 1.0, 1.0, 1e12
+        head[layout.H_CONSTANT] = constant
         head[[layout.H_JOB_ARM, layout.H_SHIFT]] = -1.0
         head[[layout.H_BUDGET, layout.H_LATE_ROWS]] = budget, waiting
         start = int(head[layout.H_JOB])
@@ -169,6 +162,11 @@ class LinearState:
         self.job = head[start : int(head[layout.H_LATE_AT]) + int(head[layout.H_LATE_ROWS]) * pad]
         vectors = self.job[layout.SUMS : layout.SUMS + layout.VECTORS * pad].reshape(-1, pad)
         self.target, self.first = vectors[layout.TARGET], vectors[layout.FIRST]
+
+    @property
+    def constant(self) -> bool:
+        """Whether the last component is a constant that contexts come without."""
+        return bool(self.buffer[layout.H_CONSTANT])
 
     def touch(self) -> None:
         """Have the system hand over the memory of refreshes now: in the middle of a slice it is a pause."""
@@ -280,7 +278,7 @@ class LinearState:
             rows=int(head[layout.H_ROWS]) if rows is None else rows,
             width=int(head[layout.H_WIDTH]) if width is None else width,
         )
-        places = np.isin(np.arange(layout.HEADER), _PLACES)
+        places = np.isin(np.arange(layout.HEADER), PLACES)
         drawn = [layout.H_ROWS, layout.H_WIDTH, layout.H_CURSOR]
         kept = new.buffer[drawn].copy()
         new.buffer[: layout.HEADER][~places] = head[~places]
@@ -360,8 +358,8 @@ class LinearState:
         given = dict(zip(BLOCKS, blocks, strict=True))
         if head.ndim != 1 or not layout.H_AUTO_RIDGE < head.size <= layout.HEADER:
             raise ValueError(f"header must have shape ({layout.HEADER},), got {head.shape}")
-        _fitting(head, given)
-        _sound(head)
+        check_shapes(head, given)
+        check_header(head)
         new = cls(
             int(head[layout.H_ARMS]),
             int(head[layout.H_DIM]),
@@ -370,9 +368,9 @@ class LinearState:
             rows=int(head[layout.H_ROWS]),
             width=int(head[layout.H_WIDTH]),
         )
-        offsets = new.buffer[_PLACES]
+        offsets = new.buffer[PLACES]
         new.buffer[: head.size] = head
-        new.buffer[_PLACES] = offsets
+        new.buffer[PLACES] = offsets
         if head.size <= layout.H_ROOM:
             new.buffer[layout.H_LEVEL_RIDGE] = head[layout.H_RIDGE]
         else:
@@ -402,54 +400,3 @@ class LinearState:
         if not (new.arm[:, [layout.A_COUNT, layout.A_RADIUS, layout.A_SPREAD]] >= 0.0).all():
             raise ValueError("arm must hold counts, radii and spreads >= 0")
         return new
-
-
-def _fitting(head: Floats, given: Mapping[str, Floats]) -> None:
-    """Refuse arrays of which the header does not tell the shapes."""
-    if given["theta"].ndim != 2 or given["cov"].ndim != 2:
-        raise ValueError("theta and cov must have a row per arm")
-    count, pad, pack = *given["theta"].shape, given["cov"].shape[1]
-    sizes = [count, pad, pack]
-    if (
-        head[[layout.H_ARMS, layout.H_PAD, layout.H_PACK]].tolist() != sizes
-        or not 1 <= head[layout.H_DIM] <= pad < head[layout.H_DIM] + 8
-    ):
-        raise ValueError(f"header must tell the shapes of its arrays {sizes}, got {head[:4].tolist()}")
-    drawn = head[[layout.H_ROWS, layout.H_WIDTH]]
-    if (
-        not (drawn >= 1).all()
-        or not drawn.prod() == given["noise"].size
-        or drawn[1] != (1 + count if head[layout.H_SAMPLE] else 1)
-    ):
-        raise ValueError(f"header must tell the shape of the noise, got {drawn.tolist()}")
-
-
-def _sound(head: Floats) -> None:
-    """Refuse a header that no settings and no feedback can have led to."""
-    numbers = np.zeros(layout.HEADER)
-    numbers[: head.size] = head
-    numbers[_PLACES] = 0.0
-    numbers[layout.H_PROPENSITY] = 0.0  # of the last choice: NaN after that of a sampling policy
-    if numbers[layout.H_REFRESH] == np.inf:  # nothing is ever refreshed
-        numbers[layout.H_REFRESH] = 0.0
-    if not np.isfinite(numbers).all():
-        raise ValueError("header must be finite")
-    for slot, low, high, rule in _RANGES:
-        if not low <= head[slot] <= high:
-            raise ValueError(f"header must hold {rule}, got {head[slot]}")
-    if head.size > layout.H_ROOM:
-        for slot, low, high, rule in (
-            (layout.H_PHASE, layout.IDLE, layout.MEND, "a phase of a refresh"),
-            (layout.H_JOB_ARM, -1, head[layout.H_ARMS], "an arm of a refresh"),
-            (layout.H_STAGE, 0, mend.APPLY, "a stage of an inverse"),
-            (layout.H_ROW, 0, head[layout.H_PAD], "a row of an inverse"),
-            (layout.H_LATE, 0, head[layout.H_LATE_ROWS], "a number of contexts that wait"),
-            (layout.H_APPLIED, 0, head[layout.H_LATE], "a number of contexts applied"),
-            (layout.H_FEW, 0, EXACT, "a number of answers >= 0"),
-        ):
-            if not low <= head[slot] <= high:
-                raise ValueError(f"header must hold {rule}, got {head[slot]}")
-        if not head[layout.H_LEVEL_RIDGE] > 0.0 or not head[layout.H_COLD] >= 0.0:
-            raise ValueError("header must hold a ridge > 0 and a bonus >= 0")
-    if not 0 <= head[layout.H_CURSOR] <= head[layout.H_ROWS] or not head[layout.H_RIDGE] > 0:
-        raise ValueError("header must hold a cursor inside the noise and a ridge > 0")

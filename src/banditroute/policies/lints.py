@@ -28,7 +28,7 @@ class LinTS(LinearPolicy):
 
     Parameters
     ----------
-    arms, dim, alpha, ridge, prior, discount, mix, max_norm, rng
+    arms, dim, alpha, ridge, prior, discount, mix, intercept, max_norm, rng
         As in `LinUCB`; alpha scales the posterior, in reward units: the noise scale is its natural value ("auto").
     propensities : bool
         Compute the propensity of every choice, by quadrature, in about a hundred times the time of the choice. With

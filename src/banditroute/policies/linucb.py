@@ -16,7 +16,7 @@ class LinUCB(LinearPolicy):
     arms : int or sequence of str
         Names of the arms, or a count k for "0" .. "k-1".
     dim : int
-        Length of the context vectors. Add a constant component for an intercept.
+        Length of the context vectors. An arm has a level of its own where they hold a constant, or with `intercept`.
     alpha : float or "auto"
         Width of exploration in reward units. "auto" takes the noise scale that best explains the rewards so far, and
         at least half of their range or three noise scales, whichever is less, while there are fewer than ten rewards
@@ -39,6 +39,9 @@ class LinUCB(LinearPolicy):
         of a tenth of the memory ``1 / (1 - discount)``. The ridge does not decay.
     mix : float
         Share of decisions drawn uniformly over the eligible arms, in [0, 1].
+    intercept : bool
+        Add a constant 1 to every context, as a last component of the arms that callers need not send. One that they do
+        send is as good, whatever its scale, where ridge is "auto"; two do no harm.
     max_norm : float
         Contexts with a larger norm are refused.
     rng : int, SeedSequence, Generator or None

@@ -28,7 +28,8 @@ def preference_prior(
     policy : LinearPolicy
         With ``prior=None`` (the default prior pulls all arms together, this one apart).
     means : (k, dim) array
-        Coefficients expected of each arm, from preference data or anything else.
+        Coefficients expected of each arm, from preference data or anything else. Here as in `anchor` the constant of
+        an intercept counts too, as the last.
     accuracies : (k,) array
         In (0, 1]; PILOT takes the pre-training accuracy of the arm.
     anchor : (dim, dim) array, optional
@@ -54,7 +55,7 @@ def preference_prior(
     >>> policy.scores([1.0]).mean.round(3)
     array([0.2, 0.8])
     """
-    count, dim = len(policy.arms), policy.dim
+    count, dim = len(policy.arms), policy.state.dim
     given = check.matrix("means", means, columns=dim, rows=count)
     trust = check.vector("accuracies", accuracies, count)
     if not ((trust > 0.0) & (trust <= 1.0)).all():
@@ -104,8 +105,9 @@ def warm_start(
     (10.0, 0.9)
     """
     rows, chosen, given = policy.check_batch(contexts, arms, rewards)
+    rows = policy.with_constant(rows)
     most = np.inf if effective is None else check.finite("effective", effective, low=0.0, open_low=True)
-    count, dim = len(policy.arms), policy.dim
+    count, dim = len(policy.arms), policy.state.dim
     grams, moments, weights, squares = (
         np.zeros((count, dim, dim)),
         np.zeros((count, dim)),
@@ -128,13 +130,13 @@ def from_averages(
     Parameters
     ----------
     policy : LinearPolicy
-        Its contexts have a component that is always 1.
+        Its contexts have a component that is always 1, or it has an intercept.
     counts : (k,) array
         Rewards seen per arm, >= 0.
     averages : (k,) array
         Their mean (ignored where the count is 0).
     constant : int
-        Index of the constant component.
+        Index of the constant component; the last is that of an intercept.
 
     Raises
     ------
@@ -160,8 +162,9 @@ def from_averages(
     if (seen < 0.0).any():
         raise ValueError(f"counts must be >= 0, got {seen.min():g}")
     means = np.where(seen > 0.0, check.vector("averages", averages, number, limit=LARGEST), 0.0)
-    at = check.integer("constant", constant, low=-policy.dim, high=policy.dim - 1)
-    unit = np.zeros(policy.dim)
+    dim = policy.state.dim
+    at = check.integer("constant", constant, low=-dim, high=dim - 1)
+    unit = np.zeros(dim)
     unit[at] = 1.0
     _add(
         policy,
@@ -254,7 +257,7 @@ def _add(
     changing(state)
     state.give_up()
     state.gram[:] += np.array([state.packed(gram) for gram in grams])
-    state.moment[:, : policy.dim] += moments
+    state.moment[:, : state.dim] += moments
     state.arm[:, layout.A_COUNT] += np.floor(weights)
     state.arm[:, layout.A_WEIGHT] += weights
     state.arm[:, layout.A_SQUARE] += np.zeros(len(weights)) if len(squares) == 0 else np.asarray(squares)

@@ -47,22 +47,31 @@ def cold_start_is_exact(factory: Factory) -> bool:
         if cov is None or precision is None:
             return False
         for arm in range(len(policy.arms)):
-            same(f"cov @ precision of arm {arm}", cov(arm) @ precision(arm), np.eye(policy.dim), CLOSE)
+            eye = np.eye(len(cov(arm)))
+            same(f"cov @ precision of arm {arm}", cov(arm) @ precision(arm), eye, CLOSE)
             for x in contexts(policy, 3):
-                same(f"width of arm {arm}", policy.scores(x).width[arm], np.sqrt(x @ cov(arm) @ x), CLOSE)
+                z = _components(policy, x)
+                same(f"width of arm {arm}", policy.scores(x).width[arm], np.sqrt(z @ cov(arm) @ z), CLOSE)
     ridge = getattr(new(factory), "ridge", None)
     if ridge is not None:
-        same(
-            "cold precision",
-            _precisions(cast(LinearPolicy, new(factory)))[0],
-            ridge * np.eye(policy.dim),
-            EXACT,
-        )
+        cold = _precisions(cast(LinearPolicy, new(factory)))[0]
+        same("cold precision", cold, ridge * np.eye(len(cold)), EXACT)
     return True
 
 
 def _precisions(policy: LinearPolicy) -> list[Floats]:
     return [policy.precision(arm) for arm in range(len(policy.arms))]
+
+
+def _components(policy: Policy, x: Floats) -> Floats:
+    """What the coefficients of a policy belong to: the context, and its constant where the policy adds one."""
+    return policy.with_constant(x) if isinstance(policy, LinearPolicy) else x
+
+
+def _prior_precision(policy: LinearPolicy, arm: int) -> Floats:
+    """That of one arm: a ridge, or, where they are estimated, one for each coefficient."""
+    ridges = getattr(policy, "ridges", None)
+    return policy.ridge * np.eye(len(policy.precision(arm))) if ridges is None else np.diag(ridges[arm])
 
 
 def _keeps_sums(policy: Policy) -> bool:
@@ -87,16 +96,19 @@ def online_equals_batch(factory: Factory) -> bool:
         policy.update(lesson.arm, lesson.x, lesson.reward, weight=float(weight))
     for a in range(len(policy.arms)):
         own = [
-            (lesson.x, lesson.reward, w) for lesson, w in zip(course, weights, strict=True) if lesson.arm == a
+            (_components(policy, lesson.x), lesson.reward, w)
+            for lesson, w in zip(course, weights, strict=True)
+            if lesson.arm == a
         ]
-        gram = policy.ridge * np.eye(policy.dim) + sum(w * np.outer(x, x) for x, _, w in own)
+        prior = _prior_precision(policy, a)
+        gram = prior + sum(w * np.outer(x, x) for x, _, w in own)
         got = policy.precision(a)
         if np.array_equal(got, np.diag(np.diag(got))):  # a policy that keeps the diagonal only
             gram = np.diag(np.diag(gram))
-        moment = sum((w * r * x for x, r, w in own), np.zeros(policy.dim))
+        moment = sum((w * r * x for x, r, w in own), np.zeros(len(gram)))
         same(f"precision of arm {a}", got, gram, CLOSE)
         same(f"moment of arm {a}", policy.moment[a], moment, CLOSE)
-        wanted = np.linalg.solve(gram, moment + policy.ridge * policy.prior[a])
+        wanted = np.linalg.solve(gram, moment + prior @ policy.prior[a])
         same(f"theta of arm {a}", policy.theta[a], wanted, CLOSE)
     return True
 
@@ -117,7 +129,7 @@ def feedback_order_does_not_matter(factory: Factory) -> bool:
     def known(policy: LinearPolicy) -> Floats:
         if not _keeps_sums(policy):
             return np.array([policy.scores(x) for x in contexts(policy, 8, 9)])
-        sums = [p - policy.ridge * np.eye(policy.dim) for p in _precisions(policy)]
+        sums = [p - _prior_precision(policy, a) for a, p in enumerate(_precisions(policy))]
         return np.append(np.ravel(sums), policy.moment)
 
     def learned(order: Iterable[int]) -> Floats:

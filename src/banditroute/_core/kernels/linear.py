@@ -3,6 +3,7 @@
 import math
 
 from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
+from banditroute._core.kernels.contexts import load
 from banditroute._core.kernels.derived import drain, first_alpha, squared_width, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
@@ -15,10 +16,8 @@ from banditroute._core.kernels.layout import (
     A_WEIGHT,
     AGED,
     BAD_ARM,
-    BAD_CONTEXT,
     BAD_PRICES,
     BAD_REWARD,
-    BAD_SHAPE,
     BAD_WEIGHT,
     DUE,
     EPSILON,
@@ -30,7 +29,6 @@ from banditroute._core.kernels.layout import (
     H_COLD,
     H_COV,
     H_CURSOR,
-    H_DIM,
     H_DISCOUNT,
     H_EVALUATED,
     H_FEW,
@@ -44,7 +42,6 @@ from banditroute._core.kernels.layout import (
     H_LEARNED,
     H_LEVEL,
     H_LOW,
-    H_MAX2,
     H_MIX,
     H_MOMENT,
     H_NOISE,
@@ -74,28 +71,6 @@ from banditroute._core.kernels.layout import (
     TIGHTEN_DIM,
 )
 from banditroute._core.kernels.tiles import add_outer, dot, means, product
-
-
-@inlined
-def checked(s, x):
-    """s: buffer, x: (d,) -> squared norm of a context that may be used, or a code."""
-    if x.size != whole(s, H_DIM):
-        return float(BAD_SHAPE)
-    norm2 = dot(x, x)
-    if not norm2 <= s[H_MAX2]:  # also NaN and infinity
-        return float(BAD_CONTEXT)
-    return norm2
-
-
-@inlined
-def _load(s, x):
-    """s: buffer, x: (d,) -> as `checked`, and copies x into the padded scratch context."""
-    norm2 = checked(s, x)
-    if norm2 >= 0.0:
-        o = whole(s, H_WORK)
-        for j in range(x.size):
-            s[o + j] = x[j]
-    return norm2
 
 
 @inlined
@@ -260,7 +235,7 @@ def choose(s, x, offers, prune):
         return eligible
     if s[H_CURSOR] >= s[H_ROWS]:
         return NO_NOISE
-    norm2 = _load(s, x)
+    norm2 = load(s, x)
     if norm2 < 0.0:
         return int(norm2)
     arms, n, w = whole(s, H_ARMS), whole(s, H_PAD), whole(s, H_WORK)
@@ -396,7 +371,7 @@ def learned(s, a, x, reward, weight, at):
         return BAD_REWARD
     if not (weight > 0.0 and weight <= LARGEST):
         return BAD_WEIGHT
-    norm2 = _load(s, x)
+    norm2 = load(s, x)
     if norm2 < 0.0:
         return int(norm2)
     if at < 0:

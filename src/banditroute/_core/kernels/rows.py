@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from banditroute._core.kernels import borrowed, kernel, part, short_kernel
+from banditroute._core.kernels.contexts import checked, fill
 from banditroute._core.kernels.derived import squared_width
 from banditroute._core.kernels.layout import (
     BAD_SHAPE,
     H_ARMS,
     H_CURSOR,
-    H_DIM,
     H_NOISE,
     H_PAD,
     H_PROPENSITY,
@@ -21,7 +21,6 @@ from banditroute._core.kernels.layout import (
 )
 from banditroute._core.kernels.linear import (
     bounds,
-    checked,
     exact_score,
     first_share,
     offered,
@@ -44,7 +43,7 @@ def predict(s, x, mean, std):
     if mean.size != arms or std.size != arms:
         return BAD_SHAPE
     z = np.zeros(n)
-    z[: x.size] = x
+    fill(s, x, z)
     means(s[t : t + arms * n], z, mean)
     for a in range(arms):
         std[a] = math.sqrt(squared_width(s, a, z))
@@ -56,12 +55,12 @@ def _predict_block(s, contexts, start, stop, block, mean, std):
     """Rows start .. stop - 1 for `predict_rows`; block: (stop - start or more, D) scratch; 0 or a code."""
     s, contexts, block = borrowed(s), borrowed(contexts), borrowed(block)
     mean, std = borrowed(mean), borrowed(std)
-    n, arms, dim, t = int(s[H_PAD]), int(s[H_ARMS]), int(s[H_DIM]), int(s[H_THETA])
+    n, arms, t = int(s[H_PAD]), int(s[H_ARMS]), int(s[H_THETA])
     for i in range(start, stop):
         norm2 = checked(s, contexts[i])
         if norm2 < 0.0:
             return int(norm2)
-        block[i - start, :dim] = contexts[i]
+        fill(s, contexts[i], block[i - start])
         means(s[t : t + arms * n], block[i - start], mean[i])
     for a in range(arms):
         for i in range(start, stop):
@@ -91,7 +90,7 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, share
     """Rows start .. start + size - 1 for `choose_rows`; z .. whole: scratch for at least so many rows; 0 or a code."""
     s, z, score, bound = borrowed(s), borrowed(z), borrowed(score), borrowed(bound)
     contexts, offers = borrowed(contexts), borrowed(offers)
-    count, dim = score.shape[1], contexts.shape[1]
+    count = score.shape[1]
     eligible, row, first, chosen, ties = whole[0], whole[1], whole[2], whole[3], whole[4]
     for i in range(size):
         given = offers[start + i] if offers.shape[0] > 0 else s[:0]
@@ -101,7 +100,7 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, share
         norm2 = checked(s, contexts[start + i])
         if norm2 < 0.0:
             return int(norm2)
-        z[i, :dim] = contexts[start + i]
+        fill(s, contexts[start + i], z[i])
         row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
         s[H_CURSOR] += 1.0
         share[i] = first_share(s, z[i])
