@@ -106,6 +106,7 @@ class NaiveScales:
         self.ridge = self.level_ridge = 1.0 if self.auto_ridge else ridge
         self.ridges, self.prior, self.cold = np.full(dim, self.ridge), np.zeros(dim), 0.0
         self.few, self.top = 0, 0.0
+        self.shares = np.ones(dim)  # what a component counts in the width of a bonus
         self.feedback = [[] for _ in range(arms)]
 
     def update(self, arm, x, reward):
@@ -123,6 +124,7 @@ class NaiveScales:
         return np.linalg.inv(A), np.linalg.solve(A, b + self.ridges * self.prior)
 
     def bonus(self, x):
+        x = self.shares * x
         width = np.array([np.sqrt(x @ self.solution(a)[0] @ x) for a in range(self.arms)])
         return self.alpha * width + self.cold * np.minimum(width**2 / (x**2 / self.ridges).sum(), 1.0)
 
@@ -180,6 +182,9 @@ class NaiveScales:
                     wanted[which] = noise / self.likeliest(
                         (away[:, which] ** 2).sum(), (own - lost).sum(), first**2 * variance / size
                     )
+            if self.auto_alpha and not self.sampling and constant.any() and slopes.any():
+                moved = (X[:, slopes] ** 2).sum() / n / wanted[slopes][0]
+                self.shares = np.where(slopes, min(1.0, np.sqrt(moved)), 1.0)
             if ((self.ridges < 0.8 * wanted) | (self.ridges > 1.25 * wanted)).any():
                 self.ridges = wanted
                 self.ridge, self.level_ridge = (wanted[w if w.any() else ~w][0] for w in (slopes, constant))

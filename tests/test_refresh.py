@@ -68,7 +68,8 @@ def test_a_refresh_is_its_definition(rng, cls, options, dim):
             np.testing.assert_allclose(policy.cov(a), cov, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(policy.theta[a], theta, rtol=1e-9, atol=1e-11)
         x = contexts(rng, 1, dim)[0]
-        np.testing.assert_allclose(policy.bonus(x, policy.scores(x).width), naive.bonus(x), rtol=1e-9)
+        seen = policy.explored(x)
+        np.testing.assert_allclose(policy.bonus(seen, policy.scores(seen).width), naive.bonus(x), rtol=1e-9)
         np.testing.assert_allclose(sum(policy.utilities(x[None]))[0], naive.index(x), rtol=1e-9, atol=1e-11)
         if not policy.buffer[layout.H_SAMPLE]:
             assert naive.index(x)[policy.select(x).arm] == pytest.approx(naive.index(x).max(), rel=1e-9)
@@ -316,3 +317,42 @@ def test_thirty_arms_without_noise_are_all_tried_by_every_linear_policy(make):
         policy.update(arm, [1.0], float(worth[arm]))
         right += t >= 1500 and arm == 29
     assert right > 750
+
+
+def test_slopes_that_matter_little_are_explored_little(rng):
+    """Below the noise, slopes count in a bonus what they move in noise scales; above it, or by themselves, fully."""
+    shares = []
+    for size, last in ((0.1, 1.0), (3.0, 1.0), (0.1, None)):
+        policy, levels = LinUCB(4, 6, rng=0), rng.standard_normal(4)
+        theta = size * rng.standard_normal((4, 6))
+        for _ in range(600):
+            x = rng.standard_normal(6) / np.sqrt(6)
+            x[-1] = x[-1] if last is None else last
+            arm = int(rng.integers(4))
+            policy.update(arm, x, float(levels[arm] + theta[arm, :5] @ x[:5] + rng.standard_normal()))
+        seen = policy.explored(x)
+        shares.append(seen[0] / x[0])
+        if last is not None:
+            assert seen[-1] == x[-1]
+        moved = np.sqrt(5 / 6 / policy.ridge)
+        assert shares[-1] == pytest.approx(min(1.0, moved) if last else 1.0, rel=0.2)
+        *_, frozen = policy.freeze()
+        np.testing.assert_array_equal(frozen(x[None]), policy.utilities(x[None]))
+        again = LinUCB(4, 6, rng=1)
+        again.load_state(*policy.to_state())
+        np.testing.assert_array_equal(again.explored(x), seen)
+        header, arrays = policy.to_state()
+        arrays["header"][layout.H_CALM] = 1.5
+        with pytest.raises(ValueError, match="a share of the slopes"):
+            again.load_state(header, arrays)
+    assert shares[0] < 0.5 and shares[1] == shares[2] == 1.0
+
+
+@pytest.mark.parametrize(
+    "options", [{"alpha": 0.3}, {"ridge": 1.0}, {"alpha": 1.0, "ridge": 1.0, "prior": None}]
+)
+def test_a_given_width_is_the_textbooks(rng, options):
+    policy = LinUCB(3, 4, rng=0, **options)
+    fed(policy, rng, 200)
+    x = contexts(rng, 1, 4)[0]
+    assert policy.explored(x) is x

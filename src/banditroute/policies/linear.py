@@ -341,9 +341,12 @@ class LinearPolicy(LinearSums):
         (k,) array
             Sums to 1; exactly 0 where not eligible.
         """
-        mean, std = self.scores(x)
+        row = self.check_context(x)
+        (mean, width), seen = self.scores(row), self.explored(row)
+        if seen is not row:
+            width = self.scores(seen).width
         offers = self.effective_prices(prices, eligible)
-        index = mean + self.lift(mean) - (offers - offers.min()) + self.bonus(self.check_context(x), std)
+        index = mean + self.lift(mean) - (offers - offers.min()) + self.bonus(seen, width)
         return self._mixed(np.asarray(index == index.max(), dtype=np.float64), offers)
 
     @property

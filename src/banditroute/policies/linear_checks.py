@@ -78,6 +78,8 @@ def check_header(head: Floats) -> None:
         ):
             if not low <= head[slot] <= high:
                 raise ValueError(f"header must hold {rule}, got {head[slot]}")
+        if not 0.0 <= numbers[layout.H_CALM] <= 1.0:
+            raise ValueError(f"header must hold a share of the slopes, got {numbers[layout.H_CALM]}")
         if not head[layout.H_LEVEL_RIDGE] > 0.0 or not head[layout.H_COLD] >= 0.0:
             raise ValueError("header must hold a ridge > 0 and a bonus >= 0")
     if numbers[layout.H_CONSTANT] not in (0.0, 1.0) or head[layout.H_DIM] <= numbers[layout.H_CONSTANT]:

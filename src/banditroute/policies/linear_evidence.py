@@ -150,9 +150,25 @@ class LinearSums(Policy):
 
     def utilities(self, contexts: ArrayLike) -> Utilities:
         """Return mean and `bonus` (widened ones included) for each row: two (n, k) arrays."""
-        mean, width = self.scores_batch(contexts)
-        bonus = self.bonus(np.asarray(contexts, dtype=np.float64), width)
-        return Utilities(mean, bonus + self.lift(mean))
+        rows = np.asarray(contexts, dtype=np.float64)
+        mean, width = self.scores_batch(rows)
+        seen = self.explored(rows)
+        if seen is not rows:
+            width = self.scores_batch(seen).width
+        return Utilities(mean, self.bonus(seen, width) + self.lift(mean))
+
+    def explored(self, contexts: Floats) -> Floats:
+        """Return contexts whose widths make the bonus, (dim,) or (n, dim): slopes that matter little count less.
+
+        With estimated scales, beside a constant, all other components are multiplied by what the slopes of an arm move
+        its rewards in noise scales, where that is less than 1; contexts are returned as they are where it is not.
+        """
+        s = self.buffer
+        if s[layout.H_CALM] == 0.0:
+            return contexts
+        start = int(s[layout.H_LEVEL])
+        level = s[start : start + self.dim] != 0.0
+        return np.where(level, contexts, (1.0 - s[layout.H_CALM]) * contexts)
 
     def lift(self, means: Floats) -> Floats:
         """Return what is added to the mean of an arm that has answered too seldom, in reward units; 0 for the others.
@@ -180,8 +196,9 @@ class LinearSums(Policy):
         Parameters
         ----------
         contexts : (dim,) or (n, dim) array
+            Of `explored`.
         widths : (k,) or (n, k) array
-            Of `scores` or `scores_batch`.
+            Of `scores` or `scores_batch` of these.
         """
         s = self.buffer
         start = int(s[layout.H_ARM]) + layout.A_SPREAD * int(s[layout.H_ROOM])
@@ -209,6 +226,8 @@ class LinearSums(Policy):
         frozen.buffer[ridges:end] = live[ridges:end]
         first = int(live[layout.H_FIRST])
         frozen.buffer[first : first + self.state.dim] = live[first : first + self.state.dim]
+        level = int(live[layout.H_LEVEL])
+        frozen.buffer[level : level + self.dim] = live[level : level + self.dim]
         stop = start + int(frozen.buffer[layout.H_ARMS]) * pack
         step = max(1, HELD // pack) * pack  # whole arms: half of one width and half of another is neither
         for at in range(start, stop, step):

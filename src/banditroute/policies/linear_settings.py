@@ -60,7 +60,7 @@ def under_settings(mine: LinearState, given: LinearState, keep: list[int | None]
     settings = [
         layout.H_ALPHA, layout.H_RIDGE, layout.H_MIX, layout.H_SAMPLE, layout.H_MAX2, layout.H_DISCOUNT,
         layout.H_SPAN, layout.H_POOLED, layout.H_POOL_RIDGE, layout.H_AUTO, layout.H_AUTO_RIDGE,
-        layout.H_LEVEL_RIDGE, layout.H_COLD,
+        layout.H_LEVEL_RIDGE, layout.H_COLD, layout.H_CALM,
     ]  # fmt: skip
     s[settings] = mine.buffer[settings]
     taken = [
@@ -73,7 +73,7 @@ def under_settings(mine: LinearState, given: LinearState, keep: list[int | None]
         fitted = [layout.H_ALPHA, layout.H_COLD, layout.H_SIGMA2, layout.H_FEW, layout.H_TOP]
         s[fitted] = head[fitted]
     if s[layout.H_AUTO_RIDGE] > 0.0 and head[layout.H_AUTO_RIDGE] > 0.0:
-        fitted = [layout.H_RIDGE, layout.H_LEVEL_RIDGE, layout.H_SIGMA2]
+        fitted = [layout.H_RIDGE, layout.H_LEVEL_RIDGE, layout.H_SIGMA2, layout.H_CALM]
         s[fitted] = head[fitted]
         new.target[:], new.first[:], new.ridges[:] = given.target, given.first, given.ridges
     # Sums are as of now: under another discount they count as learned in the bucket that the clock is in.

@@ -4,8 +4,10 @@ from banditroute._core.kernels import inlined, view, whole
 from banditroute._core.kernels.layout import (
     BAD_CONTEXT,
     BAD_SHAPE,
+    H_CALM,
     H_CONSTANT,
     H_DIM,
+    H_LEVEL,
     H_MAX2,
     H_PAD,
     H_WORK,
@@ -40,3 +42,11 @@ def load(s, x):
     if norm2 >= 0.0:
         fill(s, x, view(s, whole(s, H_WORK), whole(s, H_PAD)))
     return norm2
+
+
+@inlined
+def explored(s, z, out):
+    """s: buffer, z: (D,) -> out: (D,), the context whose width makes the bonus: its slopes count less, see `rescale`."""
+    share, o = 1.0 - s[H_CALM], whole(s, H_LEVEL)
+    for j in range(z.size):
+        out[j] = z[j] if s[o + j] != 0.0 else share * z[j]

@@ -3,7 +3,7 @@
 import math
 
 from banditroute._core.kernels import apart, borrowed, inlined, part, short_kernel, view, whole
-from banditroute._core.kernels.contexts import load
+from banditroute._core.kernels.contexts import explored, load
 from banditroute._core.kernels.derived import drain, first_alpha, squared_width, tighten
 from banditroute._core.kernels.layout import (
     A_COUNT,
@@ -165,7 +165,7 @@ def bounds(s, z, norm, offers, eligible, row, score, bound, share):
 
 @inlined
 def first_share(s, z):
-    """s: buffer, z: (D,) -> one over the squared width of an arm of which nothing is known, 0 where no bonus needs it."""
+    """s: buffer, z: (D,) of `explored` -> one over the squared width of an arm of which nothing is known, 0 where no bonus needs it."""
     if s[H_COLD] == 0.0:
         return 0.0
     n, o = whole(s, H_PAD), whole(s, H_FIRST)
@@ -178,7 +178,7 @@ def first_share(s, z):
 
 @part
 def exact_score(s, a, z, row, mean, share):
-    """s: buffer, a: arm, z: (D,), mean: its mean less price -> its exact score."""
+    """s: buffer, a: arm, z: (D,) of `explored`, mean: its mean less price -> its exact score."""
     bonus, cold = s[H_ALPHA], s[H_COLD]
     if s[H_SAMPLE] > 0.0:
         bonus *= s[row + 1 + a]
@@ -239,14 +239,15 @@ def choose(s, x, offers, prune):
     if norm2 < 0.0:
         return int(norm2)
     arms, n, w = whole(s, H_ARMS), whole(s, H_PAD), whole(s, H_WORK)
-    z = view(s, w, n)
+    z, y = view(s, w, n), view(s, w + 2 * n, n)
+    explored(s, z, y)
     bound = view(s, w + 4 * n, arms)
     score = view(s, w + 4 * n + arms, arms)
     row = whole(s, H_NOISE) + whole(s, H_CURSOR) * whole(s, H_WIDTH)
     s[H_CURSOR] += 1.0
-    share = first_share(s, z)
+    share = first_share(s, y)
     first = bounds(s, z, math.sqrt(norm2), offers, eligible, row, score, bound, share)
-    best = exact_score(s, first, z, row, score[first], share)
+    best = exact_score(s, first, y, row, score[first], share)
     score[first] = best
     chosen = first
     ties = min(eligible, 1)  # of one type from here on: `settle` is compiled for each
@@ -257,7 +258,7 @@ def choose(s, x, offers, prune):
         if prune and bound[a] < best:
             score[a] = -math.inf
             continue
-        value = exact_score(s, a, z, row, score[a], share)
+        value = exact_score(s, a, y, row, score[a], share)
         score[a] = value
         evaluated += 1
         if value > best:

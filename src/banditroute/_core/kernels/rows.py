@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from banditroute._core.kernels import borrowed, kernel, part, short_kernel
-from banditroute._core.kernels.contexts import checked, fill
+from banditroute._core.kernels.contexts import checked, explored, fill
 from banditroute._core.kernels.derived import squared_width
 from banditroute._core.kernels.layout import (
     BAD_SHAPE,
@@ -86,9 +86,11 @@ def predict_rows(s, contexts, mean, std):
 
 
 @part
-def _choose_block(s, contexts, offers, start, size, z, score, bound, best, share, whole, arms, propensities):
+def _choose_block(
+    s, contexts, offers, start, size, z, y, score, bound, best, share, whole, arms, propensities
+):
     """Rows start .. start + size - 1 for `choose_rows`; z .. whole: scratch for at least so many rows; 0 or a code."""
-    s, z, score, bound = borrowed(s), borrowed(z), borrowed(score), borrowed(bound)
+    s, z, y, score, bound = borrowed(s), borrowed(z), borrowed(y), borrowed(score), borrowed(bound)
     contexts, offers = borrowed(contexts), borrowed(offers)
     count = score.shape[1]
     eligible, row, first, chosen, ties = whole[0], whole[1], whole[2], whole[3], whole[4]
@@ -101,11 +103,12 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, share
         if norm2 < 0.0:
             return int(norm2)
         fill(s, contexts[start + i], z[i])
+        explored(s, z[i], y[i])
         row[i] = int(s[H_NOISE]) + int(s[H_CURSOR]) * int(s[H_WIDTH])
         s[H_CURSOR] += 1.0
-        share[i] = first_share(s, z[i])
+        share[i] = first_share(s, y[i])
         f = bounds(s, z[i], math.sqrt(norm2), given, eligible[i], row[i], score[i], bound[i], share[i])
-        score[i, f] = exact_score(s, f, z[i], row[i], score[i, f], share[i])
+        score[i, f] = exact_score(s, f, y[i], row[i], score[i, f], share[i])
         first[i], chosen[i], best[i], ties[i] = f, f, score[i, f], 1
     for a in range(count):
         for i in range(size):
@@ -114,7 +117,7 @@ def _choose_block(s, contexts, offers, start, size, z, score, bound, best, share
             if bound[i, a] < best[i]:
                 score[i, a] = -math.inf
                 continue
-            value = exact_score(s, a, z[i], row[i], score[i, a], share[i])
+            value = exact_score(s, a, y[i], row[i], score[i, a], share[i])
             score[i, a] = value
             if value > best[i]:
                 best[i], chosen[i], ties[i] = value, a, 1
@@ -134,14 +137,14 @@ def choose_rows(s, contexts, offers, arms, propensities, start):
     every number comes from the same functions, hence every decision is that of the loop.
     """
     count, total = int(s[H_ARMS]), contexts.shape[0]
-    z = np.zeros((ROWS, int(s[H_PAD])))
+    z, y = np.zeros((ROWS, int(s[H_PAD]))), np.zeros((ROWS, int(s[H_PAD])))
     score, bound = np.empty((ROWS, count)), np.empty((ROWS, count))
     best, share = np.empty(ROWS), np.empty(ROWS)
     whole = np.empty((5, ROWS), np.int64)
     while start < total and s[H_CURSOR] < s[H_ROWS]:
         size = min(ROWS, total - start, int(s[H_ROWS] - s[H_CURSOR]))
         code = _choose_block(
-            s, contexts, offers, start, size, z, score, bound, best, share, whole, arms, propensities
+            s, contexts, offers, start, size, z, y, score, bound, best, share, whole, arms, propensities
         )
         if code < 0:
             return code

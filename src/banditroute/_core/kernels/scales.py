@@ -19,6 +19,7 @@ from banditroute._core.kernels.layout import (
     H_ARMS,
     H_AUTO,
     H_AUTO_RIDGE,
+    H_CALM,
     H_COLD,
     H_DIM,
     H_FEW,
@@ -155,12 +156,16 @@ def rescale(s):
             s[H_ALPHA] = max(s[H_AUTO] * sigma, min(share * width, DOUBT * sigma) * age)
             s[H_COLD] = COLD * math.sqrt(variance)
             _expect_answers(s, weight)
+        s[H_CALM] = 0.0
         if s[H_AUTO_RIDGE] > 0.0:
             middle = FIRST_TAU * FIRST_TAU * total
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
             if slopes > TINY:
                 first = FIRST_SLOPE * FIRST_SLOPE * total if square > TINY else middle
                 ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, first / slopes)
+                # Slopes that move a reward less than its noise does would take longer to learn than they are worth.
+                if square > TINY and s[H_AUTO] > 0.0 and s[H_SAMPLE] == 0.0:
+                    s[H_CALM] = 1.0 - min(1.0, math.sqrt(slopes / ridge))
             if square > TINY:
                 level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square)
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
