@@ -29,7 +29,8 @@ class LinUCB(LinearPolicy):
         Prior precision. "auto" takes the noise variance over the variance between arms, one for the levels of the arms
         (the coefficients of components that never change: the scale of the constant does not matter) and one for their
         slopes, both at the maximum of their likelihood and a wide prior, refreshed whenever feedback grew by a fifth;
-        slopes that move rewards less than the noise does are explored less than fully. 1 until 16 rewards are known. Nothing estimated depends on the units of contexts and rewards.
+        1 until 16 rewards are known. Slopes that move rewards less than the noise does are explored less than fully.
+        Nothing estimated depends on the units of contexts and rewards.
     prior : "pooled", None or (k, dim) array
         Mean towards which each arm is shrunk: one model fitted on all arms together and refreshed as feedback grows
         (the default: an arm not yet tried is then expected to be like the others instead of worthless), zero (the
