@@ -11,7 +11,7 @@ from banditroute.cli import main
 from banditroute.evaluation import Draws, score, sweep, tune
 from banditroute.evaluation.draws import Part, Scored, between, paired_gain
 from banditroute.evaluation.tuning import confirm
-from banditroute.simulation import MatrixEnvironment, homes
+from banditroute.simulation import MatrixEnvironment, Stream, homes
 
 
 def matrix(rows=300, noise=0.3):
@@ -105,6 +105,32 @@ def test_error_of_a_gain_counts_rows_once_and_seeds_too():
     variance = np.var(gains, ddof=1) / 3 + sum(p**2 for p in pulls.values()) * known / (known - 1)
     assert (gain, error) == (pytest.approx(np.mean(gains)), pytest.approx(np.sqrt(variance)))
     assert paired_gain(one, two, None)[1] == pytest.approx(np.std(gains, ddof=1) / np.sqrt(3))
+
+
+def turning(seed, rows=900):
+    """Return a stream whose better arm changes every 300 requests."""
+    rng = np.random.default_rng(seed)
+    first = np.arange(rows) // 300 % 2 == 0
+    means = np.where(first[:, None], [0.8, 0.2], [0.2, 0.8])
+    return Stream(np.ones((rows, 1)), means, means + 0.2 * rng.standard_normal((rows, 2)), ("a", "b"))
+
+
+def test_deploys_a_gain_that_is_there():
+    found = tune(turning, {"discount": [0.97]}, trials=1, seeds=4)
+    assert found.setting == {"discount": 0.97}
+    assert found.low > 0.05
+    stream = turning(0, 2400)
+    arms = np.random.default_rng(1).integers(2, size=2400)
+    log = Trace(
+        names=stream.arms,
+        arms=arms,
+        rewards=stream.rewards[np.arange(2400), arms],
+        propensities=np.full(2400, 0.5),
+        contexts=stream.contexts,
+    )
+    found = tune(log, {"discount": [0.97]}, trials=1, seeds=4)
+    assert found.setting == {"discount": 0.97}
+    assert found.low > 0.05
 
 
 def test_luck_seen_elsewhere_counts_where_it_is_larger():

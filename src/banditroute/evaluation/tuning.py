@@ -109,8 +109,9 @@ def sweep(
         The same for every setting, so that columns are paired.
     independent : bool
         Deal the rows of a `Draws` out, so that each seed has rows of its own and no more requests than rows: then the
-        columns are independent, and their spread over the root of their number is an honest error bar. False lets all
-        seeds draw from all rows: the horizon is as asked for, and the spread tells of the policies' luck only.
+        columns are independent, and their spread over the root of their number is an honest error bar, where they are
+        many enough to hold the rare run that goes wrong. False lets all seeds draw from all rows: the horizon is as
+        asked for, and the spread tells of the policies' luck only.
     jobs : int
         Processes; 1 stays in this one, -1 takes all cores.
     backend : str
