@@ -14,7 +14,8 @@ import numpy as np
 
 from banditroute import Trace
 from banditroute.evaluation import ConfidenceSequence, Draws, compare, score, tune
-from banditroute.evaluation.draws import Part, paired_gain, scored
+from banditroute.evaluation.draws import Part
+from banditroute.evaluation.tuning import confirm
 from banditroute.simulation import MatrixEnvironment
 
 WORLDS = ("easy", "heavy", "drifting", "adaptive")
@@ -120,6 +121,9 @@ def sequences(logs, first):
     )
 
 
+MORE = {"alpha": 1.0, "ridge": 1.0}
+
+
 def linear(seed, rows):
     """Return contexts and 0/1 rewards of a world in which settings hardly differ."""
     weights = np.random.default_rng(99).normal(size=(3, 5)) * 0.15
@@ -127,18 +131,6 @@ def linear(seed, rows):
     rng = np.random.default_rng(seed)
     x = np.c_[rng.normal(size=(rows, 4)), np.ones(rows)]
     return x, (rng.random((rows, 1)) < np.clip(x @ weights.T, 0.0, 1.0)).astype(float)
-
-
-def errors(logs, rows=1000, requests=1500, first=0):
-    """Return how often a fixed setting's gain lies within two errors of its mean over logs."""
-    found = []
-    for seed in range(first, first + logs):
-        draws = Draws(MatrixEnvironment(*linear(seed, rows), order="replace"), requests)
-        own = range(20)
-        one, two = ([scored(s, draws(i), i) for i in own] for s in ({"alpha": 1.0, "ridge": 1.0}, {}))
-        found.append(paired_gain(one, two, [draws.rows(i) for i in own]))
-    gains, said = np.array(found).T
-    return float((np.abs(gains - gains.mean()) <= 2.0 * said).mean())
 
 
 def uniform(seed, rows):
@@ -153,6 +145,25 @@ def uniform(seed, rows):
     )
 
 
+def drawn(seed, rows=1000, requests=1500):
+    """Return both halves of a matrix of twice so many rows, for draws of so many requests."""
+    return Draws(MatrixEnvironment(*linear(seed, 2 * rows), order="replace"), requests).halves()
+
+
+def replayed(seed, rows=3000):
+    """Return both halves of a log of twice so many rows."""
+    trace = uniform(seed, 2 * rows)
+    return Part(trace[:rows]), Part(trace[rows:])
+
+
+def errors(logs, first=0, data=drawn, setting=MORE, **confirming):
+    """Return how often a setting's gain lies within two errors of its mean over logs, and mean error by true spread."""
+    found = [confirm(setting, *data(seed), **confirming) for seed in range(first, first + logs)]
+    gains, said = np.array([[each.gain, each.gain_error] for each in found]).T
+    held = np.abs(gains - gains.mean()) <= 2.0 * said
+    return float(held.mean()), float(said.mean() / gains.std(ddof=1)), float(gains.mean())
+
+
 def true_gain(setting, seed, logs=12):
     """Return what a setting earns more than the defaults, and its error: over fresh logs, for one says too little."""
     gains = []
@@ -163,8 +174,13 @@ def true_gain(setting, seed, logs=12):
 
 
 def tuning(logs, first):
-    share = errors(logs, first=first)
-    print(f"tune: gain within two errors in {share:.1%} of {logs} draws (bar 93 %)", flush=True)
+    for data, label in ((drawn, "matrices"), (replayed, "logs")):
+        share, wide, gain = errors(logs, first, data)
+        print(
+            f"tune: gain within two errors in {share:.1%} of {logs} {label} (bar 93 %); "
+            f"mean error {wide:.2f} times the true spread, mean gain {gain:+.4f}",
+            flush=True,
+        )
     space = {"alpha": (0.02, 2.0, "log"), "ridge": (0.03, 30.0, "log")}
     deployed, wrong, count = 0, 0, max(logs // 2, 1)
     for seed in range(first + 20, first + 20 + count):

@@ -183,7 +183,7 @@ def tuning():
         print(
             f"{data}: chose {found.setting or 'the defaults'} in {took:.0f} s and {len(found.trials)} trials; "
             f"held-out {found.held_out:.4f}, defaults {found.default_held_out:.4f}, "
-            f"gain {found.gain:+.4f} +- {found.gain_error:.4f} over rows and 20 paired seeds; "
+            f"gain {found.gain:+.4f} +- {found.gain_error:.4f} over rows and 60 paired seeds; "
             f"best of the grid {held[best]:.4f} at {grid[best] or 'the defaults'}, "
             f"share {(found.held_out if found.setting else found.default_held_out) / held[best]:.2%} (bar 99 %)"
         )

@@ -9,8 +9,9 @@ import pytest
 from banditroute import LinUCB, Polar, Trace, regret, simulate
 from banditroute.cli import main
 from banditroute.evaluation import Draws, score, sweep, tune
-from banditroute.evaluation.draws import Scored, paired_gain
-from banditroute.simulation import MatrixEnvironment, homes
+from banditroute.evaluation.draws import Part, Scored, between, paired_gain
+from banditroute.evaluation.tuning import confirm
+from banditroute.simulation import MatrixEnvironment, Stream, homes
 
 
 def matrix(rows=300, noise=0.3):
@@ -106,6 +107,93 @@ def test_error_of_a_gain_counts_rows_once_and_seeds_too():
     assert paired_gain(one, two, None)[1] == pytest.approx(np.std(gains, ddof=1) / np.sqrt(3))
 
 
+def turning(seed, rows=900):
+    """Return a stream whose better arm changes every 300 requests."""
+    rng = np.random.default_rng(seed)
+    first = np.arange(rows) // 300 % 2 == 0
+    means = np.where(first[:, None], [0.8, 0.2], [0.2, 0.8])
+    return Stream(np.ones((rows, 1)), means, means + 0.2 * rng.standard_normal((rows, 2)), ("a", "b"))
+
+
+def test_deploys_a_gain_that_is_there():
+    found = tune(turning, {"discount": [0.97]}, trials=1, seeds=4)
+    assert found.setting == {"discount": 0.97}
+    assert found.low > 0.05
+    stream = turning(0, 2400)
+    arms = np.random.default_rng(1).integers(2, size=2400)
+    log = Trace(
+        names=stream.arms,
+        arms=arms,
+        rewards=stream.rewards[np.arange(2400), arms],
+        propensities=np.full(2400, 0.5),
+        contexts=stream.contexts,
+    )
+    found = tune(log, {"discount": [0.97]}, trials=1, seeds=4)
+    assert found.setting == {"discount": 0.97}
+    assert found.low > 0.05
+
+
+def test_luck_seen_elsewhere_counts_where_it_is_larger():
+    """The seeds' part of the error in loops, with a variance from other seeds."""
+    rng = np.random.default_rng(1)
+    one, two = ([Scored(v, np.full(4, v), np.arange(4)) for v in rng.random(5)] for _ in range(2))
+    gains = [a.value - b.value for a, b in zip(one, two, strict=True)]
+    own = sum((g - np.mean(gains)) ** 2 for g in gains) / 4
+    assert between(one, two) == pytest.approx(own)
+    assert paired_gain(one, two, None, luck=own / 2)[1] == pytest.approx(np.sqrt(own / 5))
+    assert paired_gain(one, two, None, luck=own * 4)[1] == pytest.approx(np.sqrt(own * 4 / 5))
+    assert paired_gain(one, two, None, luck=own * 4)[0] == pytest.approx(np.mean(gains))
+
+
+def test_two_errors_hold_under_lopsided_luck():
+    """One run in forty loses a tenth, as where a policy settles on a poor arm: 60 seeds alone miss it too often."""
+    rng, truth, alone, confirmed = np.random.default_rng(0), 0.1 / 40, 0, 0
+    nothing = [Scored(0.0, np.zeros(1), np.arange(1))] * 60
+    for _ in range(1000):
+        luck = 0.1 * (rng.random((2, 60)) < 1 / 40) + 0.003 * rng.standard_normal((2, 60))
+        train, held = ([Scored(float(v), np.array([v]), np.arange(1)) for v in half] for half in luck)
+        gain, error = paired_gain(held, nothing, None)
+        alone += abs(gain - truth) <= 2 * error
+        gain, error = paired_gain(held, nothing, None, luck=between(train, nothing))
+        confirmed += abs(gain - truth) <= 2 * error
+    assert alone < 900
+    assert confirmed >= 930
+
+
+def test_confirm_compares_on_both_sides():
+    """Against score on every seed."""
+    train, held = Draws(matrix(), 60).halves()
+    setting = {"alpha": 0.3}
+    found = confirm(setting, train, held, seeds=5)
+    one, two, three, four = (
+        [score(s, half(i), i) for i in range(first, first + 5)]
+        for half, first in ((train, 500_000), (held, 1_000_000))
+        for s in (setting, {})
+    )
+    assert found[:4] == pytest.approx([np.mean(own) for own in (one, two, three, four)])
+    assert found.gain == pytest.approx(np.mean(np.subtract(three, four)))
+    luck = max(np.var(np.subtract(a, b), ddof=1) for a, b in ((one, two), (three, four)))
+    assert found.gain_error >= np.sqrt(luck / 5)
+    assert found.rows <= 150
+    same = confirm({}, train, held, seeds=5)
+    assert (same.train, same.held_out) == (same.default_train, same.default_held_out)
+    assert (same.gain, same.default_held_out) == (0.0, found.default_held_out)
+
+
+def test_seeds_of_a_trace_begin_apart_and_keep_the_order():
+    part = Part(logged(600))
+    rows = [part.rows(seed) for seed in range(30)]
+    for own in rows:
+        assert (np.diff(own) > 0).all()
+        assert own[-1] < 600
+        assert 360 <= len(own) <= 540
+    starts = [own[0] for own in rows]
+    assert len(set(starts)) > 20
+    assert max(starts) < 220
+    assert (part(3).rewards == part.trace.rewards[rows[3]]).all()
+    assert Part(logged(2)).rows(0).tolist() in ([0], [1])
+
+
 def test_halves_share_no_row():
     environment = matrix()
     first, second = Draws(environment, 50).halves()
@@ -120,7 +208,7 @@ def test_finds_the_setting_that_matters_and_judges_it_held_out():
     draws = Draws(matrix(), 600)
     found = tune(draws, space, trials=8, seeds=6)
     assert all(trial["stopped"] for trial in found.trials if trial["mix"] == 0.9)
-    table = sweep([found.candidate, {}], draws.halves()[1], range(10**6, 10**6 + 20), independent=False)
+    table = sweep([found.candidate, {}], draws.halves()[1], range(10**6, 10**6 + 60), independent=False)
     assert (found.held_out, found.default_held_out) == tuple(table.mean(axis=1))
     assert found.gain == pytest.approx(found.held_out - found.default_held_out, abs=1e-12)
     assert found.setting.get("mix", 0.0) == 0.0
