@@ -17,7 +17,8 @@ def served(terms) -> float:
         workers = [Router(LinUCB(MODELS, 6, rng=seed), terms=terms()) for seed in range(2)]
         replicas = [worker.join(FileStore(store), background=False) for worker in workers]
         for turn in range(480):
-            cached = dict.fromkeys(MODELS, 0.0) if turn % 6 == 0 else cached
+            if turn % 6 == 0:
+                cached = dict.fromkeys(MODELS, 0.0)
             worker, kind, length = workers[rng.integers(2)], rng.integers(5), 5000.0 + 500.0 * (turn % 6)
             decision = worker.select([*np.eye(5)[kind], length], session=f"c{turn // 6}")
             paid.append(USD * (length - 0.9 * cached[decision.arm]))
