@@ -6,15 +6,18 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 from banditroute import FileStore, LinUCB, Router
+from banditroute.config import from_config
 from banditroute.durability import notes
 from banditroute.durability.rows import plain_bytes
 from banditroute.durability.sheets import MOST, SHEET, Sheets, Told, told_rows
 from banditroute.records import Extras, Note, Request
+from banditroute.servers.sidecar import sidecar
 from banditroute.terms import Sessions
 
 ARMS = ("a", "b", "c")
@@ -395,6 +398,33 @@ def test_a_term_that_raises_is_counted_and_evidence_is_exchanged(tmp_path):
     synced(first, second)
     assert two.policy.counts.sum() == 1
     assert one.parts.books.errors
+
+
+def test_sidecars_of_one_file_share_conversations(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from starlette.testclient import TestClient
+    file = {
+        "policy": {"kind": "LinUCB", "arms": list(ARMS), "dim": 1},
+        "terms": [{"kind": "Sessions", "saved": 0.5}],
+        "store": {"kind": "FileStore", "directory": str(tmp_path), "sync_s": 0.05},
+    }
+    one, two = (TestClient(sidecar(lambda: from_config(file), token=None)) for _ in range(2))
+    with one, two:
+        turn = {"context": [1.0], "session": "u17"}
+        assert one.post("/select", json={**turn, "eligible": ["c"]}).json()["arm"] == "c"
+        end = time.monotonic() + 20.0
+        while time.monotonic() < end:
+            arms = {arm["arm"]: arm for arm in two.post("/explain", json=turn).json()["arms"]}
+            if arms["a"]["prices"]["sessions"]:
+                break
+            time.sleep(0.05)
+        assert {name: arm["prices"]["sessions"] for name, arm in arms.items()} == {
+            "a": 0.5,
+            "b": 0.5,
+            "c": 0.0,
+        }
+        assert two.post("/select", json=turn).json()["arm"] == "c"
 
 
 # -- real processes -------------------------------------------------------------------------------------------------------
