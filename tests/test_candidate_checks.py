@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from banditroute.policies import Choice, HybridLinUCB, SharedLinUCB
+from banditroute.policies import Choice, HybridLinUCB, SharedLinUCB, SlidingWindow
 from banditroute.testing import CANDIDATE_CHECKS, check_candidates
 
 POLICIES = {
     "shared": lambda rng: SharedLinUCB([], 2, features=3, mix=0.2, rng=rng),
     "shared-arms": lambda rng: SharedLinUCB(["a", "b"], 2, features=3, rng=rng),
     "products": lambda rng: SharedLinUCB([], 2, features=3, interactions=True, mix=0.2, rng=rng),
+    "window": lambda rng: SlidingWindow(SharedLinUCB(["a", "b"], 2, features=3, mix=0.2, rng=rng), 5000),
     "hybrid": lambda rng: HybridLinUCB(["a", "b"], 2, features=3, mix=0.2, rng=rng),
     "disjoint-prior": lambda rng: HybridLinUCB(
         ["a", "b"], 2, features=3, interactions=True, mix=0.2, rng=rng

@@ -21,7 +21,7 @@ from banditroute.policies import (
 from banditroute.policies.wrapper import Wrapper
 from banditroute.terms import ArmHealth, BudgetPacer, CostModels, Queues
 
-D, F = 3, 4
+D, F, LONG = 3, 4, 10_000
 POOL = [f"item-{i}" for i in range(30)]
 ARMS = ["small", "large"]
 KINDS = {
@@ -33,6 +33,12 @@ KINDS = {
     "disjoint-prior": lambda arms=(), seed=0, **o: HybridLinUCB(
         arms, D, features=F, interactions=True, rng=seed, **o
     ),
+}
+
+
+ALL = KINDS | {
+    "window": lambda arms=(), **o: SlidingWindow(KINDS["shared"](arms, **o), LONG),
+    "window-hybrid": lambda arms=(), **o: SlidingWindow(KINDS["hybrid"](arms, **o), LONG),
 }
 
 
@@ -49,7 +55,7 @@ def context(rng):
 
 def statistics(policy):
     """Everything that was learned, by name."""
-    _, arrays = policy.to_state()
+    _, arrays = getattr(policy, "base", policy).to_state()
     return arrays
 
 
@@ -159,11 +165,11 @@ def test_kernels_are_what_numpy_says(plain):
 # -- chances ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_propensities_are_frequencies(kind):
     rng = np.random.default_rng(3)
-    policy = KINDS[kind](ARMS, mix=0.3)
-    router = Router(policy)
+    router = Router(ALL[kind](ARMS, mix=0.3))
+    policy = getattr(router.policy, "base", router.policy)
     names, z = (*ARMS, "guest", "twin"), rng.standard_normal((4, F))
     z[3] = z[2]
     x = context(rng)
@@ -224,17 +230,23 @@ def decided(router, n=700, delay=0, seed=5, prefix="r"):
     return made, waiting
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_late_feedback_teaches_what_immediate_feedback_on_the_same_decisions_does(kind):
-    router = Router(KINDS[kind](ARMS, mix=0.1))
+    router = Router(ALL[kind](ARMS, mix=0.1))
     made, waiting = decided(router, delay=500)
     for key, reward in np.random.default_rng(0).permutation(np.array(waiting, dtype=object)):
         assert router.update(key, reward)
-    fresh = KINDS[kind](ARMS)
+    fresh = bare(kind)
     for name, x, z in made:
         fresh.update(name, fresh.kept_candidate(x, z), reward_of(name, x, z))
     same(statistics(router.policy), statistics(fresh))
-    assert router.policy.guests + router.policy.counts.sum() == 700 == router.stats()["learned"]
+    learner = getattr(router.policy, "base", router.policy)
+    assert learner.guests + learner.counts.sum() == 700 == router.stats()["learned"]
+
+
+def bare(kind):
+    policy = ALL[kind](ARMS)
+    return getattr(policy, "base", policy)
 
 
 def killed(work):
@@ -249,12 +261,12 @@ def killed(work):
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_statistics_after_a_kill_are_those_of_immediate_feedback(kind, checkpoint, tmp_path):
     seen = tmp_path / "seen.json"
 
     def work():
-        router = Router(KINDS[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)])
+        router = Router(ALL[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)])
         router.recover(tmp_path / "home", flush_s=0.01)
         made, waiting = decided(router, n=700, delay=500)
         if checkpoint:
@@ -268,23 +280,23 @@ def test_statistics_after_a_kill_are_those_of_immediate_feedback(kind, checkpoin
 
     killed(work)
     made, waiting, depth, state = json.loads(seen.read_text())
-    with Router(KINDS[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)]) as router:
+    with Router(ALL[kind](ARMS, mix=0.1), terms=[Queues([0.1, 0.2], per_second=0.1)]) as router:
         report = router.recover(tmp_path / "home")
         assert report["skipped"] == 0
         assert router.stats()["pending"] == 501 and router.terms[0].depth.tolist() == depth
         assert router.policy.generator.bit_generator.state == state  # the same draws from here on
         for i in range(200, 700):
             assert router.update(f"r{i}", waiting[i - 200][1])
-        fresh = KINDS[kind](ARMS)
+        fresh = bare(kind)
         for name, x, z in made:
             x, z = np.array(x), np.array(z)
             fresh.update(name, fresh.kept_candidate(x, z), reward_of(name, x, z))
         same(statistics(router.policy), statistics(fresh))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_replicas_learn_what_one_router_would(kind, tmp_path):
-    one, two = (Router(KINDS[kind](ARMS, seed=s, mix=0.1)) for s in (0, 1))
+    one, two = (Router(ALL[kind](ARMS, seed=s, mix=0.1)) for s in (0, 1))
     joined = [
         r.join(FileStore(tmp_path / "store"), background=False, share_decisions=True) for r in (one, two)
     ]
@@ -297,7 +309,7 @@ def test_replicas_learn_what_one_router_would(kind, tmp_path):
     for replica in joined * 4:
         replica.exchange()
         replica.sync()
-    fresh = KINDS[kind](ARMS)
+    fresh = bare(kind)
     for name, x, z in [*made, *mine]:
         fresh.update(name, fresh.kept_candidate(x, z), reward_of(name, x, z))
     for router in (one, two):
@@ -532,8 +544,10 @@ def test_bad_masks_prices_and_policies_are_refused():
         router.select(np.ones(D))  # this policy has no function of features
     with pytest.raises(TypeError, match="LinUCB"):
         Router(LinUCB(2, D)).select(np.ones(D), candidates=given)
-    with pytest.raises(TypeError, match="SlidingWindow"):
-        Router(SlidingWindow(KINDS["shared"](ARMS))).select(np.ones(D), candidates=given)
+    with pytest.raises(TypeError, match="Restarting: it watches"):
+        Router(Restarting(KINDS["shared"](ARMS))).select(np.ones(D), candidates=given)
+    with pytest.raises(TypeError, match="SquareCB: its chances"):  # what is inside another wrapper too
+        Router(SlidingWindow(SquareCB(KINDS["shared"](ARMS)))).select(np.ones(D), candidates=given)
     assert router.stats()["decisions"] == 0
     router.close()
     with pytest.raises(ValueError, match="closed"):
@@ -552,14 +566,18 @@ def test_all_wrappers_are_tried():
     } == set(WRAPPERS)
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
-def test_wrappers_refuse_candidates_by_their_name(name):
-    """What they keep they keep of arms; requests without candidates go to what the base knows of its arms."""
+REFUSING = [name for name, kind in WRAPPERS.items() if kind.refuses_candidates]
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_wrappers_refuse_candidates_by_their_name_and_say_why(name):
+    """Requests without candidates go to what the base knows of its arms."""
 
     def base(arms):
         return SharedLinUCB(arms, 1, features=(lambda arm, x: [1.0, ord(arm) / 99]) if arms else 2, rng=0)
 
-    with pytest.raises((TypeError, ValueError), match=f"{name} passes no candidates on|widths"):
+    why = WRAPPERS[name].refuses_candidates
+    with pytest.raises((TypeError, ValueError), match=f"{name} takes no candidates, {why}|widths"):
         WRAPPERS[name](base([]))
     if name == "StalenessInflation":  # a base with widths knows no features
         router = Router(WRAPPERS[name](LinUCB(["a", "b"], 1, rng=0)))
@@ -567,7 +585,7 @@ def test_wrappers_refuse_candidates_by_their_name(name):
         router = Router(WRAPPERS[name](base(["a", "b"])))
     before = router.stats()
     for more in ({}, {"k": 2}):
-        with pytest.raises(TypeError, match=f"candidates must be left out with {name}: it passes none on to"):
+        with pytest.raises(TypeError, match=f"candidates must be left out with {name}: {why}"):
             router.select([1.0], candidates={"a": [1.0, 0.2], "new": [1.0, 0.1]}, **more)
     with pytest.raises(TypeError, match=name):
         router.explain([1.0], candidates={"a": [1.0, 0.2]})
@@ -575,6 +593,58 @@ def test_wrappers_refuse_candidates_by_their_name(name):
     assert router.update(router.select([1.0]).id, 1.0)
     shown = router.select([1.0], k=2)
     assert sorted(shown.arms) == ["a", "b"] and router.update(shown.id, [1.0, 0.0])
+
+
+@pytest.mark.parametrize("arms", [[], ARMS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_window_that_forgets_nothing_is_the_bare_policy(kind, arms):
+    bare, window = (
+        Router(KINDS[kind](arms, mix=0.1)),
+        Router(SlidingWindow(KINDS[kind](arms, mix=0.1), 10_000)),
+    )
+    rng = np.random.default_rng(0)
+    for i in range(300):
+        names, z = offered(rng, arms)
+        x, k = context(rng), (None, 2)[i % 2]
+        one, two = (router.select(x, candidates=(names, z), k=k) for router in (bare, window))
+        shown = (lambda d: (d.arms, d.propensities, d.propensity)) if k else (lambda d: (d.arm, d.propensity))
+        assert shown(one) == shown(two)
+        given = rng.random(2).tolist() if k else float(rng.random())
+        assert bare.update(one.id, given) == window.update(two.id, given)
+        if i % 50 == 49:
+            told = [router.explain(x, candidates=(names, z)) for router in (bare, window)]
+            assert told[0].arms == told[1].arms
+    same(statistics(bare.policy), statistics(window.policy.base))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_window_forgets_guests_that_have_left_it(kind):
+    window, fresh = SlidingWindow(KINDS[kind](ARMS), 100), KINDS[kind](ARMS)
+    rng = np.random.default_rng(0)
+    for i in range(400):
+        name, row = (
+            str(rng.choice([*ARMS, "guest", "other"])),
+            np.append(context(rng), rng.standard_normal(F)),
+        )
+        reward = float(i < 200) + 0.1 * float(rng.random())
+        window.update(name, row, reward, at=i)
+        if i >= 290:  # ten whole buckets of ten, and the current one
+            fresh.update(name, row, reward, at=i)
+    same(statistics(window.base), statistics(fresh))
+    sums = {name: window.evidence(name) for name in (*ARMS, "")}
+    other = SlidingWindow(KINDS[kind](ARMS), 100)
+    other.advance(399)
+    for name, told in sums.items():
+        other.set_evidence(name, told)
+        again = other.evidence(name)
+        assert again.buckets.keys() == told.buckets.keys() and len(told.buckets) > 5
+    same(statistics(other), statistics(window))
+    window.remove_arm("small")
+    twin = SlidingWindow(KINDS[kind](ARMS[1:]), 100)
+    twin.load_state(json.loads(json.dumps(window.to_state()[0])), window.to_state()[1])
+    assert twin.base.guests == window.base.guests > 40
+    x, (names, z) = context(rng), offered(rng)
+    same(*({"bonus": p.base.candidate_scores(x, (names, z)).width} for p in (window, twin)))
 
 
 def test_a_state_from_before_there_were_guests_is_taken_up():

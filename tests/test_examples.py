@@ -161,6 +161,9 @@ SHORT = {  # what each shows, as a rule on what its main returns
     "floors": lambda quality, tokens: abs(quality - 0.8) < 0.02 and tokens < 2.0,
     "experts": lambda learned, similar: learned > similar + 0.03,
     "news_list": lambda clicked, best: clicked > 0.9 * best,
+    "conversations": lambda kept, blind: kept < 0.7 * blind,
+    "second_opinion": lambda cascaded, alone, cost: cascaded > alone + 0.03 and cost < 4.08,
+    "why": lambda before, after, off: (before, after) == ("large", "medium") and off < 1e-12,
 }
 
 

@@ -16,6 +16,7 @@ from banditroute.policies import (
     HybridLinUCB,
     LogisticUCB,
     SharedLinUCB,
+    SlidingWindow,
     SquareCB,
     Uniform,
 )
@@ -80,6 +81,9 @@ POLICIES = {
     "SharedLinUCB": lambda: SharedLinUCB(
         ARMS, 2, features=lambda arm, x: [1.0, ARMS.index(arm) / 5, x[1]], mix=0.4, rng=0
     ),
+    "HybridLinUCB": lambda: HybridLinUCB(
+        ARMS, 2, features=lambda arm, x: [1.0, ARMS.index(arm) / 5, x[1]], mix=0.4, rng=0
+    ),
 }
 
 
@@ -95,8 +99,8 @@ def test_propensities_are_frequencies_at_every_place(name):
         for key, p in zip(keys, (*shown.propensities, shown.prefixes[-1]), strict=True):
             assert told.setdefault(key, p) == pytest.approx(p, abs=1e-9)
             count[key] = count.get(key, 0) + 1
-    for key, p in told.items():  # four standard errors for some thirty numbers, seeds fixed
-        assert abs(count[key] / n - p) <= 4.0 * np.sqrt(p * (1.0 - p) / n) + 1.0 / n, key
+    for key, p in told.items():  # three standard errors, seeds fixed
+        assert abs(count[key] / n - p) <= 3.0 * np.sqrt(p * (1.0 - p) / n) + 1e-9, key
     for i in range(k):
         assert sum(p for key, p in told.items() if key[0] == i) == pytest.approx(1.0, abs=0.02)
 
@@ -172,6 +176,32 @@ def test_lists_of_candidates():
     wins = [router.select([1.0], candidates=(("x", "y", "z"), z), k=2).arms[0] for _ in range(100)]
     assert wins.count("x") > 80
     assert router.policy.guests == 1200
+
+
+CANDIDATES = {
+    "SharedLinUCB": lambda: SharedLinUCB(["a"], 2, features=3, mix=0.4, rng=0),
+    "HybridLinUCB": lambda: HybridLinUCB(["a"], 2, features=3, interactions=True, mix=0.4, rng=0),
+    "SlidingWindow": lambda: SlidingWindow(SharedLinUCB(["a"], 2, features=3, mix=0.4, rng=0), 10_000),
+}
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_propensities_of_candidates_are_frequencies_at_every_place(name):
+    router, rng = Router(CANDIDATES[name]()), np.random.default_rng(5)
+    for _ in range(30):
+        names = tuple(rng.permutation(["a", "b", "c", "d"])[:3].tolist())
+        shown = router.select(rng.random(2), candidates=(names, rng.random((3, 3))), k=2)
+        router.update(shown.id, rng.random(2).tolist())
+    n, names, z, told, count = 2000, ("a", "b", "c", "twin"), rng.random((4, 3)), {}, {}
+    z[3] = z[2]
+    for _ in range(n):
+        shown = router.select([1.0, 0.5], candidates=(names, z), k=2)
+        keys = [*enumerate(shown.arms), shown.arms]
+        for key, p in zip(keys, (*shown.propensities, shown.prefixes[-1]), strict=True):
+            assert told.setdefault(key, p) == pytest.approx(p, abs=1e-9)
+            count[key] = count.get(key, 0) + 1
+    for key, p in told.items():  # three standard errors, seeds fixed
+        assert abs(count[key] / n - p) <= 3.0 * np.sqrt(p * (1.0 - p) / n) + 1e-9, key
 
 
 # -- rewards ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import schedules
 from adapter_servers import Server
 from banditroute import LRU, LinUCB, Router
 from banditroute.durability.redis_store import RedisStore
+from banditroute.terms import Sessions
 from banditroute.testing.stores import STORE_CHECKS, check_store
 from servers import redis_server
 
@@ -30,6 +31,22 @@ def test_fault_schedules(url, seed):
 def test_what_every_store_must_do(url):
     prefixes = (f"checked{i}" for i in range(10_000))
     assert len(check_store(lambda: RedisStore(url, prefix=next(prefixes)))) == len(STORE_CHECKS)
+
+
+def test_sessions_are_shared_over_redis(url):
+    store = RedisStore(url, prefix="sessions")
+    workers = [Router(LinUCB(["a", "b"], 1, rng=i), terms=[Sessions(0.5)]) for i in range(2)]
+    replicas = [worker.join(store, background=False) for worker in workers]
+    for i in range(600):
+        workers[i % 2].select([1.0], session=f"s{i}", eligible={"b"})
+    for replica in replicas * 2:
+        assert replica.sync()
+    assert all(worker.terms[0].cached(f"s{i}", 1e9) == {} for worker in workers for i in range(600))
+    for worker in workers:
+        now = worker.parts.books.now()
+        assert all(worker.terms[0].cached(f"s{i}", now) == {"b": 1.0} for i in range(600))
+        assert worker.select([1.0], session="s1").arm == "b"
+        worker.close()
 
 
 def test_a_client_that_decodes_is_refused_at_once(url):

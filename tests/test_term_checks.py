@@ -138,6 +138,13 @@ class TakesAnything(Queues):
         self.depth = np.nan_to_num(np.resize(arrays.get("depth", 0.0), len(self.arms)))
 
 
+class BelievesWhoSpeaksLast(Sessions):
+    def take(self, notes):
+        for note in notes:
+            self._warm.setdefault(note.key, {})[note.arm] = (note.value, note.time)
+        return []
+
+
 QUEUES = {"service_s": [1.0, 2.0, 3.0], "per_second": 0.1}
 BROKEN = [
     ("term_prices_are_prices", lambda arms: PricesWithNaN(**QUEUES)),
@@ -155,6 +162,7 @@ BROKEN = [
     ("term_survives_arms_that_are_gone", lambda arms: ChokesOnTheGone(**QUEUES)),
     ("term_errors_change_nothing", lambda arms: ChangesBeforeItChecks(**QUEUES)),
     ("term_errors_change_nothing", lambda arms: TakesAnything(**QUEUES)),
+    ("term_notes_agree", lambda arms: BelievesWhoSpeaksLast(0.1)),
 ]
 
 

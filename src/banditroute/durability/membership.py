@@ -69,6 +69,7 @@ class Membership:
         self.former: list[str] = []  # names it had before
         self.seq, self.beat = 0, 0.0
         self.epoch: Epoch = NEVER
+        self.ahead: float | None = None  # time of the machine less that of the Router; None: never in a store
         self.evidence = LocalEvidence(policy, arms)
         self.roster = Roster({arm: policy.generation(arm) for arm in arms})
         self.muted: set[str] = set()
@@ -193,6 +194,7 @@ class Membership:
             "seq": self.seq,
             "beat": self.beat,
             "epoch": list(self.epoch),
+            "ahead": self.ahead,
             "evidence": evidence,
             "roster": self.roster.to_state(),
             "muted": sorted(self.muted),
@@ -220,6 +222,8 @@ class Membership:
             new.id, new.former = str(header["id"]), [str(name) for name in header["former"]]
             new.seq, new.beat = int(header["seq"]), float(header["beat"])
             new.epoch = (int(header["epoch"][0]), str(header["epoch"][1]))
+            ahead = header.get("ahead")
+            new.ahead = None if ahead is None else float(ahead)
             new.evidence.load_state(header["evidence"], arrays)
             new.roster = Roster.of_state(header["roster"])
             new.muted = set(map(str, header["muted"]))

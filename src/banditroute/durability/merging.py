@@ -18,6 +18,7 @@ from banditroute.durability.rows import (
     read_plain,
     sealed,
 )
+from banditroute.durability.sheets import NOTES, Told, gathered, resealed, term_of, told_rows
 from banditroute.durability.stores import BASE, order
 from banditroute.errors import SnapshotError
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, summed
@@ -31,7 +32,7 @@ ARM, ROSTER, MAIL = "arm:", "roster", "mail:"  # names of parts
 
 
 class Held(NamedTuple):
-    """A part of another replica, as read.
+    """A part of another replica, as read; of a sheet of notes its bytes.
 
     Examples
     --------
@@ -41,7 +42,7 @@ class Held(NamedTuple):
 
     seq: int
     epoch: Epoch
-    content: ArmEvidence | Roster | list[Letter]
+    content: ArmEvidence | Roster | list[Letter] | bytes
 
 
 class Peers:
@@ -77,6 +78,7 @@ class Peers:
         self.rows: dict[str, Row] = {}
         self.parts: dict[str, dict[str, Held]] = {}
         self.stale: set[str] = set()  # arms to be summed anew
+        self._heard: list[tuple[str, list[Told]]] = []  # notes of terms that were read and not taken in yet
         self.torn: dict[str, dict[str, int]] = {}  # parts that could not be read, with the version wanted
         self.refusals = self.ambiguous = 0
         self.mine: tuple[int, float] = (-1, -1.0)  # order of the own row in the store
@@ -185,7 +187,7 @@ class Peers:
 
     def _wanted(self, part: str) -> bool:
         mine = (self.me.id, *self.me.former)
-        return part.startswith(ARM) or part == ROSTER or part.removeprefix(MAIL) in mine
+        return part.startswith((ARM, NOTES)) or part == ROSTER or part.removeprefix(MAIL) in mine
 
     def _take_in(self, name: str, row: Row) -> None:
         held = self.parts.setdefault(name, {})
@@ -231,11 +233,24 @@ class Peers:
             if shared not in self._likes:
                 self._likes[shared] = like(self.policy, arm)
             return Held(*read_evidence(part, data, self._likes[shared]))
+        if part.startswith(NOTES):
+            return Held(self.hear(part, data), (0, ""), data)
         if part == ROSTER:
             seq, roster = read_plain(part, data, Roster.of_plain)
             return Held(seq, (0, ""), roster)
         seq, letters = read_plain(part, data, _letters)
         return Held(seq, (0, ""), letters)
+
+    def hear(self, sheet: str, data: bytes) -> int:
+        """Take note of what stands on a sheet, to be taken in; returns its version."""
+        seq, told = read_plain(sheet, data, told_rows)
+        self._heard.append((term_of(sheet), told))
+        return seq
+
+    def heard(self) -> list[tuple[str, list[Told]]]:
+        """Return the notes that were read since the last call, by term."""
+        heard, self._heard = self._heard, []
+        return heard
 
     # Healing.
 
@@ -291,6 +306,7 @@ class Peers:
 
     def _sum(self, held: Sequence[Mapping[str, Held]], epoch: Epoch) -> dict[str, Held]:
         """Return what several replicas hold together; letters are left out."""
+        sheets = ({n: h.content for n, h in parts.items() if isinstance(h.content, bytes)} for parts in held)
         total: dict[str, Held] = {}
         for part in sorted({n for parts in held for n in parts if n.startswith(ARM)}):
             own = [parts[part] for parts in held if part in parts]
@@ -306,7 +322,7 @@ class Peers:
             arm: entry for arm, entry in roster.entries.items() if entry.stamp or entry.generation
         }
         total[ROSTER] = Held(0, (0, ""), roster)
-        return total
+        return total | {part: Held(0, (0, ""), data) for part, data in gathered(sheets).items()}
 
     def _based(self, old: object, about: About, content: Mapping[str, Held], gone: Mapping[str, Row]) -> Row:
         """Replace the base in the store and here; raises ``OSError`` when something changed meanwhile."""
@@ -361,6 +377,8 @@ def encoded(part: str, held: Held) -> bytes:
     content = held.content
     if isinstance(content, ArmEvidence):
         return evidence_bytes(part, held.seq, content, held.epoch)
+    if isinstance(content, bytes):
+        return resealed(part, held.seq, content)
     if isinstance(content, Roster):
         return plain_bytes(part, held.seq, content.to_plain())
     return plain_bytes(part, held.seq, [list(letter) for letter in content])

@@ -10,6 +10,7 @@ import numpy as np
 from banditroute.durability.local_evidence import Shareable, holds, less, like
 from banditroute.durability.membership import Letter, Membership
 from banditroute.durability.merging import ARM, MAIL, ROSTER, Held, Peers, encoded
+from banditroute.durability.notes import Notes
 from banditroute.durability.roster import Roster
 from banditroute.durability.rows import (
     NEVER,
@@ -22,6 +23,7 @@ from banditroute.durability.rows import (
     read_evidence,
     sealed,
 )
+from banditroute.durability.sheets import NOTES
 from banditroute.durability.stores import BASE, order
 from banditroute.errors import SnapshotError
 from banditroute.policies.evidence import ArmEvidence, DraftingPolicy, summed
@@ -72,15 +74,18 @@ class Sharing:
         self._part_seqs: dict[str, int] = {}
         self._published: dict[str, int] = {}
         self._history: deque[Published] = deque([Published(0, me.epoch, {})], maxlen=HISTORY)
+        self.notes = Notes(host, me)
 
     def round(self) -> None:
         """Publish, read, merge; raises ``OSError`` when the store is down: nothing is lost."""
+        self.notes.write()
         self.host.flush()  # nothing is published that a crash could make this replica forget
         self._publish()
         self.peers.read()
         self._answer_the_store()
         self._merge()
         self._read_letters()
+        self.notes.read(self.peers.heard())
 
     def rolled_back(self) -> None:
         """Have the statistics as they are now count in the place of all that any replica has learned before.
@@ -110,7 +115,7 @@ class Sharing:
         found = {ARM + arm: version for arm, version in me.evidence.versions.items()}
         found[ROSTER] = me.roster.version
         found.update({MAIL + owner: me.written[owner] for owner in me.letters})
-        return found
+        return found | self.notes.versions
 
     def _publish(self) -> None:
         me, host = self.me, self.host
@@ -158,11 +163,15 @@ class Sharing:
     def _bytes(self, name: str, held: Held, changes: int) -> bytes:
         if isinstance(held.content, ArmEvidence):
             return evidence_bytes(name, held.seq, held.content, held.epoch, changes)
+        if isinstance(held.content, bytes):
+            return held.content
         return encoded(name, held)
 
-    def _content(self, name: str) -> ArmEvidence | Roster | list[Letter] | None:
+    def _content(self, name: str) -> ArmEvidence | Roster | list[Letter] | bytes | None:
         """Return a copy of what a part is to hold; None where it is gone by now."""
         me = self.me
+        if name.startswith(NOTES):
+            return self.notes.packed(name, me.seq)
         if name == ROSTER:
             return type(me.roster).of_plain(me.roster.to_plain())
         if name.startswith(MAIL):
@@ -334,8 +343,9 @@ class Sharing:
         folded = _folded(rows.get(BASE))
         found: dict[str, bytes] = {}
         if me.id in rows and me.id not in folded:
-            arms = {*me.evidence.own, *_arms_of(rows[me.id])}
-            found = self.store.fetch(me.id, [ARM + arm for arm in arms])
+            there = [name for name in _parts_of(rows[me.id]) if name.startswith((ARM, NOTES))]
+            mine = {*(ARM + arm for arm in me.evidence.own), *there}
+            found = self.store.fetch(me.id, sorted(mine))
         with self.host.locked():
             if me.id in folded:
                 self.lost += 1  # what had not been published when it was folded
@@ -354,6 +364,9 @@ class Sharing:
             for name, data in found.items():
                 arm = name.removeprefix(ARM)
                 try:
+                    if name.startswith(NOTES):
+                        self.peers.hear(name, data)
+                        continue
                     _, epoch, evidence = read_evidence(name, data, like(self.policy, arm))
                     changes = changes_of(data)
                 except SnapshotError as error:
@@ -364,6 +377,7 @@ class Sharing:
                     me.evidence.put(arm, evidence)  # a snapshot may be older than what was published
                     me.evidence.versions[arm] = changes
             self._history.append(Published(me.seq, me.epoch, published))
+        self.notes.read(self.peers.heard())
 
 
 def _folded(raw: object) -> Mapping[str, int]:
@@ -380,8 +394,8 @@ def _epoch_of(raw: object) -> Epoch:
         return NEVER
 
 
-def _arms_of(raw: object) -> list[str]:
+def _parts_of(raw: object) -> list[str]:
     try:
-        return [name.removeprefix(ARM) for name in opened(raw).parts if name.startswith(ARM)]
+        return list(opened(raw).parts)
     except SnapshotError:
         return []

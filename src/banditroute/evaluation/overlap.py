@@ -10,7 +10,7 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Floats, Ints, Mask
 from banditroute.logs import Trace
 from banditroute.policies import Policy
-from banditroute.policies.candidates import CandidatePolicy
+from banditroute.policies.candidates import chooser
 
 __all__ = [
     "Target",
@@ -218,11 +218,10 @@ def _of_candidates(log: Trace, policy: Policy) -> Floats:
     """Return the probabilities of a policy that takes candidates on those of each row, (n, k)."""
     assert log.candidates is not None
     assert log.contexts is not None
-    if not isinstance(policy, CandidatePolicy):
-        raise TypeError(
-            f"policy must take candidates, as SharedLinUCB and HybridLinUCB do, got {type(policy).__name__}: the trace "
-            "holds them"
-        )
+    try:
+        chooses = chooser(policy)
+    except TypeError as error:
+        raise TypeError(f"policy must take candidates, which the trace holds: {error}") from None
     if policy.arms and any("places among the candidates" in note for note in log.notes):
         raise ValueError(
             f"policy must have no arms where those of the trace are places among the candidates, got {policy.arms}"
@@ -236,7 +235,7 @@ def _of_candidates(log: Trace, policy: Policy) -> Floats:
         names, z = log.candidates_of(i)
         at = [place[name] for name in names]
         prices = None if log.prices is None else log.prices[i, at]
-        out[i, at] = policy.candidate_propensities(x, (names, z), prices)
+        out[i, at] = chooses.candidate_propensities(x, (names, z), prices)
     return out
 
 

@@ -306,6 +306,10 @@ class Policy(Border, ABC):
         """Whether `update` takes a reward of a name that is no arm, with what was kept of a candidate."""
         return False
 
+    def check_guest(self, x: ArrayLike) -> Floats:
+        """Return what was kept of a candidate that is no arm, or refuse it; for policies with `learns_of`."""
+        raise TypeError(f"{type(self).__name__} learns of its arms only")
+
     def context_of(self, kept: Floats) -> Floats:
         """Return the context, (dim,), of what `kept` returned for it; by default it comes first there."""
         return kept if kept.size == self.dim else kept[: self.dim]

@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Floats, Ints
-from banditroute.policies.base import Choice, Utilities
+from banditroute.policies.base import Choice, Policy, Utilities
+from banditroute.policies.wrapper import Wrapper
 
-__all__ = ["CandidatePolicy", "Candidates"]
+__all__ = ["CandidatePolicy", "Candidates", "chooser", "unwrapped"]
 
 Candidates = Mapping[str, ArrayLike] | tuple[Sequence[str], ArrayLike]
 
@@ -60,3 +61,41 @@ class CandidatePolicy(Protocol):
 
     def knows(self, name: str) -> bool:
         """Whether it has features of this name without being given any."""
+
+
+def unwrapped(policy: Policy) -> Policy:
+    """Return what is inside wrappers that pass candidates on.
+
+    Examples
+    --------
+    >>> from banditroute.policies import SharedLinUCB, SlidingWindow
+    >>> type(unwrapped(SlidingWindow(SharedLinUCB([], 1, features=2)))).__name__
+    'SharedLinUCB'
+    """
+    while isinstance(policy, Wrapper) and not policy.refuses_candidates:
+        policy = policy.base
+    return policy
+
+
+def chooser(policy: Policy) -> CandidatePolicy:
+    """Return what of a policy chooses among candidates: itself, or what is inside wrappers that pass them on.
+
+    Raises
+    ------
+    TypeError
+        Nothing does; the message says why.
+
+    Examples
+    --------
+    >>> from banditroute.policies import LinUCB
+    >>> chooser(LinUCB(2, 1))
+    Traceback (most recent call last):
+    TypeError: candidates must be left out with LinUCB: it knows no features; SharedLinUCB and HybridLinUCB take them
+    """
+    inner = unwrapped(policy)
+    if isinstance(inner, CandidatePolicy):
+        return inner
+    why = inner.refuses_candidates if isinstance(inner, Wrapper) else "it knows no features"
+    raise TypeError(
+        f"candidates must be left out with {type(inner).__name__}: {why}; SharedLinUCB and HybridLinUCB take them"
+    )

@@ -121,13 +121,13 @@ class FeaturedPolicy(ArrayPolicy):
     def check_kept(self, x: ArrayLike, arm: int) -> Floats:
         """Return context and features, those of now where a context came alone."""
         if np.shape(x) == (self.dim + self._size,) and self._size:
-            return self._row(x)
+            return self.check_guest(x)
         row = self.check_context(x)
         if self.features is None:
             raise ValueError(f"x must be what kept_candidate() returned, {self.dim} + {self._size} numbers")
         return np.concatenate([row, featured(self.features, [self.arms[arm]], row, self._size)[0]])
 
-    def _row(self, x: ArrayLike) -> Floats:
+    def check_guest(self, x: ArrayLike) -> Floats:
         """Return a row of context and features, or refuse it."""
         row = check.vector("x", x, self.dim + self._size)
         self.check_context(row[: self.dim])
@@ -330,7 +330,7 @@ class FeaturedPolicy(ArrayPolicy):
             and arm not in self.positions
             and np.shape(x) == (self.dim + self._size,)
         ):
-            row = self._row(x)
+            row = self.check_guest(x)
             value, mass = self.check_reward(reward, weight)
             when = self._clock if at is None else check.integer("at", at, high=1 << 52)
             self._learn_guest(row, value, mass)

@@ -67,6 +67,7 @@ class Restarting(Wrapper):
     (np.True_, np.True_)
     """
 
+    refuses_candidates = "it watches and restarts arms, and candidates come and go"
     _kept = ("sums", "runs", "bias", "restarts", "surprise", "moments", "recent")
     _settings = ("alarms", "look")
 

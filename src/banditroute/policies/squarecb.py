@@ -42,6 +42,7 @@ class SquareCB(Wrapper):
     array([0.5, 0.5])
     """
 
+    refuses_candidates = "its chances are of gaps between arms"
     _kept = ("learned",)
     _settings = ("scale",)
 

@@ -10,7 +10,7 @@ from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Policy, Settings
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy, Sums, check_sums, copied, summed
-from banditroute.policies.wrapper import Wrapper, moved, whole
+from banditroute.policies.wrapper import GUEST, Wrapper, moved, whole
 
 __all__ = ["BatchedUpdates", "SlidingWindow", "StalenessInflation"]
 
@@ -35,7 +35,7 @@ class SlidingWindow(Wrapper):
     window holds, with nothing subtracted, so rounding does not pile up: about ten updates per decision in all, O(window
     dim) memory, and nothing at all before the window is full. The bounds need a window matched to the speed of change,
     which nobody knows; estimated scales and the pooled prior of `LinUCB` are not covered. An arm that left the window
-    is cold, and explored again.
+    is cold, and explored again. Candidates of requests are passed on to a base that takes them.
 
     Examples
     --------
@@ -47,6 +47,7 @@ class SlidingWindow(Wrapper):
     True
     """
 
+    refuses_candidates = ""
     _kept = ("lessons", "bucket")
     _settings = ("window",)
 
@@ -92,7 +93,15 @@ class SlidingWindow(Wrapper):
         self._store[self._held, :4] = a, reward, weight, at
         self._store[self._held, 4:] = x
         self._held += 1
-        self.base.update(a, x, reward, weight=weight, at=at)
+        self._teach(self.base, self._store[self._held - 1])
+
+    def _teach(self, base: Policy, lesson: Floats) -> None:
+        arm: int | str = int(lesson[0])
+        if arm == GUEST:
+            arm = "guest"
+            while arm in self.positions:
+                arm += "'"
+        base.update(arm, lesson[4:], float(lesson[1]), weight=float(lesson[2]), at=int(lesson[3]))
 
     def _move(self, at: int) -> None:
         """Enter the bucket of clock index `at`; learn afresh if that leaves something behind."""
@@ -115,7 +124,7 @@ class SlidingWindow(Wrapper):
         for arm, given in self._told.items():
             self._set(fresh, arm, given)
         for row in self.lessons:
-            fresh.update(int(row[0]), row[4:], row[1], weight=row[2], at=int(row[3]))
+            self._teach(fresh, row)
         fresh.continue_from(self.base)
         self.base = fresh
         self._rng = fresh.generator
@@ -124,7 +133,18 @@ class SlidingWindow(Wrapper):
         """Have a base know of an arm what these buckets hold, added in their order."""
         assert isinstance(base, EvidencePolicy)
         parts = [ArmEvidence(0, -1, {0: sums}) for _, sums in sorted(given.items())]
-        base.set_evidence(arm, summed(base, parts))
+        base.set_evidence(arm, summed(base, parts or [self._nothing(arm)]))
+
+    def _nothing(self, arm: str) -> ArmEvidence:
+        """Return evidence of nothing on an arm, or on what is shared."""
+        base = self._evident()
+        if arm not in self.shared_names:
+            return base.empty_evidence()
+        (sums,) = base.evidence(arm).buckets.values()
+        return ArmEvidence(0, -1, {0: {name: np.zeros_like(array) for name, array in sums.items()}})
+
+    def _place(self, arm: str) -> int:
+        return GUEST if arm in self.shared_names else self.index(arm)
 
     # Evidence: sums by bucket of the window, whatever the base would make of them.
 
@@ -136,16 +156,18 @@ class SlidingWindow(Wrapper):
 
     def evidence(self, arm: str) -> ArmEvidence:
         """Return a copy of the sums of one arm, by bucket: O(dim^2) for each of its lessons."""
-        a, base = self.index(arm), self._evident()
-        given = ArmEvidence(self.generation(arm), -1, dict(self._told.get(arm, {})))
-        total = copied(given)
-        for row in self.lessons[self.lessons[:, 0] == a]:
+        own = self.lessons[self.lessons[:, 0] == self._place(arm)]
+        total = copied(ArmEvidence(self.generation(arm), -1, dict(self._told.get(arm, {}))))
+        for row in own:
+            bucket = int(row[3]) // self.span
+            if bucket not in total.buckets:
+                total.buckets[bucket] = self._nothing(arm).buckets[0]
             total = self.credit(total, row[4:], float(row[1]), float(row[2]), int(row[3]))
-        return total if total.buckets else base.empty_evidence()._replace(generation=given.generation)
+        return total if total.buckets else self._nothing(arm)._replace(generation=total.generation)
 
     def set_evidence(self, arm: str, total: ArmEvidence) -> None:
         """Put sums in the place of the lessons of one arm; learned afresh where buckets leave the window."""
-        a, like = self.index(arm), self.empty_evidence().buckets[0]
+        a, like = self._place(arm), self._nothing(arm).buckets[0]
         for sums in total.buckets.values():
             check_sums(sums, like)
         newest = max(total.buckets, default=0)
@@ -164,7 +186,11 @@ class SlidingWindow(Wrapper):
         base, bucket = self._evident(), at // self.span
         if bucket < self._first(max(evidence.buckets, default=bucket)):
             return evidence
-        part = ArmEvidence(0, -1, {0: evidence.buckets[bucket]} if bucket in evidence.buckets else {})
+        sums = evidence.buckets.get(bucket)
+        if sums is None:  # of the same kind as the others: of an arm, or of what is shared
+            like = next(iter(evidence.buckets.values()), base.empty_evidence().buckets[0])
+            sums = {name: np.zeros_like(array) for name, array in like.items()}
+        part = ArmEvidence(0, -1, {0: sums})
         evidence.buckets[bucket] = base.credit(part, x, reward, weight).buckets[0]
         return self.aged(evidence, bucket)
 
@@ -205,9 +231,9 @@ class SlidingWindow(Wrapper):
         told: dict[str, dict[int, Sums]] = {}
         given = header.get("told", [])
         if given:
-            like = self.empty_evidence().buckets[0]
-            names = check.names("arms", check.entry("header", header, "arms"))
+            names = {*self.check_arms(check.entry("header", header, "arms")), *self.shared_names}
         for i, (arm, bucket) in enumerate(given):
+            like = self._nothing(arm).buckets[0]
             sums = {
                 n: np.array(check.entry("arrays", arrays, f"told.{i}.{n}"), dtype=np.float64) for n in like
             }
@@ -237,7 +263,7 @@ class SlidingWindow(Wrapper):
 
     def _sound(self, own: Mapping[str, Floats], count: int) -> None:
         rows = own["lessons"]
-        whole("lessons", rows[:, 0], count)
+        whole("lessons", rows[:, 0] + self.learns_of("guest"), count + self.learns_of("guest"))
         whole("lessons", rows[:, 3], 2.0**53)
         whole("bucket", own["bucket"], 2.0**53)
         if not (rows[:, 2] > 0.0).all():
@@ -247,8 +273,8 @@ class SlidingWindow(Wrapper):
         """Make arm i continue ``keep[i]``, or start cold where that is None."""
         self._store = moved(self.lessons, keep)
         self._held = len(self._store)
-        stays = {self.arms[a] for a in keep if a is not None}
-        self._told = {arm: given for arm, given in self._told.items() if arm in stays}
+        gone = set(self.arms) - {self.arms[a] for a in keep if a is not None}
+        self._told = {arm: given for arm, given in self._told.items() if arm not in gone}
         super().resize(keep)
 
 
@@ -280,6 +306,7 @@ class StalenessInflation(Wrapper):
     array([4.9, 1. ])
     """
 
+    refuses_candidates = "arms rest, and candidates come and go"
     _kept = ("last",)
     _settings = ("discount",)
 
@@ -389,6 +416,7 @@ class BatchedUpdates(Wrapper):
     True
     """
 
+    refuses_candidates = "it counts by arm what waits"
     _kept = ("waiting", "gain")
     _settings = ("growth",)
     _passed = ()

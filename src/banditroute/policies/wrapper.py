@@ -1,6 +1,6 @@
 """A policy around another policy: everything is passed on, until a subclass says otherwise."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Self
 
@@ -12,7 +12,9 @@ from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import Choice, Policy, Scores, Settings, Utilities, check_settings
 from banditroute.policies.evidence import ArmEvidence, EvidencePolicy
 
-__all__ = ["Wrapper"]
+__all__ = ["GUEST", "Wrapper"]
+
+GUEST = -1  # in the place of an arm: a candidate that is none
 
 LATEST = 1 << 52
 
@@ -28,10 +30,12 @@ class Wrapper(Policy):
     A subclass writes `_learn` and names in ``_kept`` its own arrays (attributes) that are saved beside those of the
     base, in ``_settings`` those that must agree with a state. What a linear base tells of its statistics (``_passed``)
     can be asked of the wrapper too. It shares evidence and has widths where the base does. The compiled loop of a
-    simulation knows nothing of wrappers: they run request by request. Requests that bring their candidates are refused:
-    what is kept here is kept of arms.
+    simulation knows nothing of wrappers: they run request by request. ``refuses_candidates`` says why requests that
+    bring their candidates are refused; where it is empty the base chooses among them, and `_learn` is told of those
+    that are no arms as `GUEST`.
     """
 
+    refuses_candidates: str = "what it keeps it keeps of arms"
     _kept: tuple[str, ...] = ()
     _settings: tuple[str, ...] = ()
     _passed: tuple[str, ...] = ("cov", "moment", "precision", "prior", "ridge", "theta")
@@ -39,10 +43,10 @@ class Wrapper(Policy):
     def __init__(self, base: Policy) -> None:
         if not isinstance(base, Policy):
             raise TypeError(f"base must be a Policy, got {type(base).__name__}")
-        if not base.arms:
+        if not base.arms and self.refuses_candidates:
             raise ValueError(
-                f"base must have arms: {type(self).__name__} passes no candidates on, got {type(base).__name__} "
-                "without any"
+                f"base must have arms: {type(self).__name__} takes no candidates, {self.refuses_candidates}; got "
+                f"{type(base).__name__} without any"
             )
         self.base = base
         super().__init__(base.arms, base.dim, max_norm=base.max_norm, rng=base.generator)
@@ -62,8 +66,11 @@ class Wrapper(Policy):
         self, arm: int | str, x: ArrayLike, reward: float, *, weight: float = 1.0, at: int | None = None
     ) -> None:
         """Learn one reward; `at` is the clock index of its decision, the next one when left out."""
-        a = self.index(arm)
-        row = self.check_kept(x, a)
+        if isinstance(arm, str) and arm not in self.positions and self.learns_of(arm):
+            a, row = GUEST, self.base.check_guest(x)
+        else:
+            a = self.index(arm)
+            row = self.check_kept(x, a)
         value, mass = self.check_reward(reward, weight)
         when = self.clock if at is None else check.integer("at", at, high=LATEST)
         self._learn(a, row, value, mass, when)
@@ -80,6 +87,23 @@ class Wrapper(Policy):
     def keeps(self, row: Floats) -> bool:
         """Whether the base may have kept this."""
         return self.base.keeps(row)
+
+    @property
+    def candidate_size(self) -> int | None:
+        """How many features each candidate brings, where they are passed on."""
+        return None if self.refuses_candidates else self.base.candidate_size
+
+    def learns_of(self, name: str) -> bool:
+        """Whether the base learns of candidates that are no arms, and they are passed on."""
+        return not self.refuses_candidates and self.base.learns_of(name)
+
+    def check_guest(self, x: ArrayLike) -> Floats:
+        """Return what was kept of a candidate that is no arm, as the base would have it."""
+        return self.base.check_guest(x)
+
+    def check_arms(self, arms: int | Iterable[str]) -> tuple[str, ...]:
+        """Return names of arms; none where the base needs none."""
+        return self.base.check_arms(arms)
 
     def redraw(self, kept: Floats) -> None:
         """Use up the random numbers of a decision that is replayed."""
@@ -276,7 +300,7 @@ class Wrapper(Policy):
         kind = FORMER.get(kind, kind)
         if kind != type(self).__name__:
             raise ValueError(f"state must be of {type(self).__name__}, got {kind}")
-        names = check.names("arms", check.entry("header", header, "arms"))
+        names = self.check_arms(check.entry("header", header, "arms"))
         if not isinstance(base, Mapping) or list(names) != base.get("arms"):
             raise ValueError(f"arms must be those of the base, got {check.shown(list(names))}")
         clock = check.integer("clock", clock, high=LATEST + 1)
@@ -330,8 +354,8 @@ def _around(own: tuple[Header, Arrays], base: tuple[Header, Arrays]) -> tuple[He
 
 
 def moved(rows: Floats, keep: list[int | None], column: int = 0) -> Floats:
-    """Return the rows whose arm (in `column`) stays, with its new index."""
-    place = {a: i for i, a in enumerate(keep) if a is not None}
+    """Return the rows whose arm (in `column`) stays, with its new index; those of guests stay."""
+    place = {a: i for i, a in enumerate(keep) if a is not None} | {GUEST: GUEST}
     kept = rows[np.isin(rows[:, column], list(place))]
     kept[:, column] = [place[int(a)] for a in kept[:, column]]
     return kept

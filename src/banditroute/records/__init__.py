@@ -11,7 +11,17 @@ from banditroute.records.decision import (
     Recalled,
     Request,
 )
-from banditroute.records.events import Answered, ArmChange, Decided, Deferred, Dropped, Event, Marked, Why
+from banditroute.records.events import (
+    Answered,
+    ArmChange,
+    Decided,
+    Deferred,
+    Dropped,
+    Event,
+    Marked,
+    Note,
+    Why,
+)
 from banditroute.records.protocols import (
     AdapterBackend,
     Capabilities,
@@ -19,6 +29,7 @@ from banditroute.records.protocols import (
     Host,
     Listener,
     PriceRow,
+    SharedTerm,
     SlicedHost,
     State,
     StateStore,
@@ -43,6 +54,7 @@ __all__ = [
     "Host",
     "Listener",
     "Marked",
+    "Note",
     "Origin",
     "Parts",
     "Pending",
@@ -50,6 +62,7 @@ __all__ = [
     "Ranking",
     "Recalled",
     "Request",
+    "SharedTerm",
     "SlicedHost",
     "State",
     "StateStore",

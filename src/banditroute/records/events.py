@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from banditroute.records.decision import Pending
 
-__all__ = ["Answered", "ArmChange", "Decided", "Deferred", "Dropped", "Event", "Marked", "Why"]
+__all__ = ["Answered", "ArmChange", "Decided", "Deferred", "Dropped", "Event", "Marked", "Note", "Why"]
 
 Why = Literal["expired", "cancelled", "answered", "removed", "unknown"]
 
@@ -110,6 +110,21 @@ class Marked(NamedTuple):
 
     term: str
     details: Mapping[str, Any]
+
+
+class Note(NamedTuple):
+    """What a term saw of an arm, for the other workers of a store: of two under one key the later one counts.
+
+    Examples
+    --------
+    >>> Note("u17", "math", 1200.0, 5.0).value
+    1200.0
+    """
+
+    key: str
+    arm: str
+    value: float
+    time: float
 
 
 Event = Decided | Answered | Dropped | Deferred | ArmChange | Marked

@@ -1,6 +1,6 @@
 """What the parts of a Router are to each other: protocols, so that anyone can write one of their own."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.records.decision import Decision, Feedback, Parts, Pending, Request
-from banditroute.records.events import Answered, ArmChange, Deferred, Event, Marked, Why
+from banditroute.records.events import Answered, ArmChange, Deferred, Event, Marked, Note, Why
 
 __all__ = [
     "AdapterBackend",
@@ -17,6 +17,7 @@ __all__ = [
     "Host",
     "Listener",
     "PriceRow",
+    "SharedTerm",
     "SlicedHost",
     "State",
     "StateStore",
@@ -140,6 +141,30 @@ class Term(Protocol):
         """Continue from `to_state`; raises ``ValueError`` and changes nothing where it does not fit."""
 
 
+@runtime_checkable
+class SharedTerm(Term, Protocol):
+    """A `Term` that tells the other workers of a store what it saw, and believes what they tell.
+
+    What it took in is journalled as a mark, ``{"notes": [[key, arm, value, time], ...]}``, and comes back by
+    `replay_mark`. The order in which notes come, and how often, makes no difference.
+
+    Examples
+    --------
+    >>> from banditroute.terms import BudgetPacer, Sessions
+    >>> isinstance(Sessions(0.1), SharedTerm), isinstance(BudgetPacer(1.0, [0.5, 2.0]), SharedTerm)
+    (True, False)
+    """
+
+    def notes(self, *, anew: bool = False) -> list[Note]:
+        """Return what was seen here since the last call; with `anew` all that is known, and note it from here on."""
+
+    def take(self, notes: Iterable[Note]) -> list[Note]:
+        """Take in notes of other workers; returns those that were news."""
+
+    def passed(self, seconds: float) -> None:
+        """See that time stood still here for so long, from a crash to the restart: what is known is that much older."""
+
+
 class Listener(Protocol):
     """Is told what happened, after it has: journal, replicas, recorder, metrics, your own.
 
@@ -181,6 +206,10 @@ class Host(Protocol):
     @property
     def decisions(self) -> int:
         """Decisions made here."""
+
+    @property
+    def time(self) -> float:
+        """The time now, in seconds of this Router."""
 
     @property
     def size_limit(self) -> int:
@@ -249,6 +278,15 @@ class Host(Protocol):
 
     def hear_of(self, others: int) -> None:
         """Set the common clock: so many decisions were made by others."""
+
+    def notes(self, known: Collection[str]) -> dict[str, list[Note]]:
+        """Return what each `SharedTerm` noted here since the last call; all that a new one knows."""
+
+    def take(self, term: str, notes: Sequence[Note]) -> None:
+        """Have a term take in what other workers noted; listeners are told of what was news."""
+
+    def passed(self, seconds: float) -> None:
+        """Have every `SharedTerm` see that time stood still here, before the next checkpoint."""
 
 
 @runtime_checkable

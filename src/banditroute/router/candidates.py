@@ -1,6 +1,7 @@
 """Requests that bring their own candidates: names with features, another set each time."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -12,8 +13,7 @@ from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
 from banditroute.policies import Choice
 from banditroute.policies.base import LARGEST
-from banditroute.policies.candidates import CandidatePolicy, Candidates
-from banditroute.policies.wrapper import Wrapper
+from banditroute.policies.candidates import CandidatePolicy, Candidates, chooser, unwrapped
 from banditroute.records import Decision, Extras, Parts, Request
 from banditroute.router.arms import Eligible, Priced
 from banditroute.router.explain import Explanation, explained_candidates
@@ -45,12 +45,13 @@ class CandidatePath:
     0.5
     """
 
-    __slots__ = ("_parts", "_planner", "_policy", "_requests")
+    __slots__ = ("_chooser", "_parts", "_planner", "_requests")
 
     def __init__(self, parts: RouterParts, requests: RequestPath, planner: Planner | None = None) -> None:
         self._parts, self._requests, self._planner = parts, requests, planner
-        policy = parts.policy
-        self._policy = policy if isinstance(policy, CandidatePolicy) else None  # asking takes 30 microseconds
+        self._chooser: CandidatePolicy | None = None
+        with suppress(TypeError):  # asking takes 30 microseconds
+            self._chooser = chooser(parts.policy)
 
     def select(
         self,
@@ -139,17 +140,12 @@ class CandidatePath:
         return explained_candidates(self._parts, request, own, blocked)
 
     def policy(self) -> CandidatePolicy:
-        """Return the policy, which must take candidates."""
-        if self._policy is None:
-            policy = self._parts.policy
-            why = "it knows no features"
-            if isinstance(policy, Wrapper):
-                why = f"it passes none on to {type(policy.base).__name__}"
-            raise TypeError(
-                f"candidates must be left out with {type(policy).__name__}: {why}; SharedLinUCB and HybridLinUCB "
-                "take them"
-            )
-        return self._policy
+        """Return what of the policy takes candidates; ``TypeError`` says why nothing does."""
+        inner: object = unwrapped(self._parts.policy)
+        if self._chooser is not None and self._chooser is inner:
+            return self._chooser
+        self._chooser = chooser(self._parts.policy)  # a wrapper has put another policy into itself
+        return self._chooser
 
     def asked(
         self,

@@ -10,7 +10,8 @@ import numpy as np
 from banditroute._core.kernels.loop import forced_share
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownDecision
-from banditroute.policies import CandidatePolicy, Policy
+from banditroute.policies import Policy
+from banditroute.policies.candidates import chooser
 from banditroute.records import Extras, Parts, Request
 from banditroute.router.feedback_path import asked
 from banditroute.router.ledger import decision_key
@@ -262,8 +263,7 @@ def explained_candidates(
 
     ``own`` (m,) is what the caller charges each, infinite where it is masked.
     """
-    policy = parts.policy
-    assert isinstance(policy, CandidatePolicy)
+    policy = chooser(parts.policy)
     assert request.extras is not None
     assert request.extras.candidates is not None
     names, z = request.extras.candidates
@@ -325,7 +325,7 @@ def stored(parts: RouterParts, decision_id: int | str) -> tuple[Request, Made]:
     given = None if kept is None else kept.candidates
     if entry is not None:
         request, policy = asked(entry, parts.policy), parts.policy
-        if given is None and isinstance(policy, CandidatePolicy) and not policy.knows(entry[0]):
+        if given is None and policy.candidate_size and not chooser(policy).knows(entry[0]):
             given = (entry[0],), entry[1][np.newaxis, policy.dim :]
         if given is not None:
             request = request._replace(extras=(request.extras or Extras())._replace(candidates=given))

@@ -2,9 +2,10 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 from banditroute._core.typing import Arrays, Header
 from banditroute.durability.membership import Membership
@@ -21,7 +22,9 @@ from banditroute.records import (
     Event,
     Feedback,
     Marked,
+    Note,
     Pending,
+    SharedTerm,
     Why,
 )
 from banditroute.router import changes, feature_maps, state
@@ -371,6 +374,35 @@ class RouterHost:
         books = self.parts.books
         books.others = max(books.others, others)
         books.due = 0.0
+
+    def notes(self, known: Collection[str]) -> dict[str, list[Note]]:
+        """Return what each term that shares noted here since the last call; all that a new one knows."""
+        parts, found = self.parts, {}
+        for term in parts.table.terms:
+            if isinstance(term, SharedTerm):
+                call = partial(term.notes, anew=term.name not in known)
+                found[term.name] = cast("list[Note]", parts.books.guarded(term.name, call) or [])
+        return found
+
+    def take(self, term: str, notes: Sequence[Note]) -> None:
+        """Have a term take in what other workers noted; listeners are told of what was news."""
+        parts = self.parts
+        for one in parts.table.terms:
+            if one.name == term and isinstance(one, SharedTerm):
+                new = cast("list[Note]", parts.books.guarded(term, one.take, notes) or [])
+                if new:
+                    parts.listeners.marked(Marked(term, {"notes": [list(note) for note in new]}))
+
+    def passed(self, seconds: float) -> None:
+        """Have each term that shares see that time stood still here for so long."""
+        for term in self.parts.table.terms:
+            if isinstance(term, SharedTerm):
+                self.parts.books.guarded(term.name, term.passed, seconds)
+
+    @property
+    def time(self) -> float:
+        """The time now."""
+        return self.parts.books.now()
 
     @property
     def time_limit_s(self) -> float:

@@ -1,7 +1,8 @@
 """Sessions: what it costs to leave an arm that still has the beginning of a conversation in its cache."""
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import ArrayLike
 from banditroute._core import validation as check
 from banditroute._core.typing import Arrays, Floats, Header
 from banditroute.policies.base import LARGEST
-from banditroute.records import Request
+from banditroute.records import Note, Request
 from banditroute.terms.base import Asked, BaseTerm, kept
 
 __all__ = ["Sessions"]
+
+LATER_S = 1e-3  # after a turn comes the word that it came to nothing
+LONGEST = 128  # characters of a name that is remembered as it is; of a longer one its hash is
 
 
 class Sessions(BaseTerm):
@@ -41,8 +45,10 @@ class Sessions(BaseTerm):
     The request names its session: ``router.select(x, session="u17")``. What is priced is the next turn alone, which
     is the right price for an arm that is better for one turn; where it is better for all the turns to come, the price
     is paid once. Providers keep caches for five minutes or more; servers of one's own until memory runs out. O(k) a
-    request with a session, and nothing without. Workers with separate terms should share sessions by hashing them to
-    workers.
+    request with a session, and nothing without.
+
+    Workers that join a store tell each other of their turns at every round: of two turns of a session at an arm the
+    later one counts. Times are compared by the clocks of the machines, which must agree to within a few seconds.
 
     Examples
     --------
@@ -79,6 +85,8 @@ class Sessions(BaseTerm):
         self.limit = check.integer("limit", limit, low=1)
         # session -> arm -> (tokens in its cache, time of the last use), the session used last at the end
         self._warm: OrderedDict[str, dict[str, tuple[float, float]]] = OrderedDict()
+        # what other workers were not told yet, (tokens, time) by session and arm; None: there are none to tell
+        self._untold: OrderedDict[tuple[str, str], tuple[float, float]] | None = None
 
     def __len__(self) -> int:
         """Return how many sessions are remembered."""
@@ -90,7 +98,7 @@ class Sessions(BaseTerm):
 
     def cached(self, session: str, time: float) -> dict[str, float]:
         """Return how many tokens of a session each arm has in its cache at a time."""
-        warm = self._warm.get(session, {})
+        warm = self._warm.get(_short(session), {})
         return {arm: tokens for arm, (tokens, last) in warm.items() if time - last < self.idle_s}
 
     def _length(self, request: Request, session: str) -> float:
@@ -130,10 +138,14 @@ class Sessions(BaseTerm):
         warm = self._warm.setdefault(session, {})
         before = warm.get(name)
         warm[name] = (length, request.time)
+        self._used(session)
+        self._tell(session, name, length, request.time)
+        return [session, None if before is None else list(before), length, request.time]
+
+    def _used(self, session: str) -> None:
         self._warm.move_to_end(session)
         if len(self._warm) > self.limit:
             self._warm.popitem(last=False)
-        return [session, None if before is None else list(before), length, request.time]
 
     def release(self, arm: int | str, held: list[Any] | None = None, /) -> None:
         """Take back what a call that came to nothing would have left in the cache."""
@@ -149,11 +161,55 @@ class Sessions(BaseTerm):
             warm[name] = (float(before[0]), float(before[1]))
         if not warm:
             del self._warm[session]
+        # Others may have heard of the turn: a later word takes its place.
+        left = 0.0 if before is None or time - before[1] >= self.idle_s else float(before[0])
+        self._tell(session, name, left, time + LATER_S)
+
+    # What workers of one store tell each other.
+
+    def _tell(self, session: str, arm: str, tokens: float, time: float) -> None:
+        if self._untold is not None:
+            self._untold[session, arm] = (tokens, time)
+            if len(self._untold) > self.limit:
+                self._untold.popitem(last=False)
+
+    def notes(self, *, anew: bool = False) -> list[Note]:
+        """Return the turns served here since the last call; with `anew` all that is known, and note from here on."""
+        told: Iterable[tuple[tuple[str, str], tuple[float, float]]] = (self._untold or {}).items()
+        if anew:
+            told = [((s, arm), held) for s, warm in self._warm.items() for arm, held in warm.items()]
+        if anew or self._untold:
+            self._untold = OrderedDict()
+        return [Note(*key, *held) for key, held in told]
+
+    def take(self, notes: Iterable[Note]) -> list[Note]:
+        """Take in turns that other workers served: the later one counts. Returns those that were news."""
+        new = []
+        for note in notes:
+            session, arm, tokens, time = note
+            known = self._warm.get(session, {}).get(arm)
+            if arm in self.arms and (known is None or (time, tokens) > known[::-1]):
+                self._warm.setdefault(session, {})[arm] = (tokens, time)
+                self._used(session)
+                new.append(note)
+        return new
+
+    def passed(self, seconds: float) -> None:
+        """See that time stood still here while so many seconds passed elsewhere: caches are that much older."""
+        for warm in self._warm.values():
+            for arm, (tokens, last) in warm.items():
+                warm[arm] = (tokens, last - seconds)
+
+    def replay_mark(self, details: Mapping[str, Any]) -> None:
+        """Let turns of other workers take effect, from a journal."""
+        self.take(Note(*row) for row in details.get("notes", ()))
 
     def forget(self, name: str) -> None:
         """Forget what the cache of an arm held."""
         for warm in self._warm.values():
             warm.pop(name, None)
+        for key in [key for key in self._untold or () if key[1] == name]:
+            del self._untold[key]  # type: ignore[union-attr]
         for session in [s for s, warm in self._warm.items() if not warm]:
             del self._warm[session]
 
@@ -208,6 +264,13 @@ class Sessions(BaseTerm):
 
 
 def _session(request: Asked) -> str | None:
-    if not isinstance(request, Request) or request.extras is None:
+    if not isinstance(request, Request) or request.extras is None or request.extras.session is None:
         return None
-    return request.extras.session
+    return _short(request.extras.session)
+
+
+def _short(session: str) -> str:
+    """Return the name under which a session is remembered: clients choose names of any length."""
+    if len(session) <= LONGEST:
+        return session
+    return hashlib.sha256(session.encode(errors="surrogatepass")).hexdigest()

@@ -9,6 +9,7 @@ passes always or never. Contexts are standard normal, rewards 0 or 1.
 from collections.abc import Callable
 
 from banditroute.testing.candidates import CANDIDATE_CHECKS, check_candidates
+from banditroute.testing.cascades import CASCADE_CHECKS, check_cascade
 from banditroute.testing.choices import (
     choice_agrees_with_a_full_scan,
     draws_do_not_depend_on_the_outcome,
@@ -48,6 +49,7 @@ from banditroute.testing.terms import TERM_CHECKS, TermFactory, check_term
 
 __all__ = [
     "CANDIDATE_CHECKS",
+    "CASCADE_CHECKS",
     "CHECKS",
     "STORE_CHECKS",
     "TERM_CHECKS",
@@ -58,6 +60,7 @@ __all__ = [
     "arms_come_and_go",
     "arrays_of_the_caller_are_left_alone",
     "check_candidates",
+    "check_cascade",
     "check_policy",
     "check_store",
     "check_term",

@@ -13,7 +13,7 @@ import numpy as np
 
 from banditroute._core.typing import Floats
 from banditroute.errors import UnknownArm
-from banditroute.records import Extras, Request, Term
+from banditroute.records import Extras, Request, SharedTerm, Term
 from banditroute.testing.material import require
 from banditroute.testing.term_driver import TermDriver
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_term",
     "term_arms_come_and_go",
     "term_errors_change_nothing",
+    "term_notes_agree",
     "term_prices_are_prices",
     "term_reading_changes_nothing",
     "term_release_leaves_nothing",
@@ -311,6 +312,49 @@ def term_errors_change_nothing(factory: TermFactory) -> bool:
     return True
 
 
+def term_notes_agree(factory: TermFactory) -> bool:
+    """What workers tell each other leads all of them to the same prices, in any order and told twice; see `SharedTerm`.
+
+    Examples
+    --------
+    >>> from banditroute.terms import Sessions
+    >>> term_notes_agree(lambda arms: Sessions([0.1] * len(arms)))
+    True
+    """
+    drivers = [_driven(factory, 0) for _ in range(2)]
+    if not isinstance(drivers[0].terms[0], SharedTerm):
+        return True
+    told = []
+    for seed, driver in enumerate(drivers):
+        term: Any = driver.terms[0]
+        term.notes(anew=True)
+        _served(driver, np.random.default_rng(seed), 30)
+        told.append(term.notes())
+        require(bool(told[-1]) and not term.notes(), "notes must tell what is new, once")
+    end = max(driver.time for driver in drivers)
+    sessions = [f"s{i}" for i in range(5)]
+
+    def priced(orders: list[Any], driver: TermDriver) -> list[Floats]:
+        one: Any = driver.terms[0]
+        for notes in orders:
+            one.take(notes)
+        require(not one.take(orders[0]), "what is told again is no news")
+        asked = (Request(np.array([0.3, -0.2]), 99, Extras(session=session), end) for session in sessions)
+        return [driver.priced(request) for request in asked]
+
+    forth, back = ([notes[::step] for notes in told[::step]] for step in (1, -1))
+    seen = [priced(forth, _driven(factory, 0)), priced([*back, *back], _driven(factory, 0))]
+    seen += [priced(told, driver) for driver in drivers]
+    marked = _driven(factory, 0)
+    for notes in told:
+        marked.tell_term(marked.terms[0].name, {"notes": json.loads(json.dumps(notes))})
+    seen.append(priced(told, marked))
+    for other in seen[1:]:
+        for session, one, two in zip(sessions, seen[0], other, strict=True):
+            require(bool(np.allclose(one, two)), f"workers price {session} at {one} and at {two}")
+    return True
+
+
 TERM_CHECKS: tuple[Callable[[TermFactory], bool], ...] = (
     term_prices_are_prices,
     term_reading_changes_nothing,
@@ -321,6 +365,7 @@ TERM_CHECKS: tuple[Callable[[TermFactory], bool], ...] = (
     term_arms_come_and_go,
     term_survives_arms_that_are_gone,
     term_errors_change_nothing,
+    term_notes_agree,
 )
 
 
