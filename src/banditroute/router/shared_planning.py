@@ -378,9 +378,12 @@ class SharedPlanning:
                 return
             changed = False
             for arm, x, hit in seen:
-                residence.controller.observe(arm, x, hit)
-                if not residence.actual.mask[arm] and residence.controller.inserts and planner.inserts(arm):
-                    changed |= residence.insert(arm)
+                try:
+                    residence.controller.observe(arm, x, hit)
+                    if not residence.actual.mask[arm] and residence.controller.inserts and planner.inserts(arm):
+                        changed |= residence.insert(arm)
+                except (Exception, SystemExit) as error:
+                    planner.failed(error)
             if changed:
                 planner.wanted()
 
