@@ -8,6 +8,7 @@ import pytest
 from banditroute import LinUCB, Policy, Trace
 from banditroute.evaluation import (
     ESTIMATORS,
+    Difference,
     compare,
     difference,
     estimated_propensities,
@@ -206,3 +207,9 @@ def test_a_policy_that_does_not_count_what_it_learned_is_taken_with_a_word(kind)
     for found in (evaluate(trace, policy), compare(trace, {"it": policy, "a": "a"})["it"]):
         assert "does not tell how many rewards it has learned. If rows of this log are among" in found.notes[0]
     assert evaluate(trace, policy, cross_fit=False).notes == ()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-17, -1e-200, 5e-324])
+def test_a_difference_of_rounding_is_settled_by_no_number_of_rows(value):
+    found = Difference(value, 0.1, -0.2, 0.2, 300, ())
+    assert found.rows_to_settle is None and "settle" not in str(found)
