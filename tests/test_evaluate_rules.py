@@ -205,7 +205,9 @@ def test_a_policy_that_does_not_count_what_it_learned_is_taken_with_a_word(kind)
     assert evaluate(trace, policy).notes == ()
     policy.update_batch(trace.contexts, trace.arms, trace.rewards)
     for found in (evaluate(trace, policy), compare(trace, {"it": policy, "a": "a"})["it"]):
-        assert "does not tell how many rewards it has learned. If rows of this log are among" in found.notes[0]
+        assert (
+            "does not tell how many rewards it has learned. If rows of this log are among" in found.notes[0]
+        )
     assert evaluate(trace, policy, cross_fit=False).notes == ()
 
 

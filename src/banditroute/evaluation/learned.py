@@ -9,7 +9,14 @@ from banditroute.evaluation.overlap import policy_probabilities
 from banditroute.logs import Trace
 from banditroute.policies import LinearPolicy, Policy
 
-__all__ = ["cross_fitted_policy", "has_learned", "learned_rewards", "same_rewards", "started_afresh", "warning"]
+__all__ = [
+    "cross_fitted_policy",
+    "has_learned",
+    "learned_rewards",
+    "same_rewards",
+    "started_afresh",
+    "warning",
+]
 
 PROBES = 16  # contexts
 UNCOUNTED = (

@@ -53,7 +53,9 @@ def joined(
     if "eligible" not in built and any(
         said and set(trace.names) != set(arms) for trace, said in zip(traces, told, strict=True)
     ):
-        masks = [_spread(trace, "eligible", None, said, arms) for trace, said in zip(traces, told, strict=True)]
+        masks = [
+            _spread(trace, "eligible", None, said, arms) for trace, said in zip(traces, told, strict=True)
+        ]
         built["eligible"] = np.concatenate(masks)
     return built
 
@@ -82,9 +84,7 @@ def _featured(traces: Sequence[Columns], own: Sequence[Any], arms: tuple[str, ..
     return found
 
 
-def _spread(
-    trace: Columns, name: str, column: Any, declared: bool, arms: tuple[str, ...]
-) -> NDArray[Any]:
+def _spread(trace: Columns, name: str, column: Any, declared: bool, arms: tuple[str, ...]) -> NDArray[Any]:
     """Return values per arm with a place for the arms of all traces; what is missing is 0, of eligible True."""
     found: NDArray[Any] = np.zeros(
         (len(trace.arms), len(arms)), dtype=np.bool_ if name == "eligible" else np.float64

@@ -404,7 +404,9 @@ def _controller(
         return spare
     fill(spare, header["controller"], arrays)  # in place
     wrong = _at_a_request(spare, header)
-    if wrong is not None and _at_a_request(residence.controller, header) is None:  # it is not the controller itself
+    if (
+        wrong is not None and _at_a_request(residence.controller, header) is None
+    ):  # it is not the controller itself
         raise wrong
     if keep != list(range(len(header["policy"]["arms"]))):
         spare.resize(keep)

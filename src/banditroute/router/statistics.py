@@ -9,7 +9,7 @@ from banditroute.router.parts import RouterParts
 __all__ = ["arm_stats", "router_stats"]
 
 STALE = 512  # decisions that may expire in one call
-CHUNK, SPENT_S = 32, 1.5e-3  # so many between looks at the processor time that this has taken: what expires may be learned
+CHUNK, SPENT_S = 32, 1.5e-3  # so many between looks at the processor time: what expires may be learned
 
 
 def router_stats(parts: RouterParts) -> dict[str, Any]:
