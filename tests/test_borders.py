@@ -211,6 +211,14 @@ def test_nothing_is_written_after_close(tmp_path):
         router.rollback(tmp_path / "state")
     with pytest.raises((ValueError, RuntimeError), match="closed"):
         router.select([1.0, 0.0])
+    with pytest.raises(ValueError, match="checkpoint must come before close"):
+        router.checkpoint()
+    with pytest.raises(ValueError, match="join must come before close"):
+        router.join(FileStore(tmp_path / "store"))
+    for change in (router.add_arm, router.remove_arm, router.forget_arm, router.quarantine, router.release):
+        with pytest.raises(ValueError, match="closed"):
+            change("new" if change == router.add_arm else "1")
+    assert router.arms == ("0", "1") and FileStore(tmp_path / "store").index() == {}
     assert sorted(os.listdir(tmp_path / "home")) == before
 
 

@@ -439,3 +439,9 @@ def test_a_missing_key_lists_those_there(tmp_path):
         MatrixEnvironment.from_npz(tmp_path / "m.npz", "x")
     with pytest.raises(FileNotFoundError):
         MatrixEnvironment.from_npz(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0)])
+def test_a_table_without_a_reward_is_refused_in_words(shape):
+    with pytest.raises(ValueError, match="rewards must hold a row and a column"):
+        MatrixEnvironment(np.ones((shape[0], 3)), np.ones(shape))

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from banditroute import LinUCB, Trace
+from banditroute import LinUCB, Policy, Trace
 from banditroute.evaluation import (
     ESTIMATORS,
+    Difference,
     compare,
     difference,
     estimated_propensities,
@@ -15,6 +16,7 @@ from banditroute.evaluation import (
     replay,
 )
 from banditroute.evaluation.learned import cross_fitted_policy, started_afresh
+from banditroute.policies import EMA, Restarting, Scores
 from test_evaluate import NAMES, TRUTH, logged
 
 WORDS = {
@@ -175,3 +177,41 @@ def test_replay_of_a_policy_that_knows_the_log_says_so():
     assert replay(trace, LinUCB(trace.names, 12, rng=0)).notes == ()
     with pytest.raises(ValueError, match="min_rows must be >= 2"):
         replay(trace, policy, min_rows=0)
+
+
+class Softmax(Policy):
+    """Tells nobody how much it has learned; its arms come and go where `cold` is written."""
+
+    def __init__(self, arms, dim):
+        super().__init__(arms, dim, rng=0)
+        self.total = np.zeros((len(self.arms), dim))
+
+    def scores(self, x):
+        return Scores(self.total @ self.check_context(x), np.ones(len(self.arms)))
+
+    def update(self, arm, x, reward, *, weight=1.0, at=None):
+        self.total[self.index(arm)] += reward * np.asarray(x)
+
+
+class Changing(Softmax):
+    def resize(self, keep):
+        self.total = np.array([np.zeros(self.dim) if a is None else self.total[a] for a in keep])
+
+
+@pytest.mark.parametrize("kind", [EMA, Softmax, Changing, lambda arms, dim: Restarting(EMA(arms, dim))])
+def test_a_policy_that_does_not_count_what_it_learned_is_taken_with_a_word(kind):
+    trace = noise(0)
+    policy = kind(trace.names, 12)
+    assert evaluate(trace, policy).notes == ()
+    policy.update_batch(trace.contexts, trace.arms, trace.rewards)
+    for found in (evaluate(trace, policy), compare(trace, {"it": policy, "a": "a"})["it"]):
+        assert (
+            "does not tell how many rewards it has learned. If rows of this log are among" in found.notes[0]
+        )
+    assert evaluate(trace, policy, cross_fit=False).notes == ()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-17, -1e-200, 5e-324])
+def test_a_difference_of_rounding_is_settled_by_no_number_of_rows(value):
+    found = Difference(value, 0.1, -0.2, 0.2, 300, ())
+    assert found.rows_to_settle is None and "settle" not in str(found)

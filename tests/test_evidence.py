@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from banditroute import DiagLinUCB, EpsilonGreedy, LinTS, LinUCB, Router
+from banditroute import DiagLinUCB, EpsilonGreedy, FileStore, LinTS, LinUCB, Router
 from banditroute.errors import UnknownArm
 from banditroute.policies import (
     EMA,
@@ -180,6 +180,18 @@ def test_evidence_of_other_shapes_is_refused(name):
 def test_what_cannot_share_says_why(name):
     with pytest.raises(TypeError, match="cannot share"):
         ALONE[name](0).fingerprint()
+
+
+def test_rewards_that_are_no_successes_are_no_evidence_for_a_beta(tmp_path):
+    other, one, two = (Router(kind(["a", "b"], 1, rng=0)) for kind in (UCB1, BetaThompson, BetaThompson))
+    links = [router.join(FileStore(tmp_path), background=False) for router in (other, one, two)]
+    for router, reward in ((other, -5.0), (two, 1.0)):
+        router.update(router.select([1.0]).id, reward)
+    for link in links * 2:
+        link.sync()
+    assert one.policy.counts.sum() == two.policy.counts.sum() == 1
+    assert one.stats()["parts_refused"] > 0
+    assert 0.0 < one.select([1.0]).propensity < 1.0
 
 
 @pytest.mark.parametrize("name", [*SHARING, *ALONE])

@@ -6,7 +6,7 @@ import pytest
 from banditroute import DiagLinUCB, LinTS, LinUCB
 from banditroute._core.kernels import layout, loop
 from banditroute._core.kernels import refresh as refreshing
-from banditroute.policies import HybridLinUCB, Restarting, SlidingWindow
+from banditroute.policies import HybridLinUCB, Restarting, SharedLinUCB, SlidingWindow
 from naive_linear import NaiveScales
 
 
@@ -306,6 +306,7 @@ def test_one_more_arm_moves_nothing():
     [
         lambda: DiagLinUCB(30, 1, rng=0),
         lambda: HybridLinUCB(30, 1, rng=0),
+        lambda: SharedLinUCB(30, 1, features=lambda arm, x: np.eye(30)[int(arm)], rng=0),
         lambda: SlidingWindow(LinUCB(30, 1, rng=0)),
         lambda: Restarting(LinUCB(30, 1, rng=0)),
     ],

@@ -1,5 +1,7 @@
 """The resident set, the window of contexts, forcing, and the plans of Polar."""
 
+import shutil
+import time
 from itertools import combinations
 
 import numpy as np
@@ -306,3 +308,50 @@ def test_hysteresis_holds_small_gains():
     assert held.tolist() == [True, False, False]
     utilities[:, 1] = utilities[:, 0] + 0.25
     assert planned(SetSearch(utilities, at.faults), at, 100, 3.0).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("base", [LRU, Polar])
+@pytest.mark.parametrize("method", ["observe", "make_room", "force"])
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_a_controller_that_raises_at_a_request_costs_no_request(base, method, kind, tmp_path):
+    class Faulty(base):
+        def broken(self, *arguments):
+            raise kind("a mistake")
+
+    def made():
+        controller = Faulty(1)
+        router = Router(LinUCB(["a", "b", "c"], 1, mix=0.5, rng=0), controller, 0.1)
+        setattr(Faulty, method, Faulty.broken)
+        if method == "force":
+            controller.rate = 0.5
+        return router
+
+    reached = base is LRU or method != "make_room"
+    with made() as router:
+        router.recover(tmp_path)
+        for _ in range(50):
+            router.update(router.select([1.0]).id, 1.0)
+        stats = router.stats()
+        assert stats["decisions"] == stats["learned"] == 50
+        assert (stats["plan_failures"] > 0) == reached
+        router.checkpoint()
+
+
+def test_what_a_controller_raised_at_requests_it_raises_at_their_replay_as_well(tmp_path):
+    class Faulty(LRU):
+        def observe(self, arm, x, hit):
+            raise ZeroDivisionError("a mistake")
+
+    def made():
+        return Router(LinUCB(["a", "b", "c"], 1, mix=0.5, rng=0), Faulty(1), 0.1)
+
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    with made() as router:
+        router.recover(home, checkpoint_s=1e6, flush_s=0.01)
+        for _ in range(20):
+            router.update(router.select([1.0]).id, 1.0)
+        time.sleep(0.3)
+        shutil.copytree(home, copy)
+    with made() as again:
+        again.recover(copy)
+        assert again.stats()["learned"] == 20

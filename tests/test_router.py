@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from banditroute import LFU, LRU, LinUCB, PagingModel, Polar, Router, Static, UnknownArm, UnknownDecision
+from banditroute.policies import HybridLinUCB
 from controllers import Forcing
 
 DIM, LIMIT_S, SIZE = 3, 10.0, 6
@@ -603,3 +604,18 @@ def test_positions_of_arms_that_changed_meanwhile_are_refused():
         router.select([1.0], prices=[0.0, 5.0, 5.0], version=seen)
     assert bits(router) == kept
     assert router.select([1.0], eligible=[False, False, True], version=router.arms_version).arm == "d"
+
+
+def test_stats_stay_short_where_what_expires_takes_long_to_learn():
+    """A reward for a hybrid policy takes a twentieth of a millisecond of processor time and more."""
+    now = [0.0]
+    router = Router(
+        HybridLinUCB(["a", "b"], 8, rng=0), feedback_limit_s=1.0, expired_reward=0.0, clock=lambda: now[0]
+    )
+    for _ in range(2000):
+        router.select(np.ones(8))
+    expired = router.stats()["expired"]
+    now[0] = 10.0
+    seen = [router.stats()["expired"] for _ in range(200)]
+    steps = np.diff([expired, *seen])
+    assert 0 < steps.max() < 300 and seen[-1] == 2000

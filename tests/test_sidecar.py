@@ -233,6 +233,20 @@ def pair(tmp_path):
         yield one, two
 
 
+def test_a_decision_under_an_id_of_the_caller_is_explained_where_decisions_are_shared(tmp_path):
+    def shared():
+        router = made()
+        router.join(FileStore(tmp_path), sync_s=0.1, share_decisions=True)
+        return router
+
+    with asking(shared) as call:
+        chosen = said(call.post("/select", json={**X, "id": "mine"}))
+        by_own, by_number = (said(call.get("/explain", params={"id": i})) for i in ("mine", chosen["id"]))
+        assert by_own == by_number and by_own["decision"]["id"] == chosen["id"]
+        assert said(call.post("/explain", json={"id": "mine"})) == by_own
+        assert "'other'" in said(call.get("/explain", params={"id": "other"}), 404)["detail"]
+
+
 def test_another_worker_knows_how_a_decision_stands(tmp_path):
     with pair(tmp_path) as (one, two):
         answered, cancelled, cancelled_there = (one.select([1.0, 0.5]).id for _ in range(3))

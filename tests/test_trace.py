@@ -625,3 +625,29 @@ def test_a_run_of_a_simulation_becomes_a_trace(tmp_path):
     assert (trace.fault_prices[at, trace.arms] == 0.0).tolist() == trace.hits.tolist()
     assert np.array_equal(trace.prices, trace.fault_prices)
     assert trace.versions.tolist() == [int((at + 1 + problem.stream.delays <= t).sum()) for t in range(600)]
+
+
+def test_a_folder_of_files_from_elsewhere_is_the_log_in_one_file(tmp_path):
+    """An arm that a part of the log never chose was there all the same; numbers are in order over all parts."""
+    rows = [f"{arm},{arm % 2},0.25\n" for arm in (2, 10, 2, -1, 9, -1, 10)]
+    title, parts = "arm,reward,propensity\n", tmp_path / "parts"
+    parts.mkdir()
+    (tmp_path / "log.csv").write_text(title + "".join(rows))
+    for i, some in enumerate((rows[:3], rows[3:5], rows[5:])):
+        (parts / f"{i}.csv").write_text(title + "".join(some))
+    whole, joined = Trace.load(tmp_path / "log.csv"), Trace.load(parts)
+    assert whole.names == joined.names == ("-1", "2", "9", "10")
+    assert whole.arms.tolist() == joined.arms.tolist() and joined.eligible is None
+    known = Trace(names=["2", "other"], arms=[0], rewards=[1.0], propensities=[0.5])
+    known.save(parts / "3.csv")  # says which arms there were
+    mixed = Trace.load(parts)
+    assert mixed.names == ("2", "10", "-1", "9", "other")
+    assert mixed.eligible[:7].all() and mixed.eligible[7].tolist() == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_numbers_of_arms_that_a_tool_wrote_as_fractions_come_in_order(suffix, tmp_path):
+    path = tmp_path / f"log.{suffix}"
+    row = {"csv": "{}.0,1\n", "jsonl": '{{"arm":"{}.0","reward":1}}\n'}[suffix]
+    path.write_text(("arm,reward\n" if suffix == "csv" else "") + "".join(row.format(a) for a in (2, 10, 9)))
+    assert Trace.load(path).names == ("2.0", "9.0", "10.0")

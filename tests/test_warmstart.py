@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinUCB, UnknownArm
-from banditroute.policies import UCB1, HybridLinUCB, from_averages, preference_prior, quiz, warm_start
+from banditroute.policies import (
+    UCB1,
+    BetaThompson,
+    HybridLinUCB,
+    Restarting,
+    from_averages,
+    preference_prior,
+    quiz,
+    warm_start,
+)
 
 TEXTBOOK = {"alpha": 0.2, "ridge": 0.5, "prior": None}
 
@@ -126,3 +135,22 @@ def test_what_cannot_be_learned_changes_nothing():
         warm_start(policy, x, a, r, effective=0.0)
     with pytest.raises(ValueError, match="diagonal"):
         warm_start(DiagLinUCB(3, 4, rng=0), x, a, r)
+
+
+@pytest.mark.parametrize("policy", [UCB1(3, 4), HybridLinUCB(3, 4), Restarting(LinUCB(3, 4))])
+def test_what_is_not_linear_is_refused_by_name(policy):
+    x, a, r = records(20)
+    for call in (
+        lambda: warm_start(policy, x, a, r),
+        lambda: from_averages(policy, np.ones(3), np.ones(3)),
+        lambda: preference_prior(policy, np.ones((3, 4)), np.ones(3)),
+    ):
+        with pytest.raises(TypeError, match=f"policy must be a LinearPolicy, .* got {type(policy).__name__}"):
+            call()
+
+
+def test_a_quiz_whose_answers_the_policy_refuses_adds_no_arm():
+    policy = BetaThompson(["old"], 4)
+    with pytest.raises(ValueError, match=r"reward must be in \[0, 1\]"):
+        quiz(policy, "new", records(20)[0], lambda i: 3.0)
+    assert policy.arms == ("old",)

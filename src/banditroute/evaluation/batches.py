@@ -18,6 +18,7 @@ from banditroute.evaluation.reward_model import RewardModel, RewardSums
 from banditroute.evaluation.sums import ValueSums, joined, value_sums
 from banditroute.evaluation.workers import spread
 from banditroute.logs import Trace
+from banditroute.logs.cells import sorted_names
 from banditroute.logs.files import kind_of
 from banditroute.logs.parquet import parquet_batches
 from banditroute.policies import Policy
@@ -188,10 +189,7 @@ def _all_names(each: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     known = list(dict.fromkeys(each))
     if len(known) == 1:
         return known[0]
-    every = {name for names in known for name in names}
-    if all(name.isascii() and name.isdigit() for name in every):
-        return tuple(sorted(every, key=int))
-    return tuple(sorted(every))
+    return tuple(sorted_names({name for names in known for name in names}))
 
 
 def _together(seen: Sequence[_Seen], names: tuple[str, ...]) -> _Seen:

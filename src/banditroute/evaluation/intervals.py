@@ -8,8 +8,9 @@ from scipy import stats
 from banditroute._core.typing import Floats
 from banditroute.evaluation.estimators import Term
 
-__all__ = ["Ends", "grouped", "intervals"]
+__all__ = ["Ends", "grouped", "intervals", "rows_needed"]
 
+FAINT = 1e-6  # of its error: what is smaller is rounding
 GROUPS = 4096  # rows of a longer trace are summed in so many groups of neighbours
 
 
@@ -97,3 +98,16 @@ def intervals(sums: Floats, level: float) -> Ends:
     shift = skewness * (1.0 + 2.0 * stats.norm.ppf(tail) ** 2) / 6.0
     half = stats.t.ppf(tail, np.maximum(2.0 * square, 1.0))
     return Ends(value, error, value + (shift - half) * error, value + (shift + half) * error)
+
+
+def rows_needed(rows: int, value: float, reach: float) -> int | None:
+    """Return after how many rows an interval that reaches so far from a value would leave out 0; None for rounding.
+
+    Examples
+    --------
+    >>> rows_needed(1000, 0.1, 0.2), rows_needed(1000, 1e-17, 0.2), rows_needed(1000, 0.0, 0.0)
+    (4000, None, None)
+    """
+    if value == 0.0 or abs(value) < FAINT * reach:
+        return None
+    return int(np.ceil(rows * (reach / value) ** 2))

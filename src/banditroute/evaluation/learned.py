@@ -9,7 +9,20 @@ from banditroute.evaluation.overlap import policy_probabilities
 from banditroute.logs import Trace
 from banditroute.policies import LinearPolicy, Policy
 
-__all__ = ["cross_fitted_policy", "learned_rewards", "same_rewards", "started_afresh", "warning"]
+__all__ = [
+    "cross_fitted_policy",
+    "has_learned",
+    "learned_rewards",
+    "same_rewards",
+    "started_afresh",
+    "warning",
+]
+
+PROBES = 16  # contexts
+UNCOUNTED = (
+    "The policy does not tell how many rewards it has learned. If rows of this log are among them, its value is too "
+    "high: evaluate on rows it has not seen."
+)
 
 
 def learned_rewards(policy: Policy, names: tuple[str, ...]) -> Floats | None:
@@ -55,7 +68,9 @@ def warning(policy: Policy, log: Trace) -> str | None:
     True
     """
     counts = learned_rewards(policy, log.names)
-    if counts is None or not counts.sum() > 0:
+    if counts is None:
+        return UNCOUNTED if has_learned(policy, log) else None
+    if not counts.sum() > 0:
         return None
     if same_rewards(policy, log):
         return (
@@ -66,6 +81,32 @@ def warning(policy: Policy, log: Trace) -> str | None:
         f"The policy has learned {counts.sum():,.0f} rewards. If rows of this log are among them, its value is too "
         "high: evaluate with cross_fit=True, or on rows it has not seen."
     )
+
+
+def has_learned(policy: Policy, log: Trace) -> bool:
+    """Whether a policy that does not count rewards says of contexts of a log what it would not say had it learned none.
+
+    Where its arms cannot start cold, that is: whether it says anything at all, that one arm be played rather than
+    another.
+
+    Examples
+    --------
+    >>> from banditroute.policies import EMA
+    >>> policy, log = EMA(["a", "b"], 1), Trace(names=["a", "b"], arms=[0], rewards=[1.0], contexts=[[1.0]])
+    >>> policy.update("a", [1.0], 1.0) if not has_learned(policy, log) else None
+    >>> has_learned(policy, log)
+    True
+    """
+    rows = np.ones((1, policy.dim)) if log.contexts is None else log.contexts[:PROBES]
+    believed = np.array([policy.propensities(x) for x in rows])
+    fresh = policy.copy()
+    try:
+        fresh.resize([None] * len(fresh.arms))
+        fresh.rename(fresh.arms)
+    except TypeError:  # its arms cannot come and go
+        return bool(np.ptp(believed) > 0.0)
+    cold = np.array([fresh.propensities(x) for x in rows])
+    return not np.array_equal(believed, cold, equal_nan=True)
 
 
 def started_afresh(policy: Policy) -> Policy | None:

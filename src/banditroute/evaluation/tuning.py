@@ -21,6 +21,7 @@ from banditroute.evaluation.draws import (
     paired_gain,
     scored,
 )
+from banditroute.evaluation.intervals import rows_needed
 from banditroute.evaluation.workers import needed, spread
 from banditroute.logs import Trace
 
@@ -80,9 +81,7 @@ class Tuned:
     @property
     def rows_to_settle(self) -> int | None:
         """Rows on the side that judges after which the gain would show, were it as found; None where it is 0."""
-        if self.gain == 0.0:
-            return None
-        return int(np.ceil(self.rows * (SURE * self.gain_error / self.gain) ** 2))
+        return rows_needed(self.rows, self.gain, SURE * self.gain_error)
 
 
 def _one(setting: Setting, data: Data, seed: int) -> Scored:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from banditroute._core.typing import Floats
 from banditroute.evaluation import estimators as e
 from banditroute.evaluation.estimators import ESTIMATORS
-from banditroute.evaluation.intervals import grouped, intervals
+from banditroute.evaluation.intervals import grouped, intervals, rows_needed
 from banditroute.evaluation.learned import cross_fitted_policy, same_rewards, warning
 from banditroute.evaluation.overlap import Target, known_propensities, target_array
 from banditroute.evaluation.propensities import estimated_propensities
@@ -54,9 +54,7 @@ class Difference:
 
         None where nothing was found to tell apart.
         """
-        if self.value == 0.0:
-            return None
-        return int(np.ceil(self.rows * (1.96 * self.std_error / self.value) ** 2))
+        return rows_needed(self.rows, self.value, 1.96 * self.std_error)
 
     def __str__(self) -> str:
         rows = self.rows_to_settle

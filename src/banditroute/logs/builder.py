@@ -56,6 +56,7 @@ class Gathered(NamedTuple):
 
     values: dict[str, Any]
     notes: tuple[str, ...]
+    declared: bool = True  # all arms and their order were given, not only those that occur
 
 
 class _Rule(NamedTuple):
@@ -200,7 +201,7 @@ class Builder:
             values["contexts"] = np.zeros((0, self._width(values["contexts"])))
         values |= {"names": tuple(names), "policies": tuple(self.policies.names) or ("",)}
         self._verify(values)
-        return Gathered(values, self._notes())
+        return Gathered(values, self._notes(), self.header is not None or self.arms.declared)
 
     def _width(self, contexts: NDArray[Any]) -> int:
         """Return the length of the contexts of a file without rows."""

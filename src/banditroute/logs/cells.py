@@ -1,7 +1,7 @@
 """What a cell may hold: one parser for every format, so that readers agree on what they take."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import blake2b
@@ -37,7 +37,7 @@ _MISSING = {"", "na", "n/a", "nan", "nat", "<na>", "null", "none"}
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
 _WHOLE = re.compile(r"([0-9]+)\.0+")
 _HEXADECIMAL = re.compile(r"[0-9]{2,}e[0-9]+|[0-9]e[0-9]{4,}|[0-9]{21,}", re.I)  # and no double prints so
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Coded(NamedTuple):
@@ -374,12 +374,13 @@ class Words:
         return np.fromiter(map(place.__getitem__, words), dtype=np.int64, count=len(words))
 
 
-def sorted_names(words: Sequence[str]) -> list[str]:
-    """Return names in order: whole numbers as numbers, others as text.
+def sorted_names(words: Iterable[str]) -> list[str]:
+    """Return names in order: numbers as numbers, as 10.0 where a tool wrote a column of integers so, others as text.
 
     Examples
     --------
-    >>> sorted_names(["10", "2"]), sorted_names(["10", "b", "2"])
-    (['2', '10'], ['10', '2', 'b'])
+    >>> sorted_names(["10", "2"]), sorted_names(["10.0", "2.0"]), sorted_names(["10", "b", "2"])
+    (['2', '10'], ['2.0', '10.0'], ['10', '2', 'b'])
     """
-    return sorted(words, key=int if all(map(_INTEGER.fullmatch, words)) else None)
+    words = sorted(words)
+    return sorted(words, key=Decimal) if all(map(_NUMBER.fullmatch, words)) else words

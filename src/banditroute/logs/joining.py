@@ -6,14 +6,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from banditroute.logs.cells import sorted_names
 from banditroute.logs.fields import Columns
 
 __all__ = ["joined"]
 
 
-def joined(traces: Sequence[Columns], columns: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of a trace of the rows of several."""
+def joined(
+    traces: Sequence[Columns], columns: Sequence[str], declared: Sequence[bool] | None = None
+) -> dict[str, Any]:
+    """Return the arguments of a trace of the rows of several.
+
+    Where `declared` is false, a trace names the arms that were chosen, and others were there as well.
+    """
+    told = declared or [True] * len(traces)
     arms = tuple(dict.fromkeys(name for trace in traces for name in trace.names))
+    if not any(told):
+        arms = tuple(sorted_names(arms))
     policies = tuple(dict.fromkeys(name for trace in traces for name in trace.policies))
     built: dict[str, Any] = {
         "names": arms,
@@ -30,7 +39,10 @@ def joined(traces: Sequence[Columns], columns: Sequence[str]) -> dict[str, Any]:
             table = arms if name == "arms" else policies
             own = [_moved(trace, name, column, table) for trace, column in zip(traces, own, strict=True)]
         elif name in ("prices", "fault_prices", "eligible"):
-            own = [_spread(trace, name, column, arms) for trace, column in zip(traces, own, strict=True)]
+            own = [
+                _spread(trace, name, column, said, arms)
+                for trace, column, said in zip(traces, own, told, strict=True)
+            ]
         elif name == "candidates":
             own = _featured(traces, own, arms)
         elif any(column is None for column in own):
@@ -38,8 +50,13 @@ def joined(traces: Sequence[Columns], columns: Sequence[str]) -> dict[str, Any]:
         if name == "contexts" and len({column.shape[1] for column in own}) > 1:
             raise ValueError(f"traces must have contexts of one length, got {[c.shape[1] for c in own]}")
         built[name] = np.concatenate(own)
-    if "eligible" not in built and any(trace.names != arms for trace in traces):
-        built["eligible"] = np.concatenate([_spread(trace, "eligible", None, arms) for trace in traces])
+    if "eligible" not in built and any(
+        said and set(trace.names) != set(arms) for trace, said in zip(traces, told, strict=True)
+    ):
+        masks = [
+            _spread(trace, "eligible", None, said, arms) for trace, said in zip(traces, told, strict=True)
+        ]
+        built["eligible"] = np.concatenate(masks)
     return built
 
 
@@ -67,10 +84,12 @@ def _featured(traces: Sequence[Columns], own: Sequence[Any], arms: tuple[str, ..
     return found
 
 
-def _spread(trace: Columns, name: str, column: Any, arms: tuple[str, ...]) -> NDArray[Any]:
+def _spread(trace: Columns, name: str, column: Any, declared: bool, arms: tuple[str, ...]) -> NDArray[Any]:
     """Return values per arm with a place for the arms of all traces; what is missing is 0, of eligible True."""
     found: NDArray[Any] = np.zeros(
         (len(trace.arms), len(arms)), dtype=np.bool_ if name == "eligible" else np.float64
     )
+    if name == "eligible" and column is None and not declared:
+        found[:] = True
     found[:, [arms.index(one) for one in trace.names]] = name == "eligible" if column is None else column
     return found

@@ -1,7 +1,7 @@
 """Traces: what was decided, with which probability, and what came back; the data of all offline work."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -251,7 +251,8 @@ class Trace:
         Parameters
         ----------
         path : path
-            A file; or a folder, whose traces are joined in the order of their names.
+            A file; or a folder, whose traces are joined in the order of their names, as by `joined`. Files that do
+            not say which arms there were hold those that were chosen: all arms of the folder were there then.
         arm, reward, propensity, cost, time, id : str, optional
             Titles of the columns where they are not these words. A column `arm` of names and a column `reward` are
             enough. Arms that are whole numbers come in their order, other names in that of the alphabet.
@@ -294,12 +295,19 @@ class Trace:
             )
             if not parts:
                 raise FileNotFoundError(f"no trace in {path}")
-            return cls.joined([cls.load(one, **wanted, comment=comment) for one in parts])
+            read = [cls._read(one, wanted, comment) for one in parts]
+            traces, declared = zip(*read, strict=True)
+            return cls(**joined(traces, cls.columns(), declared))
+        return cls._read(path, wanted, comment)[0]
+
+    @classmethod
+    def _read(cls, path: Path, wanted: Mapping[str, Any], comment: str | None) -> tuple[Self, bool]:
+        """Return the trace of a file, and whether the file says which arms there are."""
         found = files.load(path, wanted, comment=comment)
         for note in found.notes:
-            warnings.warn(f"{path}: {note}", stacklevel=2)
+            warnings.warn(f"{path}: {note}", stacklevel=3)
         try:
-            return cls(**found.values, notes=found.notes)
+            return cls(**found.values, notes=found.notes), found.declared
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
 

@@ -296,6 +296,16 @@ class FeaturedPolicy(ArrayPolicy):
             k.score(z, beta, cov, mean, width, np.empty((self._width + 1, -(-m // 8) * 8)))
         return mean, width
 
+    def _hoped(self, mean: Floats) -> Floats:
+        """Return means for a choice among arms: one without a reward is as good as the best that has some, at least.
+
+        What is shared knows nothing of it apart from the others; without noise no width would ever have it tried.
+        """
+        new = self._own["count"] == 0.0
+        if new.all() or not new.any():
+            return mean
+        return np.where(new, np.maximum(mean, mean[~new].max()), mean)
+
     def kept_candidate(self, x: Floats, features: Floats) -> Floats:
         """Return what a decision keeps of the candidate that was chosen: context and features, a new array."""
         return np.concatenate([x, features])

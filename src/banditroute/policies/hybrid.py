@@ -178,11 +178,7 @@ class HybridLinUCB(FeaturedPolicy):
 
     def _utility(self, x: Floats) -> tuple[Floats, Floats]:
         mean, width = self.scores(x)
-        new = self._own["count"] == 0.0
-        if self._size and new.any() and not new.all():
-            # The shared part knows nothing of them apart from the others: taken to be as good as the best, at least.
-            mean = np.where(new, np.maximum(mean, mean[~new].max()), mean)
-        return mean, self.alpha * width
+        return self._hoped(mean) if self._size else mean, self.alpha * width
 
     @property
     def beta(self) -> Floats:

@@ -45,6 +45,9 @@ class SharedLinUCB(FeaturedPolicy):
     two arms beyond them is never learned and costs regret for ever. It holds for immediate feedback and a width of its
     own, neither of which applies here.
 
+    Until its first reward an arm is taken, for the choice alone, to be no worse than the best that has some, so that it
+    is tried where rewards carry no noise (ours); a candidate that is no arm is not.
+
     A reward is learned with the features that the arm had when it was chosen. Removing an arm keeps what it taught,
     which is about features; `forget` does not.
 
@@ -111,7 +114,7 @@ class SharedLinUCB(FeaturedPolicy):
 
     def _utility(self, x: Floats) -> tuple[Floats, Floats]:
         mean, width = self.scores(x)
-        return mean, self.alpha * width
+        return self._hoped(mean), self.alpha * width
 
     @property
     def beta(self) -> Floats:

@@ -259,6 +259,10 @@ class BetaThompson(_Thompson):
         """Return reward and weight as floats, or refuse them: rewards are in [0, 1]."""
         return check.unit("reward", reward), super().check_reward(0.0, weight)[1]
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what must agree before evidence may be joined: rewards of any other size are no successes."""
+        return super().fingerprint() | {"rewards": "in [0, 1]"}
+
     def scores(self, x: ArrayLike) -> Scores:
         """Return mean and standard deviation of the posterior of every arm, both (k,)."""
         self.check_context(x)

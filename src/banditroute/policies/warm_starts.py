@@ -37,7 +37,7 @@ def preference_prior(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         Nothing changed.
 
     Notes
@@ -55,7 +55,7 @@ def preference_prior(
     >>> policy.scores([1.0]).mean.round(3)
     array([0.2, 0.8])
     """
-    count, dim = len(policy.arms), policy.state.dim
+    count, dim = len(policy.arms), _linear(policy).state.dim
     given = check.matrix("means", means, columns=dim, rows=count)
     trust = check.vector("accuracies", accuracies, count)
     if not ((trust > 0.0) & (trust <= 1.0)).all():
@@ -104,7 +104,7 @@ def warm_start(
     >>> float(policy.precision(0)[0, 0]), float(policy.theta[0, 0])
     (10.0, 0.9)
     """
-    rows, chosen, given = policy.check_batch(contexts, arms, rewards)
+    rows, chosen, given = _linear(policy).check_batch(contexts, arms, rewards)
     rows = policy.with_constant(rows)
     most = np.inf if effective is None else check.finite("effective", effective, low=0.0, open_low=True)
     count, dim = len(policy.arms), policy.state.dim
@@ -157,7 +157,7 @@ def from_averages(
     >>> policy.scores([0.0, 0.0, 1.0]).mean
     array([0.495, 0.   ])
     """
-    number = len(policy.arms)
+    number = len(_linear(policy).arms)
     seen = check.vector("counts", counts, number, limit=LARGEST)
     if (seen < 0.0).any():
         raise ValueError(f"counts must be >= 0, got {seen.min():g}")
@@ -236,11 +236,19 @@ def quiz(
         cov -= np.outer(z, z) / (1.0 + rows[i] @ z)
         left[i] = False
         asked.append(i)
-    answers = [check.finite("reward", ask(i), low=-LARGEST, high=LARGEST) for i in asked]
+    answers = [policy.check_reward(check.finite("reward", ask(i)), 1.0)[0] for i in asked]
     if arm not in policy.arms:
         policy.add_arm(arm)
     policy.update_batch(rows[asked], np.full(len(asked), policy.index(arm)), answers)
     return asked
+
+
+def _linear(policy: LinearPolicy) -> LinearPolicy:
+    if not isinstance(policy, LinearPolicy):
+        base = getattr(policy, "base", None)
+        inner = ": give it the policy inside" if isinstance(base, LinearPolicy) else ""
+        raise TypeError(f"policy must be a LinearPolicy, such as LinUCB, got {type(policy).__name__}{inner}")
+    return policy
 
 
 def _add(

@@ -79,6 +79,11 @@ class Books:
         self.closed = self.barred = True
         self.due = BARRED
 
+    def check_open(self) -> None:
+        """Refuse what would be in no journal: the router was closed."""
+        if self.closed:
+            self.refuse()
+
     def refuse(self) -> NoReturn:
         """Raise what a barred call deserves."""
         if self.closed:

@@ -49,9 +49,10 @@ class Changing:
         Raises
         ------
         ValueError, TypeError
-            The name is taken, or a number is out of range or missing; nothing changed.
+            The name is taken, a number is out of range or missing, or the router was closed; nothing changed.
         """
         with self._lock:
+            self.parts.books.check_open()
             changes.add_arm(self.parts, name, size, fault)
 
     def remove_arm(self, name: str) -> None:
@@ -62,9 +63,11 @@ class Changing:
         Raises
         ------
         UnknownArm, ValueError
-            No such arm, or one that must stay: pinned, the last, or the last not in quarantine; nothing changed.
+            No such arm, or one that must stay: pinned, the last, or the last not in quarantine; or the router was
+            closed. Nothing changed.
         """
         with self._lock:
+            self.parts.books.check_open()
             changes.remove_arm(self.parts, self._feedback, name)
 
     def forget_arm(self, name: str) -> None:
@@ -76,6 +79,7 @@ class Changing:
             No such arm; nothing changed.
         """
         with self._lock:
+            self.parts.books.check_open()
             changes.forget_arm(self.parts, name)
 
     def quarantine(self, arm: str) -> None:
@@ -97,11 +101,13 @@ class Changing:
         {'old'}
         """
         with self._lock:
+            self.parts.books.check_open()
             changes.mute(self.parts, arm, True)
 
     def release(self, arm: str) -> None:
         """End the quarantine of an arm."""
         with self._lock:
+            self.parts.books.check_open()
             changes.mute(self.parts, arm, False)
 
     @property

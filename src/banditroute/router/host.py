@@ -181,9 +181,12 @@ class RouterHost:
             if event.forced and controller.needs[arm] > 0.0:
                 controller.needs[arm] -= 1.0
                 books.forced += 1
-            controller.observe(arm, context, event.hit)
-            if not event.hit and controller.inserts:
-                parts.residence.insert(arm)
+            try:
+                controller.observe(arm, context, event.hit)
+                if not event.hit and controller.inserts:
+                    parts.residence.insert(arm)
+            except Exception as error:  # as when the decision was made
+                books.failed("the controller", error)
         books.index += 1
         books.hits += event.hit
         if arm is not None:

@@ -81,6 +81,8 @@ class Lasting:
         """Write a snapshot beside the journal now."""
         if self.journal is None:
             raise ValueError("checkpoint must come after recover: there is no directory to write to")
+        if self._host.parts.books.closed:
+            raise ValueError("checkpoint must come before close: the directory may be another's by now")
         self.journal.checkpoint()
 
     def join(
@@ -95,6 +97,8 @@ class Lasting:
         """Take a place among the replicas of a store; after a failure everything is as it was."""
         if self.replica is not None:
             raise ValueError("join must be called once, got a second call")
+        if self._host.parts.books.closed:
+            raise ValueError("join must come before close")
         if not isinstance(share_residency, bool | str) or share_residency == "":
             raise ValueError(
                 f"share_residency must be True, False or the name of a server, got {share_residency!r}"

@@ -273,18 +273,31 @@ class Planner:
         if controller.rate > 0.0 and not protected:
             parts = self._parts
             offers = np.zeros(len(parts.arms)) if effective is None else effective
-            arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
+            try:
+                arm, propensity, forced = forcing.forced(parts.policy, controller, context, offers, choice)
+            except (Exception, SystemExit) as error:
+                self.failed(error)
             parts.books.forced += forced
         hit = self._there(arm)
-        controller.observe(arm, context, hit)
-        if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
-            self.wanted()
+        try:
+            controller.observe(arm, context, hit)
+            if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
+                self.wanted()
+        except (Exception, SystemExit) as error:
+            self.failed(error)
         if self.reconciler is not None or self.shared is not None:
             self.sent(arm, context, hit)
         books = self._books
         if controller.next_plan - books.heard < books.due:
             books.due = min(books.due, self.due_at())
         return arm, propensity, hit, forced
+
+    def failed(self, error: BaseException) -> None:
+        """Count what the controller raised at a request, which stands; logged once for each kind."""
+        if type(error) is not type(self.error):
+            log.error("the controller raised %s: %s; the request stands", type(error).__name__, error)
+        self.failures += 1
+        self.error = error
 
     def _there(self, arm: int) -> bool:
         """Whether the server has an arm, by all that it confirmed; what it is just evicting does not count."""

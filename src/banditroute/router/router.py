@@ -720,7 +720,7 @@ class Router(Changing):
         Raises
         ------
         ValueError
-            There is no such directory.
+            There is no such directory, or the router was closed.
         OSError
             The disk refuses; the journal goes on.
         """
@@ -764,7 +764,7 @@ class Router(Changing):
         TypeError
             The policy cannot share its evidence, and says why; or not a store.
         ValueError
-            Joined already, or `share_residency` is an empty name.
+            Joined already, closed, or `share_residency` is an empty name.
 
         Notes
         -----

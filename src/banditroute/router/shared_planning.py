@@ -52,6 +52,9 @@ class Plans(Protocol):
     def wanted(self) -> None:
         """Tell the reconciler that the desired set has changed."""
 
+    def failed(self, error: BaseException) -> None:
+        """Count what the controller raised at a request, which stands."""
+
 
 class SharedPlanning:
     """One worker among those of a server: it plans for all of them while it has the lease, and follows otherwise.
@@ -378,9 +381,16 @@ class SharedPlanning:
                 return
             changed = False
             for arm, x, hit in seen:
-                residence.controller.observe(arm, x, hit)
-                if not residence.actual.mask[arm] and residence.controller.inserts and planner.inserts(arm):
-                    changed |= residence.insert(arm)
+                try:
+                    residence.controller.observe(arm, x, hit)
+                    if (
+                        not residence.actual.mask[arm]
+                        and residence.controller.inserts
+                        and planner.inserts(arm)
+                    ):
+                        changed |= residence.insert(arm)
+                except (Exception, SystemExit) as error:
+                    planner.failed(error)
             if changed:
                 planner.wanted()
 

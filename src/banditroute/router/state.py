@@ -403,7 +403,20 @@ def _controller(
             spare.resize([None] * len(keep))
         return spare
     fill(spare, header["controller"], arrays)  # in place
-    deepcopy(spare).observe(0, np.zeros(int(header["policy"]["dim"])), True)  # as the next request will
+    wrong = _at_a_request(spare, header)
+    if (
+        wrong is not None and _at_a_request(residence.controller, header) is None
+    ):  # it is not the controller itself
+        raise wrong
     if keep != list(range(len(header["policy"]["arms"]))):
         spare.resize(keep)
     return spare
+
+
+def _at_a_request(controller: Controller, header: Header) -> Exception | None:
+    """Return what a controller raises when it sees a request, as the next one will; nothing changes."""
+    try:
+        deepcopy(controller).observe(0, np.zeros(int(header["policy"]["dim"])), True)
+    except Exception as error:
+        return error
+    return None

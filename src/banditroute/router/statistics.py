@@ -1,5 +1,6 @@
 """The counters of a Router as plain numbers."""
 
+import time
 from typing import Any
 
 from banditroute.router.arms import Arms
@@ -7,7 +8,8 @@ from banditroute.router.parts import RouterParts
 
 __all__ = ["arm_stats", "router_stats"]
 
-STALE = 512  # decisions that may expire in one call: about a millisecond
+STALE = 512  # decisions that may expire in one call
+CHUNK, SPENT_S = 32, 1.5e-3  # so many between looks at the processor time: what expires may be learned
 
 
 def router_stats(parts: RouterParts) -> dict[str, Any]:
@@ -20,7 +22,10 @@ def router_stats(parts: RouterParts) -> dict[str, Any]:
     0
     """
     books, ledger = parts.books, parts.ledger
-    ledger.sweep(books.now(), STALE)
+    now, end = books.now(), time.thread_time() + SPENT_S
+    for _ in range(STALE // CHUNK):
+        if ledger.sweep(now, CHUNK) or time.thread_time() > end:
+            break
     return {
         "arms": arm_stats(parts.arms),
         "sources": {} if parts.limits is None else parts.limits.stats(),

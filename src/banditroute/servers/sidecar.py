@@ -290,7 +290,7 @@ class _Service:
 
     async def explain(self, wonder: Wonder) -> dict[str, Any]:
         """Say why an arm would be played for a request, or was for a decision of this worker; changes nothing."""
-        router, _ = self._open()
+        router, repeats = self._open()
         if (wonder.context is None) == (wonder.id is None):
             raise HTTPException(422, "context or id must be given, one of the two")
         if wonder.id is not None and wonder.candidates is not None:
@@ -299,10 +299,11 @@ class _Service:
         context: Any = wonder.context
         eligible = None if wonder.eligible is None else set(wonder.eligible)
         try:
-            why = router.explain(context, eligible, *said, id=wonder.id, candidates=wonder.candidates)
+            key = None if wonder.id is None else await repeats.key(wonder.id)
+            why = router.explain(context, eligible, *said, id=key, candidates=wonder.candidates)
             return why.to_dict()
         except Exception as error:
-            raise refusal(error) from error
+            raise refusal(error, wonder.id or "") from error
 
     async def explain_decision(self, id: str) -> dict[str, Any]:
         """Say why a decision of this worker was made, as of now: ``/explain?id=``."""

@@ -256,6 +256,8 @@ class MatrixEnvironment:
         self.contexts = matrix("contexts", contexts)
         rows = len(self.contexts)
         self.rewards = matrix("rewards", rewards, rows=rows)
+        if not self.rewards.size:
+            raise ValueError(f"rewards must hold a row and a column, got shape {self.rewards.shape}")
         width = self.rewards.shape[1]
         self.arms = names("arms", width if arms is None else arms)
         if len(self.arms) != width:
