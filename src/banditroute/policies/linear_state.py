@@ -49,7 +49,7 @@ def _aligned(size: int) -> Floats:
 def _effort(arms: int, pad: int, diagonal: bool) -> tuple[float, int]:
     """Return the work of a slice of a refresh, and how many contexts may come while one arm is inverted in slices."""
     budget = min(50_000.0 + arms * float(pad) ** 3 / 64, 2.0e6 + 1.2 * pad * pad)
-    return budget, 0 if diagonal else 16 + int(3 * pad**3 / budget)
+    return budget, 0 if diagonal else 24 + int(3 * pad**3 / budget)
 
 
 class Copying(Protocol):
@@ -446,6 +446,7 @@ def _sound(head: Floats) -> None:
             (layout.H_LATE, 0, head[layout.H_LATE_ROWS], "a number of contexts that wait"),
             (layout.H_APPLIED, 0, head[layout.H_LATE], "a number of contexts applied"),
             (layout.H_FEW, 0, EXACT, "a number of answers >= 0"),
+            (layout.H_SPENT, 0, EXACT, "an effort >= 0"),
         ):
             if not low <= head[slot] <= high:
                 raise ValueError(f"header must hold {rule}, got {head[slot]}")

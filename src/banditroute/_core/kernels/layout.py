@@ -47,6 +47,7 @@ H_SHIFT, H_LATE, H_APPLIED, H_LATE_ROWS = 48, 49, 50, 51
 H_BUDGET, H_MOVE = 52, 53
 H_FIRST, H_LATE_AT = 54, 55                          # offsets inside the job that requests need
 H_FEW, H_TOP = 56, 57                                # an arm with fewer answers is taken to be worth H_TOP
+H_SPENT = 58                                         # work that the last reward did for those before it
 HEADER = 64
 
 A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN, A_QUEUED = 0, 1, 2, 3, 4, 5, 6, 7
