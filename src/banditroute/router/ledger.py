@@ -106,7 +106,9 @@ class Ledger:
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
-        self._few = min(RECENT, self.size_limit)  # up to here there is nothing to do but to write a decision down
+        self._few = min(
+            RECENT, self.size_limit
+        )  # up to here there is nothing to do but to write a decision down
         self.pending = Waiting()  # in order of time
         self.closed: dict[int, int] = {}  # EXPIRED, ANSWERED or CANCELLED, in the order of that
         # The oldest of both, in reverse. Asked for its first entry, a dictionary scans the gaps that older ones left,

@@ -304,7 +304,7 @@ class Router(Changing):
                 now = books.now()
             arm, propensity = choice
             told, rows, hit, forced = self._requests.watched or key is not None, None, True, False
-            if told and self._listeners.keeps_parts:  # the prices it was chosen by: serving it may change them
+            if told and self._listeners.keeps_parts:  # prices it was chosen by: serving may change them
                 rows = self._requests.rows(context, at, extras)
             if self._planner is not None:
                 arm, propensity, hit, forced = self._planner.served(context, effective, choice, protected)

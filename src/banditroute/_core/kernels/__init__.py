@@ -13,7 +13,7 @@ import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole, load
 from banditroute._core.kernels.memory import borrowed, view, whole

@@ -164,7 +164,7 @@ def _subtract(p, u, v):
 
 @part
 def _narrow(u, z):
-    """u = P z -> u / sqrt(1 + z'u), of which the square is taken off P; False where rounding would be too much."""
+    """U = P z -> u / sqrt(1 + z'u), of which the square is taken off P; False where rounding would be too much."""
     width = max(dot(z, u), 0.0)
     scale = 1.0 / math.sqrt(1.0 + width)
     for j in range(u.size):

@@ -227,7 +227,9 @@ def _measure(s, budget):
             sums[WEIGHT] += s[arm + A_WEIGHT * room]
         if first >= 0:
             sums[REWARDS] += moment[first] / level[first]
-        budget = spent(budget, 3.0 * size + n * queued)
+        budget = spent(
+            budget, 6.0 * size + 2.0 * n * queued
+        )  # two matrices, each once: their memory is what takes time
     if s[H_JOB_ARM] >= s[H_ARMS]:
         rescale(s)
         _enter(s, MOVE, 0.0)
