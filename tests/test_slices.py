@@ -132,7 +132,7 @@ def refreshing(seed, **options):
     """A policy whose refresh takes many slices, and what it learns next."""
     rng = np.random.default_rng(seed)
     policy = LinUCB(12, 16, rng=0, **options)
-    policy.buffer[layout.H_BUDGET] = 3_000.0
+    policy.buffer[layout.H_BUDGET] = 2_000.0
 
     def learn(times):
         for _ in range(times):

@@ -33,7 +33,8 @@ Scale = float | Literal["auto"]
 
 _select, _select_offered, _learn = k.select, k.select_offered, k.learn  # one look-up less per call
 
-NOISE = 4096  # random numbers drawn ahead at a time
+NOISE = 4096  # random numbers drawn ahead at a time, where each decision takes several
+ALONE = 1024  # and where each takes one: the longest `select` of a small table is the one that draws
 WIDTHS = 1.0  # the automatic alpha in noise scales, of a bound as of a posterior sample
 LATEST = 1 << 52  # clock indices up to here are exact as floats
 
@@ -108,7 +109,7 @@ class LinearPolicy(LinearSums):
             ridge=first_ridge,
             diagonal=self._diagonal,
             constant=intercept,
-            rows=max(1, NOISE // width),
+            rows=ALONE if width == 1 else max(1, NOISE // width),
             width=width,
         )
         head = self.state.buffer
@@ -234,8 +235,8 @@ class LinearPolicy(LinearSums):
 
     def _refill(self, x: ArrayLike, code: int) -> None:
         """Draw more noise if that is what the kernel missed, or raise; a refused request draws nothing."""
-        self.check_context(x)
         if code != layout.NO_NOISE:
+            self.check_context(x)
             raise ValueError(f"the request was refused with code {code}")
         self.draw_noise()
 

@@ -75,6 +75,7 @@ def check_header(head: Floats) -> None:
             (layout.H_LATE, 0, head[layout.H_LATE_ROWS], "a number of contexts that wait"),
             (layout.H_APPLIED, 0, head[layout.H_LATE], "a number of contexts applied"),
             (layout.H_FEW, 0, EXACT, "a number of answers >= 0"),
+            (layout.H_SPENT, 0, EXACT, "an effort >= 0"),
         ):
             if not low <= head[slot] <= high:
                 raise ValueError(f"header must hold {rule}, got {head[slot]}")

@@ -12,7 +12,7 @@ import numpy as np
 from banditroute._core import validation as check
 from banditroute.errors import UnknownDecision
 from banditroute.records import Pending
-from banditroute.router.waiting import Entry, Waiting
+from banditroute.router.waiting import RECENT, Entry, Waiting
 
 __all__ = ["IDS", "Entry", "Ledger", "LedgerCopy", "decision_key"]
 
@@ -93,7 +93,7 @@ class Ledger:
     """
 
     __slots__ = (
-        "_front", "_front_closed", "_ids", "cancelled", "closed", "copies", "duplicates", "expired", "late",
+        "_few", "_front", "_front_closed", "_ids", "cancelled", "closed", "copies", "duplicates", "expired", "late",
         "learning", "on_expire", "pending", "size_limit", "time_limit",
     )  # fmt: skip
 
@@ -106,6 +106,9 @@ class Ledger:
     ) -> None:
         self.time_limit = check.finite("time_limit", time_limit, low=0.0, open_low=True)
         self.size_limit = check.integer("size_limit", size_limit, low=1)
+        self._few = min(
+            RECENT, self.size_limit
+        )  # up to here there is nothing to do but to write a decision down
         self.pending = Waiting()  # in order of time
         self.closed: dict[int, int] = {}  # EXPIRED, ANSWERED or CANCELLED, in the order of that
         # The oldest of both, in reverse. Asked for its first entry, a dictionary scans the gaps that older ones left,
@@ -142,10 +145,11 @@ class Ledger:
             while key in recent or key in older or key in self.closed:
                 key = self.new_id()
         recent[key] = entry
-        if len(recent) > waiting.limit:
-            waiting.move()
-        if len(recent) + len(older) > self.size_limit and (oldest := self._oldest()) is not None:
-            self.expire(oldest[0])
+        if older or len(recent) > self._few:
+            if len(recent) > waiting.limit:
+                waiting.move()
+            if len(recent) + len(older) > self.size_limit and (oldest := self._oldest()) is not None:
+                self.expire(oldest[0])
         return key
 
     def _oldest(self) -> tuple[int, Entry] | None:
@@ -161,6 +165,11 @@ class Ledger:
             if not front:
                 return None
             front.reverse()
+
+    def overdue(self, now: float) -> bool:
+        """Whether `sweep` would find anything at clock `now`."""
+        oldest = self._oldest()
+        return oldest is not None and not now - self.time_limit < oldest[1][3] <= now
 
     def sweep(self, now: float, most: int = sys.maxsize) -> bool:
         """Expire what is older than the time limit at clock `now`, at most so many at once; False where more is left.

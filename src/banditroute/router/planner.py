@@ -204,6 +204,12 @@ class Planner:
         while self.busy:
             self._caught_up.wait(1.0)
 
+    def idle(self) -> bool:
+        """Whether `upkeep` would do nothing; the lock must be held."""
+        if self.reconciler is not None or self.shared is not None:
+            return False
+        return self._parts.books.index < self._next_plan()
+
     def upkeep(self) -> None:
         """Do what is due before a request, with the lock held: plan in line, or wake the thread."""
         if self._parts.books.index >= self._next_plan() and self.leads():
@@ -263,7 +269,7 @@ class Planner:
         The lock must be held.
         """
         arm, propensity = choice
-        residence, forced = self._residence, False
+        residence, reconciler, forced = self._residence, self.reconciler, False
         if self.waiting is not None:  # the controller is busy with a plan
             hit = self._there(arm)
             self.waiting.append((arm, context, hit))
@@ -278,14 +284,14 @@ class Planner:
             except (Exception, SystemExit) as error:
                 self.failed(error)
             parts.books.forced += forced
-        hit = self._there(arm)
+        hit = residence.actual.mask.item(arm) if reconciler is None else self._there(arm)
         try:
             controller.observe(arm, context, hit)
             if not hit and controller.inserts and self.inserts(arm) and residence.insert(arm):
                 self.wanted()
         except (Exception, SystemExit) as error:
             self.failed(error)
-        if self.reconciler is not None or self.shared is not None:
+        if reconciler is not None or self.shared is not None:
             self.sent(arm, context, hit)
         books = self._books
         if controller.next_plan - books.heard < books.due:

@@ -47,6 +47,19 @@ class RequestPath:
         self._feedback.collect()
         self.watched = bool(parts.table.terms or parts.listeners.deciding or parts.spread_pending)
 
+    def idle(self, index: int) -> bool:
+        """Whether nothing is due before a decision after all: every `SWEEP` of them it is only looked at."""
+        parts, planner = self._parts, self._planner
+        books, span = parts.books, parts.policy.span
+        if books.barred or not (planner is None or planner.idle()):
+            return False
+        if span and index + books.others >= parts.boundary:
+            return False
+        if parts.ledger.overdue(books.clock() + books.offset):
+            return False
+        self._look_again(index)
+        return True
+
     def upkeep(self, index: int) -> None:
         """Do what is due before a decision: plan, next bucket of the policy, expiry; `check` comes first."""
         parts = self._parts
@@ -58,6 +71,10 @@ class RequestPath:
             policy.advance(at)
             parts.boundary = (at // span + 1) * span
         parts.ledger.sweep(books.now(), 2 * SWEEP)
+        self._look_again(index)
+
+    def _look_again(self, index: int) -> None:
+        parts, books, span = self._parts, self._parts.books, self._parts.policy.span
         due = float(index // SWEEP + 1) * SWEEP
         if span:
             due = min(due, parts.boundary - books.others)

@@ -270,7 +270,7 @@ class Router(Changing):
         with self._lock:
             books = self._books
             index = books.index
-            if index >= books.due:
+            if index >= books.due and not self._requests.idle(index):
                 self._requests.check(x, eligible, prices, weights, session, id, version)
                 self._requests.upkeep(index)
             table, extras, key = self._table, None, None
@@ -303,8 +303,8 @@ class Router(Changing):
             if not -inf < now < inf:
                 now = books.now()
             arm, propensity = choice
-            rows, hit, forced = None, True, False  # the prices it was chosen by: serving it may change them
-            if self._listeners.keeps_parts:
+            told, rows, hit, forced = self._requests.watched or key is not None, None, True, False
+            if told and self._listeners.keeps_parts:  # prices it was chosen by: serving may change them
                 rows = self._requests.rows(context, at, extras)
             if self._planner is not None:
                 arm, propensity, hit, forced = self._planner.served(context, effective, choice, protected)
@@ -315,7 +315,7 @@ class Router(Changing):
             books.hits += hit
             arms.pending[arm] += 1
             arms.plays[arm] += 1
-            if self._requests.watched or key is not None:
+            if told:
                 entry = (name, kept, propensity, now, at, None, weights, session)
                 return self._requests.told(entry, context, extras, rows, arm, hit, forced, key)
             key = self._ledger.open((name, kept, propensity, now, at, None, weights, session))

@@ -49,6 +49,7 @@ H_FIRST, H_LATE_AT = 54, 55                          # offsets inside the job th
 H_FEW, H_TOP = 56, 57                                # an arm with fewer answers is taken to be worth H_TOP
 H_CONSTANT = 58                                      # 1: the last of the d components is a constant 1, added here
 H_CALM = 59                                          # how much less than fully slopes count in the width of a bonus
+H_SPENT = 60                                         # work that the last reward did for those before it
 HEADER = 64
 
 A_COUNT, A_WEIGHT, A_SQUARE, A_RADIUS, A_SPREAD, A_ERROR, A_TIGHTEN, A_QUEUED = 0, 1, 2, 3, 4, 5, 6, 7

@@ -58,6 +58,7 @@ from banditroute._core.kernels.layout import (
     H_SAMPLE,
     H_SEEN,
     H_SPAN,
+    H_SPENT,
     H_STAGE,
     H_THETA,
     H_TOP,
@@ -233,11 +234,11 @@ def choose(s, x, offers, prune):
     eligible = offered(s, offers)
     if eligible < 0:
         return eligible
-    if s[H_CURSOR] >= s[H_ROWS]:
-        return NO_NOISE
     norm2 = load(s, x)
     if norm2 < 0.0:
         return int(norm2)
+    if s[H_CURSOR] >= s[H_ROWS]:
+        return NO_NOISE  # of a request that was found good
     arms, n, w = whole(s, H_ARMS), whole(s, H_PAD), whole(s, H_WORK)
     z, y = view(s, w, n), view(s, w + 2 * n, n)
     explored(s, z, y)
@@ -338,8 +339,10 @@ def _absorb(s, a, z, v, norm2, reward, weight):
     if a == whole(s, H_JOB_ARM) and s[H_STAGE] > 0.0:
         _wait(s, row)
     s[arm + A_QUEUED * room] = queued + 1.0
+    s[H_SPENT] = 0.0
     if queued + 1 == QUEUE:
         drain(s, a)
+        s[H_SPENT] = 3.0 * size
     # What rounding can do to x' cov x: relative to the largest width that x could have, not to its own.
     radius = s[arm + A_RADIUS * room]
     s[arm + A_ERROR * room] += (1.0 + weight * norm2 * radius * radius) * EPSILON

@@ -53,6 +53,7 @@ from banditroute._core.kernels.tiles import (
     dot,
     inverse_slice,
     product,
+    spent,
 )
 
 APPLY = INVERTED + 1  # stage of an arm: what came late is applied
@@ -125,6 +126,77 @@ def _at_once(s, a, target, budget):
 
 
 @apart
+def _products(p, x, y, u, v):
+    """p: (L,) packed, x, y, u, v: (D,) -> u = P x and v = P y, for one pass over the matrix."""
+    n, o = x.size, 0
+    for i in range(n):
+        m = 8 * (i // 8)
+        row, tile, own_x, own_y = view(p, o, m), view(p, o + m, 8), view(x, m, 8), view(y, m, 8)
+        a, b, t0, t1 = 0.5 * x[i], 0.5 * y[i], 0.0, 0.0
+        for j in range(m):
+            value = row[j]
+            t0 += value * x[j]
+            t1 += value * y[j]
+            u[j] += a * value
+            v[j] += b * value
+        t0, t1 = 0.5 * t0, 0.5 * t1
+        for j in range(8):
+            t0 += tile[j] * own_x[j]
+            t1 += tile[j] * own_y[j]
+        u[i], v[i] = t0, t1
+        o += m + 8
+
+
+@apart
+def _subtract(p, u, v):
+    """p: (L,) packed, u, v: (D,) -> P -= u u' + v v', exactly symmetric as `add_outer` is."""
+    n, o = u.size, 0
+    for i in range(n):
+        m = 8 * (i // 8)
+        row, tile, own_u, own_v = view(p, o, m), view(p, o + m, 8), view(u, m, 8), view(v, m, 8)
+        a, b = u[i], v[i]
+        for j in range(m):
+            row[j] -= 2.0 * (a * u[j] + b * v[j])
+        for j in range(8):
+            tile[j] -= a * own_u[j] + b * own_v[j]
+        o += m + 8
+
+
+@part
+def _narrow(u, z):
+    """U = P z -> u / sqrt(1 + z'u), of which the square is taken off P; False where rounding would be too much."""
+    width = max(dot(z, u), 0.0)
+    scale = 1.0 / math.sqrt(1.0 + width)
+    for j in range(u.size):
+        u[j] *= scale
+    return width * EPSILON <= SEVERE
+
+
+@apart
+def _apply(p, y, z, u, v, both):
+    """p: (L,) packed, y, z: (D,) contexts, u, v: (D,) scratch -> P = (P^-1 + y y' + z z')^-1, or with y alone.
+
+    Both cost two passes over the matrix, as one does. False, and P not touched, where rounding would be too much.
+    """
+    if not both:
+        product(p, y, u)
+        if not _narrow(u, y):
+            return False
+        add_outer(p, u, -1.0)
+        return True
+    _products(p, y, z, u, v)
+    if not _narrow(u, y):
+        return False
+    inner = dot(u, z)
+    for j in range(v.size):
+        v[j] -= inner * u[j]
+    if not _narrow(v, z):
+        return False
+    _subtract(p, u, v)
+    return True
+
+
+@apart
 def mend(s, a, budget):
     """s: buffer, a: arm -> goes on with its new inverse; swaps it in, and the new ridges, when it is complete."""
     n, size, room = whole(s, H_PAD), whole(s, H_PACK), whole(s, H_ROOM)
@@ -141,21 +213,17 @@ def mend(s, a, budget):
         if s[H_STAGE] < INVERTED:
             return budget
         s[H_STAGE] = APPLY
+        if budget < 0.5 * s[H_BUDGET]:
+            return 0.0
     # Two at least: another may come with each slice, and one at a time would never catch up.
     while s[H_APPLIED] < s[H_LATE] and (budget > 0.0 or applied == 1) and size > n:
+        count = 2 if s[H_APPLIED] + 1.0 < s[H_LATE] else 1
         o = v + whole(s, H_APPLIED) * n
-        z = view(s, o, n)
-        product(matrix, z, w)
-        width = max(dot(z, w), 0.0)
-        if width * EPSILON > SEVERE:
+        if not _apply(matrix, view(s, o, n), view(s, o + (count - 1) * n, n), w, row_of(s, 4), count == 2):
             return _at_once(s, a, target, budget)
-        scale = 1.0 / math.sqrt(1.0 + width)
-        for j in range(n):
-            w[j] *= scale
-        add_outer(matrix, w, -1.0)
-        s[H_APPLIED] += 1.0
-        applied += 1
-        budget -= 3.0 * size
+        s[H_APPLIED] += count
+        applied += count
+        budget = spent(budget, 3.5 * size)
     if s[H_APPLIED] < s[H_LATE] and size > n:
         return budget
     # To take it up is work for a slice of its own, but for one late context.

@@ -55,6 +55,7 @@ from banditroute._core.kernels.layout import (
     H_RIDGES,
     H_ROOM,
     H_SPAN,
+    H_SPENT,
     H_STAGE,
     IDLE,
     MEAN,
@@ -96,6 +97,7 @@ from banditroute._core.kernels.tiles import (
     copy,
     dot,
     product,
+    spent,
 )
 
 
@@ -121,11 +123,11 @@ def _sum(s, budget):
             pool[j] += gram[j]
         for j in range(n):
             right[j] += moment[j]
-        budget -= 3.0 * size
         queued = int(s[whole(s, H_ARM) + A_QUEUED * room + a])
         if queued > 0:
             fold(s, whole(s, H_QUEUE) + a * QUEUE * n, queued, blank, at)
             budget -= 3.0 * size
+        budget = spent(budget, 3.0 * size)
     if s[H_JOB_ARM] >= s[H_ARMS]:
         row = 0
         for j in range(dim):
@@ -158,6 +160,8 @@ def _pool(s, budget):
     if s[H_STAGE] >= INVERTED:
         product(packed(s), row_of(s, 2), row_of(s, MEAN))
         _enter(s, MEASURE, 0.0)
+        if budget < 0.5 * s[H_BUDGET]:
+            budget = 0.0
     return budget
 
 
@@ -223,7 +227,9 @@ def _measure(s, budget):
             sums[WEIGHT] += s[arm + A_WEIGHT * room]
         if first >= 0:
             sums[REWARDS] += moment[first] / level[first]
-        budget -= 3.0 * size + n * queued
+        budget = spent(
+            budget, 6.0 * size + 2.0 * n * queued
+        )  # two matrices, each once: their memory is what takes time
     if s[H_JOB_ARM] >= s[H_ARMS]:
         rescale(s)
         _enter(s, MOVE, 0.0)
@@ -299,9 +305,15 @@ def upkeep(s):
         if s[slot + a] > SEVERE:
             loosen(s, a)
             rebuilt(s, a)
+    budget = s[H_BUDGET] - s[H_SPENT]
+    if budget < 0.5 * s[H_BUDGET]:
+        return  # this request has done enough
     if s[H_PHASE] == IDLE:
         if s[H_LEARNED] >= s[H_REFRESH]:
             _begin(s)
+            budget -= 3.0 * whole(s, H_PACK)
+            if budget < 0.5 * s[H_BUDGET]:
+                budget = 0.0
         else:
             for a in range(whole(s, H_ARMS)):
                 if s[slot + a] > REBUILD_ERROR:
@@ -309,7 +321,7 @@ def upkeep(s):
                     _enter(s, MEND, a)
                     copy(view(s, r, whole(s, H_PAD)), row_of(s, OWN))
                     break
-    _go_on(s, s[H_BUDGET])
+    _go_on(s, budget)
 
 
 @kernel

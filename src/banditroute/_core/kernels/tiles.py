@@ -219,9 +219,32 @@ def add_outer(p, u, sign):
 UNPACK, FACTOR, INVERT, MULTIPLY, PACK, INVERTED = 0, 1, 2, 3, 4, 5
 
 
+@inlined
+def spent(budget, cost):
+    """budget, cost of a step -> what is left; none where another such step would be more than half in excess of it."""
+    left = budget - cost
+    return left if left >= 0.5 * cost else min(left, 0.0)
+
+
+@inlined
+def _four(a, b, c, d, z):
+    """a, b, c, d, z: (n,) -> their four products with z, which is read once: it may be far away, and they are near."""
+    t0 = t1 = t2 = t3 = 0.0
+    for k in range(z.size):
+        value = z[k]
+        t0 += a[k] * value
+        t1 += b[k] * value
+        t2 += c[k] * value
+        t3 += d[k] * value
+    return t0, t1, t2, t3
+
+
 @apart
 def _factor(full, inverse, n, floor, place, budget):
-    """Full = L L', row by row; L overwrites the lower triangle, the diagonal waits in `inverse`. See `inverse_slice`."""
+    """Full = L L', four rows at a time; L overwrites the lower triangle, the diagonal waits in `inverse`.
+
+    See `inverse_slice`.
+    """
     if place[1] == 0.0 and place[2] < 0.0:
         largest = 0.0
         for i in range(n):
@@ -231,54 +254,110 @@ def _factor(full, inverse, n, floor, place, budget):
         place[2] = rounding if rounding > floor else 0.0
     i = int(place[1])
     while i < n and budget > 0.0:
-        row = view(full, i * n, n)
-        for j in range(i):
-            other = view(full, j * n, n)
-            row[j] = (row[j] - dot(view(row, 0, j), view(other, 0, j))) / other[j]
-        pivot = inverse[i] + place[2] - dot(view(row, 0, i), view(row, 0, i))
-        budget -= 0.5 * i * i + n
-        if pivot < 0.5 * floor:
-            largest = 0.0
-            for j in range(n):
-                largest = max(largest, inverse[j])
-            place[2] = max(16.0 * place[2], 2.0 * n * EPSILON * largest)
-            for m in range(n):
-                for j in range(m):
-                    full[m * n + j] = full[j * n + m]
-            i = 0
-            continue
-        row[i] = math.sqrt(max(pivot, floor))
-        i += 1
+        end, first = min(4 * (i // 4) + 4, n), 0
+        if end == i + 4:
+            first = i
+            r0, r1, r2, r3 = (
+                view(full, i * n, n),
+                view(full, (i + 1) * n, n),
+                view(full, (i + 2) * n, n),
+                view(full, (i + 3) * n, n),
+            )
+            for j in range(i):
+                pivot, other = full[j * n + j], view(full, j * n, j)
+                t0, t1, t2, t3 = _four(view(r0, 0, j), view(r1, 0, j), view(r2, 0, j), view(r3, 0, j), other)
+                r0[j] = (r0[j] - t0) / pivot
+                r1[j] = (r1[j] - t1) / pivot
+                r2[j] = (r2[j] - t2) / pivot
+                r3[j] = (r3[j] - t3) / pivot
+        budget = spent(budget, (end - i) * (0.5 * i * i + n))
+        while i < end:
+            row = view(full, i * n, n)
+            for j in range(first, i):
+                other = view(full, j * n, n)
+                row[j] = (row[j] - dot(view(row, 0, j), view(other, 0, j))) / other[j]
+            pivot = inverse[i] + place[2] - dot(view(row, 0, i), view(row, 0, i))
+            if pivot < 0.5 * floor:
+                largest = 0.0
+                for j in range(n):
+                    largest = max(largest, inverse[j])
+                place[2] = max(16.0 * place[2], 2.0 * n * EPSILON * largest)
+                for m in range(n):
+                    for j in range(m):
+                        full[m * n + j] = full[j * n + m]
+                i = 0
+                break
+            row[i] = math.sqrt(max(pivot, floor))
+            i += 1
     place[1] = i
     return budget
 
 
 @apart
 def _invert(full, inverse, n, place, budget):
-    """Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows."""
+    """Row j of `inverse` becomes column j of M = L^-1, so that every inner loop runs along rows; four at a time."""
     j = int(place[1])
     while j < n and budget > 0.0:
-        column = view(inverse, j * n, n)
-        clear(view(column, 0, j))
-        column[j] = 1.0 / full[j * n + j]
-        for i in range(j + 1, n):
-            row = view(full, i * n, n)
-            column[i] = -dot(view(row, j, i - j), view(column, j, i - j)) / row[i]
-        budget -= 0.5 * (n - j) * (n - j) + n
-        j += 1
+        end = min(4 * (j // 4) + 4, n)
+        last = end if end == j + 4 else n  # up to here column by column
+        for k in range(j, end):
+            column = view(inverse, k * n, n)
+            clear(view(column, 0, k))
+            column[k] = 1.0 / full[k * n + k]
+            for i in range(k + 1, last):
+                row = view(full, i * n, n)
+                column[i] = -dot(view(row, k, i - k), view(column, k, i - k)) / row[i]
+        if last < n:
+            c0, c1, c2, c3 = (
+                view(inverse, j * n, n),
+                view(inverse, (j + 1) * n, n),
+                view(inverse, (j + 2) * n, n),
+                view(inverse, (j + 3) * n, n),
+            )
+            for i in range(last, n):
+                m = i - j
+                t0, t1, t2, t3 = _four(
+                    view(c0, j, m), view(c1, j, m), view(c2, j, m), view(c3, j, m), view(full, i * n + j, m)
+                )
+                pivot = -full[i * n + i]
+                c0[i] = t0 / pivot
+                c1[i] = t1 / pivot
+                c2[i] = t2 / pivot
+                c3[i] = t3 / pivot
+        budget = spent(budget, (end - j) * (0.5 * (n - j) * (n - j) + n))
+        j = end
     place[1] = j
     return budget
 
 
 @apart
 def _multiply(full, inverse, n, place, budget):
-    """The answer is M' M: products of the columns of M, which are zero before their own index."""
+    """The answer is M' M: products of the columns of M, which are zero before their own index; four at a time."""
     i = int(place[1])
     while i < n and budget > 0.0:
-        for j in range(i + 1):
-            full[i * n + j] = dot(view(inverse, i * n + i, n - i), view(inverse, j * n + i, n - i))
-        budget -= (i + 1.0) * (n - i) + n
-        i += 1
+        end, m = min(4 * (i // 4) + 4, n), n - i
+        first = 0
+        if end == i + 4:
+            first = i + 1
+            o = i * n + i
+            c0, c1, c2, c3 = (
+                view(inverse, o, m),
+                view(inverse, o + n, m),
+                view(inverse, o + 2 * n, m),
+                view(inverse, o + 3 * n, m),
+            )
+            o = i * n
+            for j in range(first):
+                t0, t1, t2, t3 = _four(c0, c1, c2, c3, view(inverse, j * n + i, m))
+                full[o + j] = t0
+                full[o + n + j] = t1
+                full[o + 2 * n + j] = t2
+                full[o + 3 * n + j] = t3
+        for k in range(i, end):
+            for j in range(first, k + 1):
+                full[k * n + j] = dot(view(inverse, k * n + k, n - k), view(inverse, j * n + k, n - k))
+        budget = spent(budget, (end - i) * ((i + 1.0) * (n - i) + n))
+        i = end
     place[1] = i
     return budget
 
