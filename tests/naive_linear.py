@@ -179,12 +179,14 @@ class NaiveScales:
                         (free[:, which] ** 2).sum(axis=0) / own if self.pooled else 0.0
                     )  # to the pooled prior
                     first = 0.1 if which is slopes and constant.any() else 0.5
+                    if which is slopes:  # how much is known of them, against what one arm has
+                        determined = (own - lost).sum() / ((own - lost).sum() + slopes.sum())
                     wanted[which] = noise / self.likeliest(
                         (away[:, which] ** 2).sum(), (own - lost).sum(), first**2 * variance / size
                     )
             if self.auto_alpha and not self.sampling and constant.any() and slopes.any():
                 moved = (X[:, slopes] ** 2).sum() / n / wanted[slopes][0]
-                self.shares = np.where(slopes, min(1.0, np.sqrt(moved)), 1.0)
+                self.shares = np.where(slopes, 1.0 - determined * (1.0 - min(1.0, np.sqrt(moved))), 1.0)
             if ((self.ridges < 0.8 * wanted) | (self.ridges > 1.25 * wanted)).any():
                 self.ridges = wanted
                 self.ridge, self.level_ridge = (wanted[w if w.any() else ~w][0] for w in (slopes, constant))

@@ -163,9 +163,14 @@ def rescale(s):
             if slopes > TINY:
                 first = FIRST_SLOPE * FIRST_SLOPE * total if square > TINY else middle
                 ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, first / slopes)
-                # Slopes that move a reward less than its noise does would take longer to learn than they are worth.
+                # Slopes that move a reward less than its noise does would take longer to learn than they are worth; that
+                # they are so small is believed as far as the data determine more of them than one arm has.
                 if square > TINY and s[H_AUTO] > 0.0 and s[H_SAMPLE] == 0.0:
-                    s[H_CALM] = 1.0 - min(1.0, math.sqrt(slopes / ridge))
+                    own = 0.0
+                    for j in range(dim):
+                        own += 1.0 if level[j] == 0.0 else 0.0
+                    known = free_slope / (free_slope + own)
+                    s[H_CALM] = known * (1.0 - min(1.0, math.sqrt(slopes / ridge)))
             if square > TINY:
                 level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square)
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
