@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from banditroute import DiagLinUCB, LinUCB
-from banditroute._core.kernels import derived, layout, tiles
+from banditroute._core.kernels import derived, inverses, layout, tiles
 from banditroute._core.kernels import linear as k
 from banditroute._core.kernels import refresh as refreshing
 from banditroute.policies.linear_state import LinearState
@@ -120,7 +120,7 @@ def test_means_of_equal_rows_are_equal_bits(rng, arms, n):
 @pytest.mark.parametrize("condition", [1.0, 1e3, 1e9])
 def test_inverse(rng, n, condition):
     full = symmetric(rng, n, condition)
-    for cholesky_inverse in both(tiles.cholesky_inverse):
+    for cholesky_inverse in both(inverses.cholesky_inverse):
         inverse = np.empty(n * n)
         cholesky_inverse(full.ravel().copy(), inverse, n, 0.5 / condition)
         got = inverse.reshape(n, n)
@@ -134,7 +134,7 @@ def test_inverse_stays_positive_where_rounding_eats_the_ridge(rng, scale, n):
     for rank in (1, 3):
         rows = rng.standard_normal((rank, n)) * 10.0 ** rng.uniform(-3, 0, n)
         full, inverse = scale * rows.T @ rows + np.eye(n), np.empty(n * n)
-        tiles.cholesky_inverse(((full + full.T) / 2).ravel(), inverse, n, 1.0)
+        inverses.cholesky_inverse(((full + full.T) / 2).ravel(), inverse, n, 1.0)
         values = np.linalg.eigvalsh(inverse.reshape(n, n))
         assert values.max() <= 1.01  # 1 / floor
         assert values.min() > -1e-14

@@ -3,6 +3,7 @@
 import math
 
 from banditroute._core.kernels import apart, borrowed, inlined, kernel, part, view, whole
+from banditroute._core.kernels.inverses import INVERTED, inverse_slice
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_ERROR,
@@ -38,16 +39,7 @@ from banditroute._core.kernels.layout import (
     QUEUE,
     REBUILD_ERROR,
 )
-from banditroute._core.kernels.tiles import (
-    INVERTED,
-    clear,
-    copy,
-    dot,
-    inverse_slice,
-    product,
-    quadratic,
-    unpacked,
-)
+from banditroute._core.kernels.tiles import clear, copy, dot, product, quadratic, unpacked
 
 
 @inlined

@@ -8,6 +8,7 @@ from banditroute._core.kernels.derived import (
     rebuilt,
     settle,
 )
+from banditroute._core.kernels.inverses import INVERTED, inverse_slice, spent
 from banditroute._core.kernels.layout import (
     A_COUNT,
     A_QUEUED,
@@ -45,16 +46,7 @@ from banditroute._core.kernels.layout import (
 from banditroute._core.kernels.scales import (
     row_of,
 )
-from banditroute._core.kernels.tiles import (
-    INVERTED,
-    add_outer,
-    clear,
-    copy,
-    dot,
-    inverse_slice,
-    product,
-    spent,
-)
+from banditroute._core.kernels.tiles import add_outer, clear, copy, dot, product
 
 APPLY = INVERTED + 1  # stage of an arm: what came late is applied
 

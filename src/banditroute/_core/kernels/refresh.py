@@ -17,6 +17,7 @@ from banditroute._core.kernels.derived import (
     rebuilt,
     solve,
 )
+from banditroute._core.kernels.inverses import INVERTED, spent
 from banditroute._core.kernels.layout import (
     A_ERROR,
     A_QUEUED,
@@ -91,14 +92,7 @@ from banditroute._core.kernels.scales import (
     rescale,
     row_of,
 )
-from banditroute._core.kernels.tiles import (
-    INVERTED,
-    clear,
-    copy,
-    dot,
-    product,
-    spent,
-)
+from banditroute._core.kernels.tiles import clear, copy, dot, product
 
 
 @part
