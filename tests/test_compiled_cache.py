@@ -96,3 +96,20 @@ def test_the_refresh_is_compiled_beside_the_requests_and_decides_the_same(tmp_pa
     first, second = (one.stdout.split(maxsplit=1) for one in said)
     assert (first[0], second[0]) == ("1", "0")
     assert first[1] == second[1]
+
+
+def test_a_kernel_that_a_call_loaded_is_prepared_without_a_second_copy():
+    """Two of one kernel would be ambiguous: every call would raise."""
+    code = """
+import numpy as np
+from banditroute._core.kernels import prepare, tiles
+full = np.eye(8)
+packed = np.empty(64)
+tiles.pack(full.ravel(), packed, 8)
+prepare(tiles.pack, full.ravel(), packed, 8)
+tiles.pack(full.ravel(), packed, 8)
+print(len(tiles.pack.overloads), packed.sum())
+"""
+    for _ in range(2):  # compiled, or loaded where it was stored; then loaded
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["1", "8.0"]

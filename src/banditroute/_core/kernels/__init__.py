@@ -13,6 +13,7 @@ import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime.nrt import rtsys
 
 from banditroute._core.kernels.compiling import Apart, Dispatcher, Drafting, Part, Whole, load
 from banditroute._core.kernels.memory import borrowed, view, whole
@@ -37,6 +38,7 @@ _Files: Any = IndexDataCacheFile  # numba is not typed
 _Listener: Any = event.Listener
 _register: Any = event.register
 _compiler_lock: Any = global_compiler_lock
+_runtime: Any = rtsys
 _soon: dict[Callable[..., Any], Thread] = {}  # what threads compile, or have compiled
 
 
@@ -61,10 +63,6 @@ class _Stored(_Files):  # type: ignore[misc]
             super().save(key, data)
         except OSError:
             return
-
-    def holds(self, key: Any) -> bool:
-        """Whether there is something to load."""
-        return key in self._load_index()
 
     def load(self, key: Any) -> Any:
         """Return what was stored, or None."""
@@ -208,10 +206,31 @@ def prepare(function: Callable[..., Any], *examples: Any) -> None:
     if _open(function):
         dispatcher: Any = function
         with _compiler_lock:
-            load()
-            if _open(function):  # a thread may have done it meanwhile
-                dispatcher.compile(_types_of(examples))
+            if _open(function):  # else a thread has done it meanwhile
+                if not _loaded(dispatcher, _types_of(examples)):
+                    load()
+                    dispatcher.compile(_types_of(examples))
                 dispatcher.disable_compile()
+
+
+def _loaded(dispatcher: Any, types: tuple[Any, ...]) -> bool:
+    """Take a kernel from the disk; False where it is not there.
+
+    As ``dispatcher.compile`` does first, less what numba reads before to be able to compile: some 1,500 functions and
+    their types, two thirds of the time of a start whose kernels are all stored. Whoever compiles has it read then.
+    """
+    if types in dispatcher.overloads:  # a call compiled it
+        return True
+    cache, target = dispatcher._cache, dispatcher.targetctx
+    if not isinstance(getattr(cache, "_cache_file", None), _Stored):
+        return False
+    _runtime.initialize(target)  # code may call it
+    found = cache._load_overload(types, target)
+    if found is None:
+        return False
+    target.insert_user_function(found.entry_point, found.fndesc, [found.library])
+    dispatcher.add_overload(found)
+    return True
 
 
 def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
@@ -222,15 +241,12 @@ def prepare_soon(function: Callable[..., Any], *examples: Any) -> None:
     """
     if not _open(function) or function in _soon:
         return
-    load()
     dispatcher: Any = function
-    cache = dispatcher._cache
-    stored: Any = getattr(cache, "_cache_file", None)
-    if isinstance(stored, _Stored) and stored.holds(
-        cache._index_key(_types_of(examples), dispatcher.targetctx.codegen())
-    ):
-        prepare(function, *examples)
-        return
+    with _compiler_lock:
+        if _loaded(dispatcher, _types_of(examples)):
+            dispatcher.disable_compile()
+            return
+    load()
     # Not `prepare`: a call that waits for the thread must find the kernel open.
     _soon[function] = Thread(
         target=dispatcher.compile, args=(_types_of(examples),), name="banditroute-compile", daemon=False
