@@ -30,7 +30,7 @@ def _aligned(size: int) -> Floats:
 
 def _effort(arms: int, pad: int, diagonal: bool) -> tuple[float, int]:
     """Return the work of a slice of a refresh, and how many contexts may come while one arm is inverted in slices."""
-    budget = min(50_000.0 + arms * float(pad) ** 3 / 64, 2.0e6 + 1.2 * pad * pad)
+    budget = min(50_000.0 + arms * float(pad) ** 3 / 72, 2.0e6 + 1.2 * pad * pad)
     return budget, 0 if diagonal else 24 + int(3 * pad**3 / budget)
 
 
