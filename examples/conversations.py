@@ -7,7 +7,7 @@ import numpy as np
 from banditroute import FileStore, LinUCB, Router
 from banditroute.terms import Sessions
 
-MODELS, USD = list("abcde"), 1e-5  # models alike but for a kind of turn; a token that is cached costs a tenth
+MODELS, USD = list("abcde"), 1e-5  # models alike but for a kind of turn; a cached token costs a tenth
 
 
 def served(terms) -> float:
@@ -20,7 +20,7 @@ def served(terms) -> float:
             if turn % 6 == 0:
                 cached = dict.fromkeys(MODELS, 0.0)
             worker, kind, length = workers[rng.integers(2)], rng.integers(5), 5000.0 + 500.0 * (turn % 6)
-            decision = worker.select([*np.eye(5)[kind], length], session=f"c{turn // 6}")
+            decision = worker.select([*np.eye(5)[kind], length / 8000.0], session=f"c{turn // 6}")
             paid.append(USD * (length - 0.9 * cached[decision.arm]))
             cached[decision.arm] = length
             worker.update(decision.id, 0.89 + 0.005 * (decision.arm == MODELS[kind]) + 0.01 * rng.random())
@@ -30,7 +30,7 @@ def served(terms) -> float:
 
 def main() -> tuple[float, float]:
     """Return what a turn costs with `Sessions`, and without."""
-    kept, blind = served(lambda: [Sessions(0.9 * USD, tokens=lambda x: x[-1])]), served(list)
+    kept, blind = served(lambda: [Sessions(0.9 * USD, tokens=lambda x: 8000.0 * x[-1])]), served(list)
     print(f"${kept:.4f} a turn where the warm model is known, ${blind:.4f} where it is not")
     return kept, blind
 
