@@ -310,3 +310,19 @@ def test_a_state_is_taken_under_other_settings_which_stay_as_they_are(tmp_path):
     with pytest.raises(SnapshotError, match="must"):
         wider.load(tmp_path / "state")
     assert np.array_equal(wider.policy.buffer, before)
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_a_recorder_that_raises_costs_no_request(kind):
+    class Faulty:
+        def decided(self, *told):
+            raise kind("a mistake")
+
+        learned = dropped = arms_changed = marked = decided
+
+    router = Router(LinUCB(2, 2, rng=0), recorder=Faulty())
+    decisions = [router.select([1.0, 0.0]) for _ in range(5)]
+    assert all(router.update(decision.id, 1.0) for decision in decisions)
+    stats = router.stats()
+    assert stats["learned"] == 5 and stats["pending"] == 0
+    assert stats["callback_errors"] == 10

@@ -337,10 +337,11 @@ def test_a_controller_that_raises_at_a_request_costs_no_request(base, method, ki
         router.checkpoint()
 
 
-def test_what_a_controller_raised_at_requests_it_raises_at_their_replay_as_well(tmp_path):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_what_a_controller_raised_at_requests_it_raises_at_their_replay_as_well(tmp_path, kind):
     class Faulty(LRU):
         def observe(self, arm, x, hit):
-            raise ZeroDivisionError("a mistake")
+            raise kind("a mistake")
 
     def made():
         return Router(LinUCB(["a", "b", "c"], 1, mix=0.5, rng=0), Faulty(1), 0.1)

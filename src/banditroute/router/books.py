@@ -90,7 +90,7 @@ class Books:
             raise ValueError("router must be open, got one that was closed")
         raise RuntimeError("a term or a listener must not call the router that calls it")
 
-    def failed(self, who: str, error: Exception) -> None:
+    def failed(self, who: str, error: BaseException) -> None:
         """Count an exception of a term or a listener, and log it once for each who and kind."""
         kind = f"{who}: {type(error).__name__}"
         if not self.errors[kind]:
@@ -104,7 +104,7 @@ class Books:
         due = self.bar()
         try:
             return call(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plug-in does not end a service
             self.failed(who, error)
             return None
         finally:

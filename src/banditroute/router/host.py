@@ -185,7 +185,7 @@ class RouterHost:
                 controller.observe(arm, context, event.hit)
                 if not event.hit and controller.inserts:
                     parts.residence.insert(arm)
-            except Exception as error:  # as when the decision was made
+            except (Exception, SystemExit) as error:  # as when the decision was made
                 books.failed("the controller", error)
         books.index += 1
         books.hits += event.hit

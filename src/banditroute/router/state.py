@@ -413,10 +413,10 @@ def _controller(
     return spare
 
 
-def _at_a_request(controller: Controller, header: Header) -> Exception | None:
+def _at_a_request(controller: Controller, header: Header) -> BaseException | None:
     """Return what a controller raises when it sees a request, as the next one will; nothing changes."""
     try:
         deepcopy(controller).observe(0, np.zeros(int(header["policy"]["dim"])), True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return error
     return None
