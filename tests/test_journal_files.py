@@ -231,6 +231,40 @@ def test_records_that_no_journal_takes_leave_when_a_snapshot_holds_them(tmp_path
     crash(kept)
 
 
+def test_records_that_two_files_hold_are_replayed_once(tmp_path, monkeypatch):
+    """Written, but not synced, when a file is begun that goes on before them: the new one holds them too."""
+    host, kept, _ = started(tmp_path / "home", SlicedMemoryHost())
+    steps(host, 50)
+    kept.flush()
+    real, failing = os.fsync, []
+
+    def fsync(handle):
+        if failing:
+            raise OSError(errno.EIO, "Input/output error")
+        real(handle)
+
+    def between_slices(_):
+        if host.count < 60:
+            steps(host, 10)
+            failing.append(True)
+            with pytest.raises(OSError, match="Input/output"):
+                kept.flush()
+            failing.clear()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(snapshots, "sleep", between_slices)
+    full = refusing(monkeypatch, ".banditroute-")
+    with pytest.raises(OSError, match="No space"):
+        kept.checkpoint()
+    full.clear()
+    steps(host, 20)
+    kept.flush()
+    again, report = found(tmp_path / "home")
+    assert again.digest() == host.digest() and again.count == 80
+    assert (report["generation"], report["replayed"], report["skipped"], report["missing"]) == (1, 80, 0, 0)
+    crash(kept)
+
+
 def test_dropped_records_are_counted_and_nothing_is_written_behind_the_gap(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "BUFFER_LIMIT", 3000)
     host, kept, _ = started(tmp_path / "home")

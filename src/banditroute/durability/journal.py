@@ -243,7 +243,9 @@ def _replay(host: Host, folder: Folder, start: Kept, found: _Found) -> None:
             found.missing += opening.follows - found.position
             log.warning("%d records are missing before %s", found.missing, file_name("journal", mine.number))
         old = False
-        found.position = max(found.position, _replay_file(host, folder, mine, opening, found, start.record))
+        # A file goes on from what is durable: what the one before holds beyond that comes again.
+        begin = max(start.record, found.position)
+        found.position = max(found.position, _replay_file(host, folder, mine, opening, found, begin))
 
 
 def _replay_file(
