@@ -265,6 +265,40 @@ def test_records_that_two_files_hold_are_replayed_once(tmp_path, monkeypatch):
     crash(kept)
 
 
+def test_a_file_that_could_be_neither_begun_nor_removed_ends_the_one_before(tmp_path, monkeypatch):
+    """Its head says that later records are in it or behind it; a snapshot is there, though its checkpoint failed."""
+    host, kept, _ = started(tmp_path / "home")
+    steps(host, 30)
+    kept.flush()
+    real, begun = {name: getattr(files.Folder, name) for name in ("open", "sync", "unlink")}, []
+
+    def opened(self, name, *given):
+        begun.append(name)
+        return real["open"](self, name, *given)
+
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files.Folder, "open", opened)
+        broken.setattr(files.Folder, "sync", refuse)
+        broken.setattr(files.Folder, "unlink", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            kept.checkpoint()
+    there = [path.name for path in sorted((tmp_path / "home").iterdir())]
+    assert begun[0] in there and sum(name.startswith("snapshot") for name in there) == 2
+    steps(host, 30)
+    kept.flush()
+    again, report = found(tmp_path / "home")
+    assert again.digest() == host.digest() and report["replayed"] == 30
+    kept.checkpoint()
+    steps(host, 30)
+    kept.flush()
+    again, report = found(tmp_path / "home")
+    assert again.digest() == host.digest() and report["missing"] == 0
+    crash(kept)
+
+
 def test_dropped_records_are_counted_and_nothing_is_written_behind_the_gap(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "BUFFER_LIMIT", 3000)
     host, kept, _ = started(tmp_path / "home")

@@ -167,8 +167,11 @@ class RecordFiles:
         except BaseException:
             with suppress(OSError):
                 os.close(handle)
-            with suppress(OSError):
+            try:
                 self._folder.unlink(name)
+            except OSError:
+                # It says that records from `first` on are in it or behind it: none may go to the file before any more.
+                self.leave()
             raise
         self.leave()
         self._handle, self._good, self._chain = handle, len(given), form.chain(given)
