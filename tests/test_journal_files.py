@@ -299,6 +299,26 @@ def test_a_file_that_could_be_neither_begun_nor_removed_ends_the_one_before(tmp_
     crash(kept)
 
 
+@pytest.mark.parametrize("size", [0, 14])
+def test_files_that_were_never_begun_are_in_nobodys_way(tmp_path, size):
+    """A process was killed between making a file and writing its head, again and again."""
+    host, kept, _ = started(tmp_path / "home")
+    steps(host, 30)
+    kept.flush()
+    crash(kept)
+    for number in range(2, 9):
+        (tmp_path / "home" / file_name("journal", number)).write_bytes(form.head(0, 0)[:size])
+    host, kept, report = started(tmp_path / "home", keep=2)
+    assert host.digest() == twin(30).digest() and not report["refused"]
+    assert kept.stats()["journal_errors"] == 0 and kept.stats()["generation"] == 9
+    for _ in range(3):
+        steps(host, 10)
+        kept.checkpoint()
+    left = {path.name for path in (tmp_path / "home").iterdir()} - {"lock"}
+    assert left == {file_name(kind, number) for kind in ("journal", "snapshot") for number in (11, 12)}
+    crash(kept)
+
+
 def test_dropped_records_are_counted_and_nothing_is_written_behind_the_gap(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "BUFFER_LIMIT", 3000)
     host, kept, _ = started(tmp_path / "home")

@@ -89,7 +89,8 @@ class Journal:
     ) -> None:
         self._host, self._folder, self._keep, self._log = host, folder, keep, log
         self._kept = kept
-        number = max([0, *(k.number for k in kept), *(w.number for w in files)])
+        numbers = (form.NUMBERED.fullmatch(name) for name in folder.names())
+        number = max((int(match[2]) for match in numbers if match is not None), default=0)
         self._files = RecordFiles(folder, position, follows, files, number)
         self._generation = kept[-1].number if kept else 0
         # Under the host's lock.
@@ -292,15 +293,17 @@ class Journal:
         for mine, after in pairwise(self._files.all):
             if mine.number < oldest.number if oldest.record < 0 else after.first <= oldest.record:
                 gone.append(mine)
-        names = [file_name("journal", mine.number) for mine in gone]
+        names = {file_name("journal", mine.number) for mine in gone}
+        known = {file_name("journal", mine.number) for mine in self._files.all}
         try:
             for name in self._folder.names():
-                kind, _, number = name.partition("-")
-                if kind == "snapshot" and form.NUMBERED.fullmatch(name) and int(number) < oldest.number:
-                    names.append(name)
-            for name in names:
-                found = self._folder.stat(name)
-                if found is not None and S_ISREG(found.st_mode):
+                match, there = form.NUMBERED.fullmatch(name), self._folder.stat(name)
+                if match is None or there is None or not S_ISREG(there.st_mode):
+                    continue
+                # A journal of which no more was written than a part of its head holds nothing.
+                empty = name not in known and there.st_size < form.HEAD_BYTES
+                old = int(match[2]) < oldest.number and (match[1] == "snapshot" or empty)
+                if old or name in names:
                     self._folder.unlink(name)
         except OSError as error:  # tried again at the next checkpoint
             self._note(error)
