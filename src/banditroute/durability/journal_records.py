@@ -4,9 +4,10 @@ A file of format 2 is ``magic (8) | first (u64) | follows (u64) | crc32 of these
 ``length (u32) | crc32 (u32) | payload``; its checksum goes on from that of the record before, the first from that of
 the head, so that a record can neither be left out nor come twice. Every record of a directory has a number: ``first``
 is that of the first in the file, and ``follows`` the number up to which the files before it must reach for nothing to
-be missing in between. Two files may both hold records, those that were written to the first but not yet synced when the
-second was begun: they are the same, and are replayed once. Reading stops at the first record that does not check, so a
-torn tail costs the records in it and nothing else. Events name arms. Format 1 (no numbers, arms removed by index) is read, not written.
+be missing in between. Two files may both hold records, those that were written to the first but not yet synced when
+the second was begun: they are the same, and are replayed once. Reading stops at the first record that does not check,
+so a torn tail costs the records in it and nothing else. Events name arms. Format 1 (no numbers, arms removed by index)
+is read, not written.
 """
 
 import json
