@@ -160,10 +160,13 @@ class NaiveScales:
             self.prior = self.prior + own
         variance = (r @ r) / n - (r.mean() ** 2 if level.any() else 0.0)
         spread = min(np.ptp(r), 4.0 * np.sqrt(variance))
-        noise = max(errors / n, (0.02 * spread) ** 2)
         reach = max(r.max(), 0.0) - min(r.min(), 0.0)
         if len(free) == 1 < self.arms:  # nothing tells yet how far arms are apart
             variance = max(variance, (0.5 * reach) ** 2)
+        spare = max(
+            n - free.sum(), 0.0
+        )  # errors that coefficients have not taken, and four that are all noise
+        noise = max((spare * errors / n + 4 * variance) / (spare + 4), (0.02 * spread) ** 2)
         if self.auto_alpha:
             first = min(spread * (0.1 if self.sampling else 0.5), 3.0 * np.sqrt(noise))
             self.alpha = max(np.sqrt(noise), first * min(1.0, np.sqrt(10.0 * self.arms * self.dim / n)))
@@ -178,11 +181,17 @@ class NaiveScales:
                     lost = (
                         (free[:, which] ** 2).sum(axis=0) / own if self.pooled else 0.0
                     )  # to the pooled prior
-                    first = 0.1 if which is slopes and constant.any() else 0.5
+                    first, share, now = 0.2 if which is slopes and constant.any() else 0.5, 1.0, 0.0
                     if which is slopes:  # how much is known of them, against what one arm has
                         determined = (own - lost).sum() / ((own - lost).sum() + slopes.sum())
+                        share = (free[:, which] ** 2).sum() / own.sum()
+                        now = noise / self.ridges[which][0]
                     wanted[which] = noise / self.likeliest(
-                        (away[:, which] ** 2).sum(), (own - lost).sum(), first**2 * variance / size
+                        (away[:, which] ** 2).sum(),
+                        (own - lost).sum(),
+                        first**2 * variance / size,
+                        now * (1 / share - 1),
+                        share,
                     )
             if self.auto_alpha and not self.sampling and constant.any() and slopes.any():
                 moved = (X[:, slopes] ** 2).sum() / n / wanted[slopes][0]
@@ -192,11 +201,13 @@ class NaiveScales:
                 self.ridge, self.level_ridge = (wanted[w if w.any() else ~w][0] for w in (slopes, constant))
 
     @staticmethod
-    def likeliest(far, free, middle):
-        """Maximum of the likelihood of a variance with `free` squared deviations, and its log-normal prior."""
+    def likeliest(far, free, middle, blur, share):
+        """Maximum of the likelihood of a variance of `free / share` deviations with noise, and its log-normal prior."""
         from scipy.optimize import brentq
 
         def slope(v):
-            return 0.5 * far * np.exp(-v) - 0.5 * free - (v - np.log(middle)) / 9.0
+            whole = np.exp(v) + blur
+            told = 0.5 * np.exp(v) / whole * (far / share**2 / whole - free / share)
+            return told - (v - np.log(middle)) / 9.0
 
         return np.exp(brentq(slope, np.log(middle) - 60, np.log(middle) + 60, xtol=1e-13))

@@ -87,8 +87,9 @@ FIRST_REFRESH = 16.0
 # HOPE are shares of the range of the rewards and zero: rewards that are all the same have one too.
 FIRST_ALPHA = 0.5  # until the first estimate; a very wide one measures the same but would drown the prices
 FIRST_TAU = 0.5  # middle of the prior of what the level contributes to the rewards of one arm
-FIRST_SLOPE = 0.1  # and of what its slopes do, beside a level; without one they carry it too
+FIRST_SLOPE = 0.2  # and of what its slopes do, beside a level; without one they carry it too
 LOG_SPREAD = 3.0  # standard deviation of the logarithm of that prior of a variance
+BELIEF = 4.0  # squared errors' worth of the belief that all variance of rewards is noise
 LEAST = 0.02  # noise is at least this share of the range of the rewards
 WIDE = 0.5  # width until something is known, as a share of the range of the rewards
 DOUBT = 3.0  # that width in noise scales, at most

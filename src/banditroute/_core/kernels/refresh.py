@@ -70,6 +70,7 @@ from banditroute._core.kernels.layout import (
     SOLVE,
     SUM,
     SUMS,
+    TARGET,
     TINY,
     VECTORS,
 )
@@ -255,6 +256,17 @@ def _move(s, budget):
 
 
 @part
+def _take(s):
+    """Gives the arms that are left their new prior and ridges, and leaves their inverses as they were."""
+    n = whole(s, H_PAD)
+    for a in range(whole(s, H_JOB_ARM), whole(s, H_ARMS)):
+        if s[H_MOVE] > 0.0:
+            copy(row_of(s, TARGET), view(s, whole(s, H_RIDGES) + a * n, n))
+        if s[H_POOLED] > 0.0:
+            copy(row_of(s, MEAN), view(s, whole(s, H_PRIOR) + a * n, n))
+
+
+@part
 def cancel(s):
     """s: buffer -> gives up the refresh that is under way; arms that it has moved stay moved."""
     if s[H_PHASE] != IDLE:
@@ -335,6 +347,8 @@ def advance(s, bucket):
     now = s[H_BUCKET]
     if bucket <= now:
         return
+    if s[H_PHASE] == MOVE:  # every arm is rebuilt below: those whose turn had not come move with the others
+        _take(s)
     cancel(s)
     drain_all(s)
     factor = s[H_DISCOUNT] ** (s[H_SPAN] * (bucket - now))

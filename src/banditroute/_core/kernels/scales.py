@@ -5,6 +5,7 @@ import math
 from banditroute._core.kernels import part, view, whole
 from banditroute._core.kernels.derived import reach
 from banditroute._core.kernels.layout import (
+    BELIEF,
     COLD,
     DOUBT,
     EVERY,
@@ -62,17 +63,23 @@ def row_of(s, k):
 
 
 @part
-def likeliest(far, free, middle):
-    """Variance at the maximum of its likelihood and its prior.
+def likeliest(far, free, middle, now, share):
+    """Variance at a maximum of its likelihood and its prior.
 
-    `far` is the sum of `free` squared deviations of that variance; the logarithm of the variance has a normal prior
-    around that of `middle`, with standard deviation LOG_SPREAD. The derivative falls strictly: bisection finds its root.
+    `far` is the sum of squared deviations, estimated while the variance was taken to be `now`, and `free` how many of
+    them the data determine. Of each that is a `share`: its estimate is the deviation, blurred by noise, times `share`.
+    The logarithm of the variance has a normal prior around that of `middle`, with standard deviation LOG_SPREAD.
     """
     centre = math.log(middle)
+    if not 0.0 < share < 1.0:
+        share = 1.0
+    count, square, blur = free / share, far / (share * share), now * (1.0 - share) / share
     low, high = centre - 100.0, centre + 100.0
     for _ in range(60):
         value = 0.5 * (low + high)
-        if 0.5 * far * math.exp(-value) - 0.5 * free - (value - centre) / (LOG_SPREAD * LOG_SPREAD) > 0.0:
+        own = math.exp(value)
+        told = 0.5 * own / (own + blur) * (square / (own + blur) - count)
+        if told - (value - centre) / (LOG_SPREAD * LOG_SPREAD) > 0.0:
             low = value
         else:
             high = value
@@ -82,6 +89,8 @@ def likeliest(far, free, middle):
 @part
 def _apart(s, level, square):
     """s: buffer, level: (D,), square: of it -> levels and slopes that the data determine beyond the pooled prior.
+
+    And the share of a slope that they determine, in the mean over what they do, and how many coefficients in all.
 
     Of each component the pooled prior took one arm's worth: arms count by what they determine, FREE^2 / FREE2 is their
     number where all determine as much, and one where one arm has all the feedback. That one is at the pooled prior,
@@ -94,11 +103,12 @@ def _apart(s, level, square):
     dim = whole(s, H_DIM)
     sums, mean = view(s, whole(s, H_JOB), SUMS), row_of(s, MEAN)
     far, far_free, free, free2 = row_of(s, FAR), row_of(s, FAR_FREE), row_of(s, FREE), row_of(s, FREE2)
-    levels, slopes = 0.0, 0.0
+    levels, slopes, used, all_slopes, twice = 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(dim):
         if free[j] <= 0.0:
             continue
         own = free[j]
+        used += own
         if s[H_POOLED] > 0.0:
             own = max(own - free2[j] / free[j], 0.0)
             if level[j] == 0.0 and square > TINY:
@@ -109,8 +119,10 @@ def _apart(s, level, square):
             levels += own
         else:
             slopes += own
+            all_slopes += free[j]
+            twice += free2[j]
     sums[FAR_SLOPE] = max(sums[FAR_SLOPE], 0.0)
-    return levels, slopes
+    return levels, slopes, twice / all_slopes if all_slopes > 0.0 else 1.0, used
 
 
 @part
@@ -136,7 +148,7 @@ def rescale(s):
         sums[FAR_LEVEL] + sums[FAR_SLOPE] + sums[ERRORS] + sums[SQUARES] < math.inf
     )  # else rewards overflowed
     wanted = s[H_AUTO] > 0.0 or s[H_AUTO_RIDGE] > 0.0
-    free_level, free_slope = _apart(s, level, square) if sound else (0.0, 0.0)
+    free_level, free_slope, share, used = _apart(s, level, square) if sound else (0.0, 0.0, 1.0, 0.0)
     if sound and wanted and weight > 0.0 and slopes + square > TINY:
         mean = sums[REWARDS] / weight
         power = sums[SQUARES] / weight
@@ -148,12 +160,15 @@ def rescale(s):
         if sums[HEARD] < 2.0 and s[H_ARMS] > 1.0:  # nothing tells yet how far arms are apart
             variance = max(variance, (UNKNOWN * reach(s)) ** 2)
         total = max(variance, least)
-        s[H_SIGMA2] = max(sums[ERRORS] / weight, floor, 1e-3 * least)
+        # While there are hardly more rewards than coefficients, small errors tell little.
+        spare = max(weight - used, 0.0)
+        noise = (spare * sums[ERRORS] / weight + BELIEF * total) / (spare + BELIEF)
+        s[H_SIGMA2] = max(noise, floor, 1e-3 * least)
         if s[H_AUTO] > 0.0:
-            share = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
+            wide = WIDE * (0.2 if s[H_SAMPLE] > 0.0 else 1.0)
             age = min(1.0, math.sqrt(MATURE * s[H_ARMS] * dim / weight))
             sigma = math.sqrt(s[H_SIGMA2])
-            s[H_ALPHA] = max(s[H_AUTO] * sigma, min(share * width, DOUBT * sigma) * age)
+            s[H_ALPHA] = max(s[H_AUTO] * sigma, min(wide * width, DOUBT * sigma) * age)
             s[H_COLD] = COLD * math.sqrt(variance)
             _expect_answers(s, weight)
         s[H_CALM] = 0.0
@@ -162,7 +177,9 @@ def rescale(s):
             ridge, level_ridge = s[H_RIDGE], s[H_LEVEL_RIDGE]
             if slopes > TINY:
                 first = FIRST_SLOPE * FIRST_SLOPE * total if square > TINY else middle
-                ridge = s[H_SIGMA2] / likeliest(sums[FAR_SLOPE], free_slope, first / slopes)
+                ridge = s[H_SIGMA2] / likeliest(
+                    sums[FAR_SLOPE], free_slope, first / slopes, s[H_SIGMA2] / ridge, share
+                )
                 # Slopes that move a reward less than its noise does would take longer to learn than they are worth; that
                 # they are so small is believed as far as the data determine more of them than one arm has.
                 if square > TINY and s[H_AUTO] > 0.0 and s[H_SAMPLE] == 0.0:
@@ -172,7 +189,7 @@ def rescale(s):
                     known = free_slope / (free_slope + own)
                     s[H_CALM] = known * (1.0 - min(1.0, math.sqrt(slopes / ridge)))
             if square > TINY:
-                level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square)
+                level_ridge = s[H_SIGMA2] / likeliest(sums[FAR_LEVEL], free_level, middle / square, 0.0, 1.0)
             # Where only one kind is there, its ridge is that of the padding too: no pivot may lie below the least of them.
             _aim(
                 s,
