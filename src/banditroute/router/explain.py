@@ -117,7 +117,7 @@ class Explanation:
     >>> why.best.arm, why.best.prices["caller"], why["small"].propensity
     ('large', 0.1, 0.0)
     >>> print(why.sentence)  # doctest: +ELLIPSIS
-    large would be played with probability 1: mean 0.9 and bonus ... less 0.1 (caller 0.1) give 0.8...
+    large would be played with probability 1: mean 0.899 and bonus ... less 0.1 (caller 0.1) give 0.8...
     """
 
     arms: tuple[ArmExplained, ...]
