@@ -18,7 +18,9 @@ from banditroute.servers.repeats import Ended
 
 __all__ = [
     "Answer",
+    "Flag",
     "ListStands",
+    "Number",
     "PlainRoute",
     "Reward",
     "Stands",
@@ -29,6 +31,12 @@ __all__ = [
     "refusal",
     "stands",
 ]
+
+
+Number = Annotated[
+    float, Field(strict=True)
+]  # neither true nor "0.5": a client that sends these means something else
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Strict(BaseModel):
@@ -57,7 +65,7 @@ class Reward(Strict):
     """
 
     id: str = Field(description="Id of the decision, or the caller's own.")
-    reward: float
+    reward: Number
     source: str | None = Field(None, description="Who reports the reward.")
 
 
@@ -76,14 +84,14 @@ class Answer(Strict):
 
     id: str = Field(description="Id of the decision, or the caller's own.")
     reward: Annotated[
-        Annotated[float, Tag("number")]
-        | Annotated[list[float | None], Tag("by place")]
-        | Annotated[dict[str, float | None], Tag("by name")],
+        Annotated[Number, Tag("number")]
+        | Annotated[list[Number | None], Tag("by place")]
+        | Annotated[dict[str, Number | None], Tag("by name")],
         Discriminator(_way),
     ] = Field(description="Of a list also one for each place, or by name; null withdraws a place.")
-    cost: float | None = Field(None, description="What the call did cost, >= 0.")
-    seconds: float | None = Field(None, description="How long it took, >= 0.")
-    failed: bool = Field(False, description="The call itself failed.")
+    cost: Number | None = Field(None, description="What the call did cost, >= 0.")
+    seconds: Number | None = Field(None, description="How long it took, >= 0.")
+    failed: Flag = Field(False, description="The call itself failed.")
     source: str | None = Field(None, description="Who reports the reward.")
 
 

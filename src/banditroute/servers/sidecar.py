@@ -18,7 +18,9 @@ from banditroute.router import Router
 from banditroute.servers.answers import aupdate, in_loop, learn_list, withdraw
 from banditroute.servers.calls import (
     Answer,
+    Flag,
     ListStands,
+    Number,
     Stands,
     Strict,
     Withdrawal,
@@ -41,17 +43,27 @@ def _listed(given: Any) -> str:
     return "names and matrix" if isinstance(given, list) else "by name"
 
 
+def _written(given: Any) -> str:
+    return "text" if isinstance(given, str) else "fields" if isinstance(given, dict) else "numbers"
+
+
 def _counted(given: Any) -> str:
     return "chances" if isinstance(given, list) else "number"
 
 
+Given = Annotated[
+    Annotated[list[Number], Tag("numbers")]
+    | Annotated[str, Tag("text")]
+    | Annotated[dict[str, Any], Tag("fields")],
+    Discriminator(_written),
+]
 Offered = Annotated[
-    Annotated[dict[str, list[float]], Tag("by name")]
-    | Annotated[tuple[list[str], list[list[float]]], Tag("names and matrix")],
+    Annotated[dict[str, list[Number]], Tag("by name")]
+    | Annotated[tuple[list[str], list[list[Number]]], Tag("names and matrix")],
     Discriminator(_listed),
 ]
 Places = Annotated[
-    Annotated[int, Field(strict=True), Tag("number")] | Annotated[list[float], Tag("chances")],
+    Annotated[int, Field(strict=True), Tag("number")] | Annotated[list[Number], Tag("chances")],
     Discriminator(_counted),
 ]
 
@@ -59,13 +71,13 @@ Places = Annotated[
 class Ask(Strict):
     """A request to route: the parameters of `Router.select`."""
 
-    context: list[float] | str | dict[str, Any] = Field(
+    context: Given = Field(
         description="As many numbers as the policy's dimension; with features, the raw request: a text or fields."
     )
     eligible: list[str] | None = Field(None, description="Arms allowed for this request; all when left out.")
-    prices: dict[str, float] | None = Field(None, description="Known extra cost by arm, reward units.")
-    protected: bool = Field(False, description="Never force exploration on this request.")
-    weights: dict[str, float] | None = Field(None, description="Prices of the measures of cost models.")
+    prices: dict[str, Number] | None = Field(None, description="Known extra cost by arm, reward units.")
+    protected: Flag = Field(False, description="Never force exploration on this request.")
+    weights: dict[str, Number] | None = Field(None, description="Prices of the measures of cost models.")
     session: str | None = Field(None, description="Conversation that the request belongs to.")
     id: str | None = Field(
         None,
@@ -83,12 +95,12 @@ class Ask(Strict):
 class Wonder(Strict):
     """A request to explain, as for ``/select``, or the id of a decision."""
 
-    context: list[float] | str | dict[str, Any] | None = Field(None, description="As for /select.")
+    context: Given | None = Field(None, description="As for /select.")
     id: str | None = Field(None, description="In the place of a context: a decision, or the caller's own id.")
     eligible: list[str] | None = Field(None, description="As for /select.")
-    prices: dict[str, float] | None = Field(None, description="As for /select.")
-    protected: bool = Field(False, description="As for /select.")
-    weights: dict[str, float] | None = Field(None, description="As for /select.")
+    prices: dict[str, Number] | None = Field(None, description="As for /select.")
+    protected: Flag = Field(False, description="As for /select.")
+    weights: dict[str, Number] | None = Field(None, description="As for /select.")
     session: str | None = Field(None, description="As for /select.")
     candidates: Offered | None = Field(None, description="As for /select.")
 
