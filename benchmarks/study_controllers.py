@@ -128,7 +128,7 @@ def cell(family: str, name: str, seed: int, length: int, scale: float = 1.0) -> 
         "switching": parts.switching[-1], "hits": float(run.hits.mean()), "page_ins": run.page_ins,
         "loads": run.load_count,
         "forced": run.forced, "cpu_s": seconds,
-        "slope": slope(total) if (total[len(stream) // 32 :] > 0).all() else None,
+        "slope": slope(total) if (total[len(stream) // 32 - 1 :] > 0).all() else None,
         "value": float(value_with(stream, list(best), problem.faults).sum()),
         "curve": np.round(total[times - 1], 1).tolist(),
     }  # fmt: skip
