@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,13 @@ def posed(family: str, seed: int, length: int, scale: float) -> tuple[Problem, t
     return problem, best_static_set(problem.stream, problem.capacity, problem.faults, sizes=problem.sizes)
 
 
+def fitted(total: np.ndarray) -> float | None:
+    """Return the log-log slope of a curve, None where it is not positive over the range."""
+    with suppress(ValueError):
+        return slope(total)
+    return None
+
+
 def cell(family: str, name: str, seed: int, length: int, scale: float = 1.0) -> dict[str, Any]:
     """Run one controller on one family and seed."""
     problem, best = posed(family, seed, length, scale)
@@ -128,7 +136,7 @@ def cell(family: str, name: str, seed: int, length: int, scale: float = 1.0) -> 
         "switching": parts.switching[-1], "hits": float(run.hits.mean()), "page_ins": run.page_ins,
         "loads": run.load_count,
         "forced": run.forced, "cpu_s": seconds,
-        "slope": slope(total) if (total[len(stream) // 32 - 1 :] > 0).all() else None,
+        "slope": fitted(total),
         "value": float(value_with(stream, list(best), problem.faults).sum()),
         "curve": np.round(total[times - 1], 1).tolist(),
     }  # fmt: skip

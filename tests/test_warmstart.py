@@ -63,8 +63,10 @@ def test_an_automatic_policy_goes_on_from_a_warm_start():
     a = rng.integers(3, size=3000)
     r = (x * theta[a]).sum(axis=1) + 0.1 * rng.standard_normal(3000)
     policy = LinUCB(3, 4, rng=0)
-    warm_start(policy, x, a, r, effective=900.0)
-    assert abs(policy.sigma - 0.1) < 0.03  # the noise is estimated from scaled records too
+    warm_start(policy, x, a, r, effective=300.0)
+    policy.refresh()
+    # The noise is estimated from scaled records too: 900 rewards' worth, and four that are taken to be all noise.
+    assert policy.sigma**2 == pytest.approx(0.1**2 + 4.0 * np.mean(r**2) / 900.0, rel=0.05)
     chosen = policy.select_batch(x[:200])[0]
     assert np.mean(chosen == (x[:200] @ theta.T).argmax(axis=1)) > 0.95
 

@@ -33,9 +33,8 @@ __all__ = [
 ]
 
 
-Number = Annotated[
-    float, Field(strict=True)
-]  # neither true nor "0.5": a client that sends these means something else
+# Neither true nor "0.5" is a number: a client that sends these means something else.
+Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
